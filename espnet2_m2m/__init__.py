@@ -1,0 +1,30 @@
+"""Mixture-to-mixture (M2M) speech separation, as a plug-in for ESPnet2.
+
+Public names are imported on first use (PEP 562), so that commands which need no torch start fast.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "STFT": "espnet2_m2m.stft",
+    "fcp_weight": "espnet2_m2m.fcp",
+    "forward_convolutive_prediction": "espnet2_m2m.fcp",
+    "MixtureConstraintLoss": "espnet2_m2m.loss",
+    "ri_mag_l1": "espnet2_m2m.loss",
+    "isms": "espnet2_m2m.loss",
+    "register": "espnet2_m2m.tasks.enh_m2m",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__():
+    return sorted(list(globals()) + __all__)

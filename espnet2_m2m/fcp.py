@@ -1,0 +1,155 @@
+"""Forward convolutive prediction (FCP): the linear filter, per frequency, from an estimate to a mic.
+
+Equations (7)-(10) of Z.-Q. Wang, "Mixture to Mixture", IEEE SPL 2024; FCP itself is Z.-Q. Wang,
+G. Wichern, J. Le Roux, "Convolutive Prediction for Monaural Speech Dereverberation and
+Noisy-Reverberant Speaker Separation", TASLP 2021. The paper's letters: Y mixture, Z estimate,
+Z_tilde its stacked taps, g filter, lambda weight.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def fcp_weight(mix: Tensor, floor: float = 1e-4, shared: bool = False) -> Tensor:
+    """The weight lambda of the least-squares problem (7): the floored power of the mixture.
+
+        lambda_r(t, f) = floor * max_{t', f'} Q_r(t', f') + Q_r(t, f)
+
+    with Q_r = |Y_r|^2, eq. (8), or, when shared, Q = mean_p |Y_p|^2, eq. (9). The maximum is taken
+    within each utterance (and each mic when not shared), never over the batch.
+
+    Args:
+        mix: (batch, mic, freq, frame) complex STFT of the mixtures.
+        floor: xi, relative to the maximum, > 0 (no unit).
+        shared: one weight for all mics, eq. (9), instead of one for each, eq. (8).
+    Returns:
+        (batch, mic, freq, frame) real, or (batch, 1, freq, frame) when shared. Zero only where the
+        whole mixture is silent.
+    Raises:
+        ValueError: `floor` is not positive, or `mix` has not four axes.
+    """
+    if floor <= 0:
+        raise ValueError(f"floor must be > 0, found {floor}: without it quiet units divide by zero")
+    _check_axes(mix=mix)
+    power = mix.real.square() + mix.imag.square()
+    if shared:
+        power = power.mean(dim=1, keepdim=True)
+    return floor * power.amax(dim=(-2, -1), keepdim=True) + power
+
+
+def forward_convolutive_prediction(
+    est: Tensor, mix: Tensor, weight: Tensor, past_taps: int = 19, future_taps: int = 1,
+    diag_load: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """Filter every estimate to every mic by the least-squares filter that best explains the mixture.
+
+        g_r(c, f) = argmin_g sum_t |Y_r(t, f) - g^H Z_tilde(c, t, f)|^2 / lambda_r(t, f)      (7)
+        X_r(c, t, f) = g_r(c, f)^H Z_tilde(c, t, f)                                          (10)
+        Z_tilde(c, t, f) = [Z(c, t - past_taps, f), ..., Z(c, t + future_taps, f)]^T
+
+    Each source is solved for by itself against the whole mixture. Mics that share a weight share
+    one covariance matrix and one factorisation. Gradients flow through the solve. The arithmetic is
+    done in the precision of `est`, at least float32 (autocast is off), the solve in float64.
+
+    Args:
+        est: (batch, source, freq, frame) complex STFT Z of the estimates. Scaling it by any nonzero
+            complex number per source and frequency leaves the images unchanged.
+        mix: (batch, mic, freq, frame) complex STFT Y of the mixtures.
+        weight: (batch, mic, freq, frame) or (batch, 1, freq, frame) real, lambda of `fcp_weight`.
+            A frame with infinite weight takes no part in the sum: so padding is left out.
+        past_taps, future_taps: frames before / after the current one, >= 0. Frames outside the
+            utterance count as zero.
+        diag_load: added to the diagonal of the covariance, relative to its mean diagonal (no unit).
+            It makes fewer frames than taps solvable; 1e-5 exceeds the float32 rounding of the
+            covariance and changes an image by some -50 dB at most.
+    Returns:
+        images: (batch, mic, source, freq, frame) complex.
+        filters: (batch, mic, source, freq, tap) complex, tap 0 the oldest frame, so that
+            images(t) = sum_k filters[..., k] * est(t - past_taps + k): the conjugate of the
+            paper's g.
+    Raises:
+        ValueError: shapes that do not fit, negative taps.
+    Silence: a silent estimate or mic has zero filters and zero images, with finite gradients.
+    Source: eqs. (7) and (10).
+    Example:
+        >>> est = torch.randn(1, 2, 129, 100, dtype=torch.complex64)
+        >>> mix = torch.randn(1, 6, 129, 100, dtype=torch.complex64)
+        >>> images, filters = forward_convolutive_prediction(est, mix, fcp_weight(mix, shared=True))
+        >>> images.shape, filters.shape
+        (torch.Size([1, 6, 2, 129, 100]), torch.Size([1, 6, 2, 129, 21]))
+    """
+    _check_axes(est=est, mix=mix, weight=weight)
+    if min(past_taps, future_taps) < 0:
+        raise ValueError(f"taps must be >= 0, found past_taps={past_taps}, "
+                         f"future_taps={future_taps}")
+    if est.shape[0] != mix.shape[0] or est.shape[2:] != mix.shape[2:]:
+        raise ValueError(f"est {tuple(est.shape)} and mix {tuple(mix.shape)} need the same batch, "
+                         "freq and frame")
+    if weight.shape not in (mix.shape, mix[:, :1].shape):
+        raise ValueError(f"weight {tuple(weight.shape)} must be as mix {tuple(mix.shape)}, "
+                         "or with one mic")
+    if weight.is_complex():
+        raise ValueError(f"weight must be real, found {weight.dtype}")
+    with torch.autocast(est.device.type, enabled=False):
+        est, mix = _at_least_complex64(est), _at_least_complex64(mix)
+        # Dividing by the level changes neither images nor gradients (diag_load is relative), but
+        # keeps the squares below within range whatever the level of the network's output.
+        level = est.detach().abs().square().mean(-1, keepdim=True).sqrt()
+        level = torch.where(level > 0, level, 1.0)
+        taps = stack_taps(est / level, past_taps, future_taps)      # (batch, source, freq, tap, frame)
+        filters = _solve_filters(taps, mix, weight.to(est.real.dtype), diag_load)
+        images = (filters @ taps).permute(0, 3, 1, 2, 4)
+        filters = filters.permute(0, 3, 1, 2, 4) / level[:, None]
+    return images, filters
+
+
+def _solve_filters(taps: Tensor, mix: Tensor, weight: Tensor, diag_load: float) -> Tensor:
+    """Normal equations of (7), for h = conj(g):  (sum_t w z* z^T) h = sum_t w z* y,  w = 1 / lambda.
+
+    Args:
+        taps: (batch, source, freq, tap, frame); mix, weight: (batch, mic | 1, freq, frame).
+    Returns:
+        (batch, source, freq, mic, tap)
+    """
+    # Scaled so that the largest w is 1, whatever the level of the recording; a silent mic (lambda
+    # zero throughout) gets w = 1, since its filter is zero with any w.
+    smallest = weight.amin(dim=(-2, -1), keepdim=True)
+    w = torch.where(smallest > 0, smallest / weight, 1.0)
+    w = torch.where(weight.isinf(), 0.0, w)
+    weighted = taps.conj()[:, None] * w[:, :, None, :, None]  # (batch, weight, source, freq, tap, frame)
+    covariance = weighted @ taps.transpose(-1, -2)[:, None]   # (batch, weight, source, freq, tap, tap)
+    if weight.shape[1] == 1:                                  # all mics are right-hand sides of one
+        target = mix.permute(0, 2, 3, 1)[:, None, None]       # (batch, 1, 1, freq, frame, mic)
+    else:                                                     # each mic has its own covariance
+        target = mix[:, :, None, :, :, None]                  # (batch, mic, 1, freq, frame, 1)
+    correlation = weighted @ target.to(taps.dtype)
+    mean_diagonal = covariance.diagonal(dim1=-2, dim2=-1).real.mean(-1)
+    # A silent estimate has a zero covariance; loaded with 1 it is solvable and its filter is zero.
+    load = torch.where(mean_diagonal > 0, diag_load * mean_diagonal, 1.0)
+    eye = torch.eye(taps.shape[-2], dtype=taps.dtype, device=taps.device)
+    covariance = covariance + load[..., None, None] * eye
+    filters = torch.linalg.solve(covariance.to(torch.complex128), correlation.to(torch.complex128))
+    filters = filters.to(taps.dtype)                          # (batch, weight, source, freq, tap, mic | 1)
+    if weight.shape[1] == 1:
+        return filters[:, 0].transpose(-1, -2)
+    return filters[..., 0].permute(0, 2, 3, 1, 4)
+
+
+def stack_taps(est: Tensor, past_taps: int, future_taps: int) -> Tensor:
+    """Z_tilde: (..., frame) -> (..., tap, frame), tap k of frame t being est(t - past_taps + k)."""
+    padded = functional.pad(est, (past_taps, future_taps))
+    return padded.unfold(-1, est.shape[-1], 1)
+
+
+def _check_axes(**tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dim() != 4:
+            raise ValueError(f"{name} must be (batch, mic | source, freq, frame), "
+                             f"found {tuple(tensor.shape)}")
+
+
+def _at_least_complex64(spectrum: Tensor) -> Tensor:
+    if not spectrum.is_complex():
+        raise ValueError(f"expected a complex STFT, found {spectrum.dtype}")
+    return spectrum.to(torch.promote_types(spectrum.dtype, torch.complex64))

@@ -1,0 +1,7 @@
+"""Loss functions, in plain torch: what the network's estimates must satisfy."""
+
+from espnet2_m2m.loss.isms import isms
+from espnet2_m2m.loss.mixture_constraint import MixtureConstraintLoss
+from espnet2_m2m.loss.ri_mag import ri_mag_l1
+
+__all__ = ["MixtureConstraintLoss", "isms", "ri_mag_l1"]

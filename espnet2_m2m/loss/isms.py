@@ -1,0 +1,40 @@
+"""Intra-source magnitude scattering (ISMS): UNSSOR's remedy for frequency permutation.
+
+Z.-Q. Wang, S. Watanabe, "UNSSOR: Unsupervised Neural Speech Separation by Leveraging
+Over-determined Training Mixtures", NeurIPS 2023.
+"""
+
+import torch
+from torch import Tensor
+
+
+def isms(images: Tensor, mix: Tensor) -> Tensor:
+    """How much the log magnitudes of the sources scatter over frequency, relative to the mixture's.
+
+        sum_t (1 / C) sum_c var_f( log|X_p(c, t, f)| )  /  sum_t var_f( log|Y_p(t, f)| )
+
+    A source put together from several talkers' frequencies scatters more than a talker does.
+    Magnitudes are taken relative to the mixture's maximum and floored at -160 dB, so the value does
+    not depend on the recording's level, and silent frames (padding) count as zero scatter.
+
+    Args:
+        images: (..., source, freq, frame) complex FCP images at one mic.
+        mix: (..., freq, frame) complex mixture at that mic.
+    Returns:
+        (...) real, >= 0 (no unit); zero where the mixture is silent.
+    Raises:
+        ValueError: shapes that do not fit.
+    Source: UNSSOR, the ISMS loss; the variance is the unbiased one.
+    """
+    if images.dim() < 3 or images.shape[:-3] + images.shape[-2:] != mix.shape:
+        raise ValueError(f"images (..., source, freq, frame) {tuple(images.shape)} and mix "
+                         f"(..., freq, frame) {tuple(mix.shape)} do not fit")
+    peak = mix.abs().amax(dim=(-2, -1), keepdim=True)
+    peak = torch.where(peak > 0, peak, 1.0)
+    mix_scatter = _log_magnitude(mix, peak).var(dim=-2).sum(-1)
+    scatter = _log_magnitude(images, peak[..., None, :, :]).var(dim=-2).mean(-2).sum(-1)
+    return torch.where(mix_scatter > 0, scatter / torch.where(mix_scatter > 0, mix_scatter, 1.0), 0.0)
+
+
+def _log_magnitude(spectrum: Tensor, peak: Tensor) -> Tensor:
+    return torch.log(spectrum.abs() / peak + 1e-8)

@@ -1,0 +1,188 @@
+"""The mixture-constraint (MC) loss, eqs. (3)-(6), with the terms that its family adds to it."""
+
+import torch
+from torch import Tensor, nn
+
+from espnet2_m2m.fcp import fcp_weight, forward_convolutive_prediction
+from espnet2_m2m.loss.anchor import anchor_loss, faded_weight
+from espnet2_m2m.loss.isms import isms
+from espnet2_m2m.loss.ri_mag import ri_mag_l1
+
+
+class MixtureConstraintLoss(nn.Module):
+    """Filtered by FCP to each mic, the estimates of all sources must add up to that mic's mixture.
+
+        L = sum_d MC_d + alpha sum_p a_p (MC_p + isms_weight ISMS_p) + anchor_weight sum_d A_d
+        MC_r = F(Y_r, sum_c g_r(c)^H Z_tilde(c))                              eqs. (4), (5), (6)
+
+    d runs over close-talk, p over far-field mics; a_p is `ref_mic_weight` at the reference mic and 1
+    elsewhere; A_d is the anchor (loss/anchor.py). With the default weights this is eq. (3) exactly;
+    without close-talk mixtures it is the loss of UNSSOR.
+
+    Args:
+        closetalk_past_taps, closetalk_future_taps: I, J of the paper, in frames.
+        farfield_past_taps, farfield_future_taps: M, N of the paper, in frames.
+        alpha: weight of the far-field mics. With one far-field mic at the input, alpha = 1 lets the
+            network copy its input; the paper uses 1/5 to 1/8 there.
+        anchor_weight: weight of the anchor term, 0 as in the paper.
+        anchor_fade: (first, last) training step between which the anchor's weight falls linearly to
+            zero; None keeps it. Steps are this module's calls in training mode.
+        isms_weight: gamma of UNSSOR, on the far-field mics.
+        ref_mic: reference far-field mic, from 0.
+        ref_mic_weight: a_p of the reference mic; UNSSOR uses 1/5 with six mics.
+        floor: xi of eqs. (8) and (9).
+        diag_load: see `forward_convolutive_prediction`.
+    Raises:
+        ValueError: a value out of its range, by name.
+    """
+
+    def __init__(
+        self, closetalk_past_taps: int = 19, closetalk_future_taps: int = 1,
+        farfield_past_taps: int = 19, farfield_future_taps: int = 1, alpha: float = 1.0,
+        anchor_weight: float = 0.0, anchor_fade: tuple[int, int] | None = None,
+        isms_weight: float = 0.0, ref_mic: int = 0, ref_mic_weight: float = 1.0,
+        floor: float = 1e-4, diag_load: float = 1e-5,
+    ):
+        super().__init__()
+        taps = dict(closetalk_past_taps=closetalk_past_taps,
+                    closetalk_future_taps=closetalk_future_taps,
+                    farfield_past_taps=farfield_past_taps,
+                    farfield_future_taps=farfield_future_taps)
+        not_negative = dict(taps, alpha=alpha, anchor_weight=anchor_weight, isms_weight=isms_weight,
+                            ref_mic=ref_mic, ref_mic_weight=ref_mic_weight)
+        for name, value in not_negative.items():
+            if value < 0:
+                raise ValueError(f"{name} must be >= 0, found {value}")
+        for name, value in dict(floor=floor, diag_load=diag_load).items():
+            if value <= 0:
+                raise ValueError(f"{name} must be > 0, found {value}")
+        if anchor_fade is not None and not 0 <= anchor_fade[0] < anchor_fade[1]:
+            raise ValueError(f"anchor_fade must be two steps 0 <= first < last, found {anchor_fade}")
+        self.closetalk_taps = (closetalk_past_taps, closetalk_future_taps)
+        self.farfield_taps = (farfield_past_taps, farfield_future_taps)
+        self.alpha = alpha
+        self.anchor_weight = anchor_weight
+        self.anchor_fade = anchor_fade
+        self.isms_weight = isms_weight
+        self.ref_mic = ref_mic
+        self.ref_mic_weight = ref_mic_weight
+        self.floor = floor
+        self.diag_load = diag_load
+        # A buffer, so that a resumed training continues the fade where it stopped.
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def forward(
+        self, est: Tensor, far_field: Tensor, close_talk: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of each utterance.
+
+        Args:
+            est: (batch, source, freq, frame) complex STFT of the network's estimates Z.
+            far_field: (batch, mic, freq, frame) complex STFT of the far-field mixtures.
+            close_talk: (batch, mic, freq, frame) complex STFT of the close-talk mixtures; mic d is
+                the headset of source d.
+            lengths: (batch,) frames of each utterance; the rest is padding and has no influence.
+        Returns:
+            loss: (batch,) real.
+            stats: name -> (batch,) real, detached, unweighted sums over mics: `mc` is eq. (3),
+                `mc_far_field`, `mc_close_talk`, `anchor`, `isms` its parts and additions.
+        Raises:
+            ValueError: shapes that do not fit, non-finite input (named).
+        """
+        _check_inputs(est, far_field, close_talk)
+        if self.ref_mic >= far_field.shape[1]:
+            raise ValueError(f"ref_mic is {self.ref_mic}, but there are only {far_field.shape[1]} "
+                             "far-field mics (counted from 0)")
+        est, far_field = _at_least_float32(est), _at_least_float32(far_field)
+        if lengths is not None:
+            _check_lengths(lengths, est)
+            est, far_field = mask_frames(est, lengths), mask_frames(far_field, lengths)
+
+        stats = {}
+        images = self.farfield_images(est, far_field, lengths)
+        per_mic = ri_mag_l1(images.sum(dim=2), far_field)           # eq. (6), (batch, mic)
+        stats["mc_far_field"] = per_mic.sum(-1)
+        if self.isms_weight:
+            scatter = isms(images, far_field)
+            stats["isms"] = scatter.sum(-1)
+            per_mic = per_mic + self.isms_weight * scatter
+        mic_weight = torch.ones_like(per_mic)
+        mic_weight[:, self.ref_mic] = self.ref_mic_weight
+        loss = self.alpha * (mic_weight * per_mic).sum(-1)
+        stats["mc"] = self.alpha * stats["mc_far_field"]
+
+        if close_talk is not None:
+            close_talk = _at_least_float32(close_talk)
+            if lengths is not None:
+                close_talk = mask_frames(close_talk, lengths)
+            weight = fcp_weight(close_talk, self.floor)             # eq. (8)
+            images = self._images(est, close_talk, weight, self.closetalk_taps, lengths)
+            stats["mc_close_talk"] = ri_mag_l1(images.sum(dim=2), close_talk).sum(-1)  # eq. (4)
+            loss = loss + stats["mc_close_talk"]
+            stats["mc"] = stats["mc"] + stats["mc_close_talk"]
+            if self.anchor_weight:
+                stats["anchor"] = anchor_loss(images, close_talk).sum(-1)
+                loss = loss + stats["anchor"] * faded_weight(
+                    self.anchor_weight, self.anchor_fade, int(self.step))
+        if self.training:
+            self.step += 1
+        return loss, {name: value.detach() for name, value in stats.items()}
+
+    def farfield_images(
+        self, est: Tensor, far_field: Tensor, lengths: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        """FCP images at far-field mics, eq. (10): the output at run time is the reference mic's.
+
+        Args:
+            est, far_field, lengths: as in `forward`, with everything beyond `lengths` already zero.
+            target: (batch, mic, freq, frame) mixtures at the mics to filter to; by default those of
+                `far_field`, whose mean power weights the problem in either case, eq. (9).
+        Returns:
+            (batch, mic, source, freq, frame) complex, zero beyond `lengths`.
+        """
+        weight = fcp_weight(far_field, self.floor, shared=True)
+        target = far_field if target is None else target
+        return self._images(est, target, weight, self.farfield_taps, lengths)
+
+    def _images(self, est, mix, weight, taps, lengths):
+        if lengths is not None:
+            weight = mask_frames(weight, lengths, fill=torch.inf)
+        images, _ = forward_convolutive_prediction(est, mix, weight, *taps, self.diag_load)
+        return images if lengths is None else mask_frames(images, lengths)
+
+
+def mask_frames(spectrum: Tensor, lengths: Tensor, fill: float = 0.0) -> Tensor:
+    """Put `fill` into all frames from lengths[b] on: (batch, ..., frame) -> the same shape."""
+    frame = torch.arange(spectrum.shape[-1], device=spectrum.device)
+    inside = frame < lengths.to(spectrum.device)[:, None]
+    inside = inside.reshape((len(lengths),) + (1,) * (spectrum.dim() - 2) + (-1,))
+    return torch.where(inside, spectrum, fill)
+
+
+def _check_inputs(est: Tensor, far_field: Tensor, close_talk: Tensor | None) -> None:
+    inputs = dict(est=est, far_field=far_field)
+    if close_talk is not None:
+        inputs["close_talk"] = close_talk
+    for name, tensor in inputs.items():
+        if tensor.dim() != 4 or not tensor.is_complex():
+            raise ValueError(f"{name} must be a complex (batch, mic | source, freq, frame) STFT, "
+                             f"found {tensor.dtype} {tuple(tensor.shape)}")
+        if tensor.shape[0] != est.shape[0] or tensor.shape[2:] != est.shape[2:]:
+            raise ValueError(f"{name} {tuple(tensor.shape)} and est {tuple(est.shape)} need the "
+                             "same batch, freq and frame")
+        finite = torch.isfinite(tensor.detach()).flatten(1).all(1)
+        if not finite.all():
+            bad = torch.nonzero(~finite).flatten().tolist()
+            raise ValueError(f"{name} has NaN or infinite values in batch item(s) {bad}")
+
+
+def _check_lengths(lengths: Tensor, est: Tensor) -> None:
+    if lengths.shape != est.shape[:1] or lengths.min() < 1 or lengths.max() > est.shape[-1]:
+        raise ValueError(f"lengths must be ({est.shape[0]},) frames within 1..{est.shape[-1]}, "
+                         f"found {lengths.tolist()}")
+
+
+def _at_least_float32(spectrum: Tensor) -> Tensor:
+    return spectrum.to(torch.promote_types(spectrum.dtype, torch.complex64))

@@ -1,0 +1,29 @@
+"""The distance F of eq. (5): L1 on real part, imaginary part and magnitude."""
+
+import torch
+from torch import Tensor
+
+
+def ri_mag_l1(est: Tensor, ref: Tensor) -> Tensor:
+    """Distance between two spectra, relative to the reference's magnitude.
+
+        sum_{t,f} ( |Re(ref - est)| + |Im(ref - est)| + ||ref| - |est|| ) / sum_{t,f} |ref|
+
+    Args:
+        est: (..., freq, frame) complex STFT.
+        ref: (..., freq, frame) complex STFT; of a shape that broadcasts with `est`.
+    Returns:
+        (...) real, >= 0 (no unit). The distance to a silent reference is zero when the estimate is
+        silent too, else very large, but finite.
+    Raises:
+        ValueError: freq or frame differ.
+    Source: eq. (5), summed over t and f as in (4) and (6).
+    """
+    if est.shape[-2:] != ref.shape[-2:]:
+        raise ValueError(f"est {tuple(est.shape)} and ref {tuple(ref.shape)} need the same freq "
+                         "and frame")
+    error = ref - est
+    distance = error.real.abs() + error.imag.abs() + (ref.abs() - est.abs()).abs()
+    level = ref.abs().sum(dim=(-2, -1))
+    tiny = torch.finfo(level.dtype).tiny ** 0.5     # its reciprocal is still far from overflow
+    return distance.sum(dim=(-2, -1)) / level.clamp(min=tiny)

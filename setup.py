@@ -1,0 +1,49 @@
+"""Package metadata. `pip install -e .` adds the plug-in to an existing ESPnet environment."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "espnet2_m2m/__init__.py").read_text()).group(1)
+
+setup(
+    name="espnet2_m2m",
+    version=VERSION,
+    description="Mixture-to-mixture (M2M) speech separation as a plug-in for ESPnet2",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["espnet2_m2m*"]),
+    package_data={"espnet2_m2m": ["**/*.html", "**/*.css", "**/*.js"]},
+    install_requires=[
+        "espnet>=202511",
+        # espnet.enh imports torchaudio without declaring it; a CPU-only torch does not work with it.
+        "torch>=2.4",
+        "torchaudio>=2.4",
+        # espnet 202511's chunk iterator fails with numpy 2.4: int() of an array with one element.
+        "numpy<2.4",
+        "scipy",
+        "soundfile",
+        "soxr",                 # resampling
+        "kaldiio",              # arks, pipes and segments of Kaldi data dirs
+        "pyroomacoustics",
+        "fast_bss_eval",
+        "pesq",
+        "pystoi",
+        "matplotlib",
+        "pyyaml",
+        "humanfriendly",
+        "tqdm",
+    ],
+    extras_require={
+        "demo": ["espeakng-loader"],        # the synthetic talkers of egs2/meeting_demo
+        "test": [
+            "pytest",
+            "hypothesis",
+            "mir_eval<0.9",                 # 0.9 removes mir_eval.separation
+        ],
+    },
+)
