@@ -1,0 +1,94 @@
+"""Train: ESPnet's enh_train with the plug-in's task, and whole data dirs as input.
+
+    python -m espnet2_m2m.bin.enh_train --config conf/tuning/X.yaml --output_dir exp/X \\
+        --train_dir dump/raw/train --valid_dir dump/raw/valid
+
+--train_dir and --valid_dir pass the files that the config's criteria need: wav.scp always,
+closetalk{n}.scp for the mixture-constraint loss, spk{n}.scp for the criteria that compare with
+references, in training only if they are not `only_for_test: true`. All other options are ESPnet's,
+--train_data_path_and_name_and_type among them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.data_dir import numbered_files
+
+
+@cli_errors
+def main(cmd=None):
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    parser.add_argument("--train_dir")
+    parser.add_argument("--valid_dir")
+    args, others = parser.parse_known_args(sys.argv[1:] if cmd is None else cmd)
+    command = list(others)
+    if args.config is not None:
+        command += ["--config", args.config]
+    for phase, data_dir in (("train", args.train_dir), ("valid", args.valid_dir)):
+        if data_dir is not None:
+            criterions = read_criterions(args.config)
+            for data in data_options(data_dir, criterions, validation=phase == "valid"):
+                command += [f"--{phase}_data_path_and_name_and_type", data]
+
+    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+
+    M2MEnhancementTask.main(cmd=command)
+
+
+def read_criterions(config) -> list[dict]:
+    """The `criterions` block of a training config.
+
+    Raises:
+        ValueError: no config, or no such block in it.
+    """
+    if config is None:
+        raise ValueError("--train_dir and --valid_dir need --config: its criterions decide which "
+                         "files of the data dir are used")
+    content = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
+    if not content.get("criterions"):
+        raise ValueError(f"{config}: expected a `criterions` block, found none")
+    return content["criterions"]
+
+
+def data_options(data_dir, criterions, validation: bool) -> list[str]:
+    """Values of ESPnet's --*_data_path_and_name_and_type for a data dir.
+
+    Args:
+        data_dir: Kaldi-style data dir.
+        criterions: the config's block, a list of dicts with `name` and `conf`.
+        validation: for the validation set, where `only_for_test` criteria are computed too.
+    Returns:
+        list of "path,name,sound".
+    Raises:
+        ValueError: a file that a criterion needs is not in the data dir; names it.
+    """
+    data_dir = Path(data_dir)
+    files = {"speech_mix": data_dir / "wav.scp"}
+    for criterion in criterions:
+        conf = criterion.get("conf") or {}
+        if criterion["name"] == "mixture_constraint":
+            if conf.get("close_talk", True):
+                files.update(_numbered(data_dir, "closetalk", "closetalk_mix", criterion["name"]))
+        elif validation or not conf.get("only_for_test", False):
+            files.update(_numbered(data_dir, "spk", "speech_ref", criterion["name"]))
+    for path in files.values():
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; stages 1 to 4 of run.sh make it")
+    return [f"{path},{name},sound" for name, path in files.items()]
+
+
+def _numbered(data_dir: Path, stem: str, name: str, criterion: str) -> dict[str, Path]:
+    numbers = numbered_files(data_dir, stem)
+    if not numbers:
+        raise ValueError(f"{data_dir}: criterion {criterion} needs {stem}1.scp, {stem}2.scp, ..., "
+                         "found none")
+    return {f"{name}{n}": data_dir / f"{stem}{n}.scp" for n in numbers}
+
+
+if __name__ == "__main__":
+    main()

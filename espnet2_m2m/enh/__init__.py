@@ -1,0 +1,1 @@
+"""The ESPnet layer, mirrored on espnet2/enh."""

@@ -1,0 +1,161 @@
+"""Any ESPnet separator as M2M estimator: Z(c) in training, its FCP image at run time."""
+
+from collections import OrderedDict
+from typing import Dict, List, Optional, Tuple
+
+import torch
+from espnet2.enh.encoder.null_encoder import NullEncoder
+from espnet2.enh.encoder.stft_encoder import STFTEncoder
+from espnet2.enh.separator.abs_separator import AbsSeparator
+from torch import Tensor
+from torch_complex.tensor import ComplexTensor
+
+from espnet2_m2m.enh.loss import MixtureConstraintCriterion
+from espnet2_m2m.loss.mixture_constraint import mask_frames
+from espnet2_m2m.stft import STFT
+
+
+class M2MSeparator(AbsSeparator):
+    """Wraps an ESPnet separator; called as ESPnet's inference does, it returns FCP images.
+
+    A signal in the network's domain ("feature") is either a waveform (batch, sample[, mic]), with
+    `encoder: same`, or an STFT (batch, frame[, mic], freq), with `encoder: stft`. The loss works on
+    spectra (batch, mic | source, freq, frame); `spectrum` and `feature` go from one to the other.
+
+    Args:
+        separator: the network; estimates of its speakers are the sources.
+        encoder: the model's encoder, which decides on the domain.
+        criterion: holds the loss and with it taps, weights and reference mic of FCP.
+        input_mics: far-field mics that the network gets, from 0; None for all.
+        loss_mics: far-field mics that the loss sums over, from 0; None for all.
+    Raises:
+        ValueError: an encoder or separator whose estimates are neither waveforms nor spectra.
+    """
+
+    def __init__(
+        self, separator: AbsSeparator, encoder, criterion: MixtureConstraintCriterion,
+        input_mics: Optional[List[int]] = None, loss_mics: Optional[List[int]] = None,
+    ):
+        super().__init__()
+        if isinstance(encoder, NullEncoder):
+            self.stft = STFT(criterion.n_fft, criterion.hop_length)
+        elif isinstance(encoder, STFTEncoder):
+            if encoder.spec_transform_type not in (None, "none"):
+                raise ValueError("FCP is linear and needs plain spectra: remove encoder_conf's "
+                                 f"spec_transform_type: {encoder.spec_transform_type}")
+            self.stft = None
+        else:
+            raise ValueError(
+                "mixture_constraint filters spectra, so it needs `encoder: stft` (with `decoder: "
+                "stft`), or `encoder: same` (with `decoder: same`) for a separator that works on "
+                f"waveforms; found {type(encoder).__name__}, whose features are not spectra")
+        for option, value in (("predict_noise", True), ("predict_dereverb", True)):
+            if getattr(separator, option, False) == value:
+                raise ValueError(f"mixture_constraint takes the estimates of the speakers alone: "
+                                 f"set separator_conf's {option}: false")
+        self.separator = separator
+        self.mixture_constraint = criterion.loss
+        self.input_mics = input_mics
+        self.loss_mics = loss_mics
+        # ESPnet's SeparateSpeech(ref_channel=...) sets this attribute.
+        self.ref_channel = (loss_mics[criterion.loss.ref_mic] if loss_mics
+                            else criterion.loss.ref_mic)
+
+    @property
+    def num_spk(self) -> int:
+        return self.separator.num_spk
+
+    def estimate(
+        self, feature: Tensor, lengths: Tensor, additional: Optional[Dict] = None,
+    ) -> List[Tensor]:
+        """The network's estimates Z of all sources: features (batch, sample) or (batch, frame, freq)."""
+        feature = self.select_mics(feature, self.input_mics)
+        expected = getattr(self.separator, "n_imics", None)
+        found = self.num_mics(feature)
+        if expected is not None and expected != found:
+            raise ValueError(f"the separator was configured for n_imics: {expected} mics, found "
+                             f"{found}; change separator_conf's n_imics or model_conf's input_mics")
+        if found == 1:
+            feature = self._without_mic_axis(feature)
+        estimates, _, _ = self.separator(feature, lengths, additional)
+        if isinstance(estimates[0], (list, tuple)):
+            raise ValueError(f"{type(self.separator).__name__} returns the estimates of several "
+                             "layers, which mixture_constraint does not take")
+        return [self._without_mic_axis(self.select_mics(z, [0])) for z in estimates]
+
+    def forward(
+        self, input: Tensor, ilens: Tensor, additional: Optional[Dict] = None,
+    ) -> Tuple[List[Tensor], Tensor, OrderedDict]:
+        """FCP images of all sources at far-field mic `ref_channel`, eq. (10): M2M at run time.
+
+        Args:
+            input: (batch, sample[, mic]) or (batch, frame[, mic], freq), the far-field mixtures.
+            ilens: (batch,) samples or frames.
+        Returns:
+            images: one (batch, sample) or (batch, frame, freq) a source; at the level they have in
+                the mixture.
+            ilens: as given.
+            others: empty.
+        Raises:
+            ValueError: a recording with too few mics.
+        """
+        estimates = self.estimate(input, ilens, additional)
+        est = torch.stack([self.spectrum(z)[:, 0] for z in estimates], dim=1)
+        return self.reference_images(est, input, ilens), ilens, OrderedDict()
+
+    def reference_images(self, est: Tensor, feature: Tensor, ilens: Tensor) -> List[Tensor]:
+        """FCP images at mic `ref_channel` of estimates whose spectra are known.
+
+        Args:
+            est: (batch, source, freq, frame) spectra.
+            feature: the far-field mixtures, as in `forward`.
+        """
+        lengths = self.frame_lengths(ilens)
+        far_field = self.far_field_spectrum(feature, lengths)
+        target = self.spectrum(self.select_mics(feature, [self.ref_channel]))
+        images = self.mixture_constraint.farfield_images(
+            mask_frames(est, lengths), far_field, lengths, mask_frames(target, lengths))
+        return [self.feature(image, feature) for image in images[:, 0].unbind(1)]
+
+    def far_field_spectrum(self, feature: Tensor, lengths: Tensor) -> Tensor:
+        """Spectra (batch, mic, freq, frame) of the mics that the loss sums over."""
+        return mask_frames(self.spectrum(self.select_mics(feature, self.loss_mics)), lengths)
+
+    def spectrum(self, feature: Tensor) -> Tensor:
+        """Feature -> (batch, mic, freq, frame) complex; one mic if the feature has no mic axis."""
+        if self.stft is not None:
+            wave = feature if feature.dim() == 3 else feature[..., None]
+            return self.stft(wave.transpose(1, 2).to(torch.promote_types(wave.dtype, torch.float32)))
+        if isinstance(feature, ComplexTensor):      # encoder_conf's use_builtin_complex: false
+            feature = torch.complex(feature.real, feature.imag)
+        spectrum = feature if feature.dim() == 4 else feature[:, :, None]
+        return spectrum.permute(0, 2, 3, 1)
+
+    def feature(self, spectrum: Tensor, like: Tensor) -> Tensor:
+        """Spectrum (batch, freq, frame) -> feature without mic axis, of the length of `like`."""
+        if self.stft is not None:
+            return self.stft.inverse(spectrum, like.shape[1])
+        return spectrum.transpose(1, 2)
+
+    def frame_lengths(self, ilens: Tensor) -> Tensor:
+        """Lengths of features -> frames of their spectra."""
+        return ilens if self.stft is None else self.stft.num_frames(ilens)
+
+    def select_mics(self, feature: Tensor, mics: Optional[List[int]]) -> Tensor:
+        """Keep only these mics of a feature; None keeps all."""
+        if mics is None:
+            return feature
+        num_mics = self.num_mics(feature)
+        if max(mics) >= num_mics:
+            raise ValueError(f"mic {max(mics)} (counted from 0) was asked for by ref_channel, "
+                             f"input_mics or loss_mics, but the recording has {num_mics} mic(s)")
+        return feature[:, :, mics] if self._has_mic_axis(feature) else feature
+
+    def num_mics(self, feature: Tensor) -> int:
+        return feature.shape[2] if self._has_mic_axis(feature) else 1
+
+    def _has_mic_axis(self, feature: Tensor) -> bool:
+        return feature.dim() == (3 if self.stft is not None else 4)
+
+    def _without_mic_axis(self, feature: Tensor) -> Tensor:
+        return feature[:, :, 0] if self._has_mic_axis(feature) else feature
