@@ -1,0 +1,266 @@
+"""Audio as Kaldi's scp files name it: a path, a pipe (`sox a.sph -t wav - |`) or an ark offset.
+
+Samples are (sample, channel) float32 everywhere, full scale = 1.
+"""
+
+import io
+import re
+import struct
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_m2m.data_dir.tables import atomic_path
+
+# Kaldi's extract-segments cuts a segment that ends at most this much after the recording.
+MAX_OVERSHOOT_S = 0.5
+# Programs that stream a wav to a pipe cannot know its length and write a huge one (sox 0x7FFFFFFF
+# minus the header, others 0xFFFFFFFF); Kaldi's wave-reader ignores such lengths as well.
+STREAMED_BYTES = 0x7FFFF000
+ARK_OFFSET = re.compile(r":(\d+)(\[[\d:, ]*\])?$")
+
+
+class AudioError(ValueError):
+    """Audio that is missing, cannot be read or does not fit; the message names the entry.
+
+    Attributes:
+        problem, remedy: the two halves of the message, "problem; remedy".
+    """
+
+    def __init__(self, problem, remedy=None):
+        super().__init__(problem if remedy is None else f"{problem}; {remedy}")
+        self.problem, self.remedy = problem, remedy
+
+
+def is_plain_file(entry):
+    """True when an scp value is a path, not a pipe (`cmd |`) nor an ark offset (`x.ark:123`)."""
+    return not entry.strip().endswith("|") and not ARK_OFFSET.search(entry.strip())
+
+
+def read_audio(entry, segment=None):
+    """Samples and sample rate of one scp value.
+
+    Args:
+        entry: path of a wav or flac file, "command |", or "file.ark:offset" (read by kaldiio).
+        segment: (start, end) in seconds to cut out, as in Kaldi's `segments`; None is everything.
+    Returns:
+        (sample, channel) float32 samples, sample rate in Hz.
+    Raises:
+        AudioError: (a ValueError) missing, unreadable, truncated (the header promises more samples
+            than there are) or shorter than the segment; the message names the entry.
+    """
+    samples, sample_rate, _ = load_audio(entry, segment)
+    return samples, sample_rate
+
+
+def load_audio(entry, segment=None):
+    """As `read_audio`, and a third value: True when the source holds floats, not integers."""
+    entry = str(entry).strip()
+    ark = ARK_OFFSET.search(entry)
+    if ark and not entry.endswith("|"):
+        samples, sample_rate, is_float = _load_ark(entry, ark)
+        first, last = segment_samples(len(samples), sample_rate, segment, entry)
+        return samples[first:last], sample_rate, is_float
+    with open_audio(entry) as file:
+        first, last = segment_samples(file.frames, file.samplerate, segment, entry)
+        file.seek(first)
+        samples = file.read(last - first, dtype="float32", always_2d=True)
+        if len(samples) < last - first:
+            raise truncated(entry, f"{file.frames} samples", first + len(samples))
+        return samples, file.samplerate, file.subtype in ("FLOAT", "DOUBLE")
+
+
+def audio_header(entry):
+    """(samples per channel, channels, sample rate in Hz) of one scp value; AudioError as above."""
+    entry = str(entry).strip()
+    if ARK_OFFSET.search(entry) and not entry.endswith("|"):
+        samples, sample_rate = read_audio(entry)
+        return len(samples), samples.shape[1], sample_rate
+    with open_audio(entry) as file:
+        return file.frames, file.channels, file.samplerate
+
+
+@contextmanager
+def open_audio(entry):
+    """soundfile.SoundFile of a path or a pipe; AudioError when missing, broken or truncated."""
+    import soundfile
+
+    entry = str(entry).strip()
+    if entry.endswith("|"):
+        source = io.BytesIO(_run_pipe(entry))
+        _require_complete_wav(source, entry)
+    else:
+        _require_file(entry)
+        with open(entry, "rb") as file:
+            _require_complete_wav(file, entry)
+        source = entry
+    try:
+        with soundfile.SoundFile(source) as file:
+            yield file
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError(f"{entry}: not readable as audio ({error})") from error
+
+
+def write_wav(path, samples, sample_rate, subtype="PCM_16", comment=None):
+    """Write a wav file atomically.
+
+    Args:
+        path: the file; missing parent folders are made.
+        samples: (sample,) or (sample, channel) float samples.
+        sample_rate: Hz.
+        subtype: "PCM_16" (rounded, never clipped) or "FLOAT".
+        comment: text for the comment field of the header.
+    Raises:
+        AudioError: (a ValueError) empty, not finite, or PCM_16 and outside -1 <= sample < 1.
+    """
+    import soundfile
+
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2) or samples.size == 0:
+        raise AudioError(
+            f"{path}: expected samples (sample,) or (sample, channel), found {samples.shape}"
+        )
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: samples are not finite (NaN or Inf)", "nothing was written")
+    if subtype == "PCM_16":
+        if not fits_pcm16(samples):
+            peak = np.abs(samples).max()
+            raise AudioError(
+                f"{path}: peak {peak:.4g} would clip as PCM_16",
+                "scale the signal below 1 or write FLOAT",
+            )
+        # libsndfile truncates instead of rounding, hence by hand.
+        samples = np.rint(samples * 32768.0).clip(-32768, 32767).astype(np.int16)
+    elif subtype == "FLOAT":
+        samples = samples.astype(np.float32, copy=False)
+    else:
+        raise ValueError(f"{path}: subtype must be PCM_16 or FLOAT, found {subtype!r}")
+    num_channels = 1 if samples.ndim == 1 else samples.shape[1]
+    with atomic_path(path) as temporary:
+        with soundfile.SoundFile(
+            temporary, "w", int(sample_rate), num_channels, subtype, format="WAV"
+        ) as file:
+            if comment is not None:
+                file.comment = comment
+            file.write(samples)
+
+
+def fits_pcm16(samples):
+    """True when no sample clips as PCM_16: -1 <= sample < 1."""
+    return samples.min() >= -1.0 and samples.max() < 1.0
+
+
+def segment_samples(num_samples, sample_rate, segment, entry):
+    """(first, last) sample of a segment in seconds; `last` is not part of it."""
+    if num_samples == 0:
+        raise AudioError(f"{entry}: holds no samples", "make or copy the file again")
+    if segment is None:
+        return 0, num_samples
+    start_s, end_s = segment
+    first, last = round(start_s * sample_rate), round(end_s * sample_rate)
+    if last > num_samples + MAX_OVERSHOOT_S * sample_rate:
+        raise AudioError(
+            f"{entry}: the segment ends at {end_s} s, the recording at"
+            f" {num_samples / sample_rate:.3f} s",
+            "correct `segments`",
+        )
+    last = min(last, num_samples)
+    if not 0 <= first < last:
+        raise AudioError(
+            f"{entry}: the segment from {start_s} s to {end_s} s holds no samples of a recording"
+            f" of {num_samples / sample_rate:.3f} s",
+            "correct `segments`",
+        )
+    return first, last
+
+
+def _require_file(path):
+    if not Path(path).is_file():
+        raise AudioError(
+            f"{path}: no such audio file",
+            "correct the path (a relative one starts at the working directory)",
+        )
+
+
+def _run_pipe(entry):
+    # Not kaldiio: it ignores the exit status of the command and knows no float wav.
+    process = subprocess.run(entry[:-1], shell=True, stdin=subprocess.DEVNULL, capture_output=True)
+    if process.returncode != 0:
+        message = process.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
+        raise AudioError(
+            f"{entry}: the command ended with status {process.returncode} ({message[-1]})"
+        )
+    return process.stdout
+
+
+def truncated(entry, promised, present):
+    """The AudioError of a file that ends too early."""
+    return AudioError(
+        f"{entry}: truncated: the header promises {promised}, the file holds {present}",
+        "make or copy the file again",
+    )
+
+
+def _require_complete_wav(file, entry):
+    """libsndfile shortens a truncated wav without a word, so compare header and size here."""
+    try:
+        promised, present = _wav_data_bytes(file)
+    except struct.error:
+        promised, present = None, 0
+    if promised is not None and promised > present:
+        raise truncated(entry, f"{promised} bytes of samples", present)
+    file.seek(0)
+
+
+def _wav_data_bytes(file):
+    """(bytes of samples the header promises or None where it does not say, bytes present).
+
+    `file` stands at the beginning of the wav; whatever follows it (in an ark) counts as present.
+    """
+    start = file.tell()
+    size = file.seek(0, io.SEEK_END)
+    file.seek(start)
+    riff = file.read(12)
+    if riff[:4] not in (b"RIFF", b"RIFX", b"RF64") or riff[8:] != b"WAVE":
+        return None, 0
+    byte_order = ">" if riff[:4] == b"RIFX" else "<"
+    long_data_bytes = None
+    while len(header := file.read(8)) == 8:
+        name, length = struct.unpack(f"{byte_order}4sI", header)
+        if name == b"data":
+            if riff[:4] == b"RF64":
+                length = long_data_bytes
+            elif length >= STREAMED_BYTES > size - start:
+                length = None
+            return length, size - file.tell()
+        content = file.tell()
+        if name == b"ds64":  # wav beyond 4 GB: size of RIFF, then of data, 8 bytes each
+            long_data_bytes = struct.unpack("<QQ", file.read(16))[1]
+        file.seek(content + length + length % 2)
+    return None, 0
+
+
+def _load_ark(entry, ark):
+    import kaldiio
+
+    path = entry[: ark.start()]
+    _require_file(path)
+    with open(path, "rb") as file:
+        file.seek(int(ark.group(1)))
+        _require_complete_wav(file, entry)
+    try:
+        loaded = kaldiio.load_mat(entry)
+    except Exception as error:  # kaldiio lets wave, struct, assertion and EOF errors through
+        raise AudioError(f"{entry}: not readable as audio ({error!r})") from error
+    if not isinstance(loaded, tuple):
+        raise AudioError(f"{entry}: expected audio, found a matrix without a sample rate")
+    sample_rate, samples = loaded if np.ndim(loaded[1]) else loaded[::-1]
+    is_float = np.issubdtype(samples.dtype, np.floating)
+    if samples.dtype == np.uint8:  # 8-bit wav is unsigned
+        samples = (samples - 128.0) / 128.0
+    elif not is_float:
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    samples = samples.astype(np.float32, copy=False).reshape(len(samples), -1)
+    return samples, int(sample_rate), is_float

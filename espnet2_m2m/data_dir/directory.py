@@ -1,0 +1,134 @@
+"""What stands in a data dir: which files, what they are keyed by, how many speakers.
+
+A data dir holds tables keyed by utterance (`utt2spk`, `text`, `wav.scp` ...), by speaker
+(`spk2utt`), by recording (`segments` names them; then the audio scps are keyed by recording) and
+`scenes.jsonl`, an object with "utt_id" per line. The file's name tells which.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from espnet2_m2m.data_dir.tables import TableError, read_table
+
+# wav.scp is the far-field mixture; the others are numbered from 1.
+AUDIO_SCP = re.compile(r"(wav|(closetalk|spk|closetalk_spk|noise|dereverb)[1-9]\d*)\.scp")
+SPEAKER_TABLES = re.compile(r"spk2.+|cmvn\.scp")
+RECORDING_TABLES = re.compile(r"reco2.+")
+UTTERANCE_TABLES = re.compile(r"utt2.+|text|text_.+|segments|.+\.scp")
+TEXT_TABLES = re.compile(r"text|text_.+")
+
+
+def audio_scps(data_dir):
+    """Names of the audio scps in a data dir: "wav.scp" first, then "closetalk1.scp" ... by number.
+
+    Kaldi's feats.scp, vad.scp and cmvn.scp are no audio.
+    """
+    names = [path.name for path in Path(data_dir).iterdir() if AUDIO_SCP.fullmatch(path.name)]
+
+    def order(name):
+        family, number = re.fullmatch(r"(\D+)(\d*)\.scp", name).groups()
+        return family != "wav", family, int(number or 0)
+
+    return sorted(names, key=order)
+
+
+def numbered_file(family, number):
+    """("spk", 1) -> "spk1.scp"; ("text_spk", 1) -> "text_spk1"."""
+    return f"{family}{number}" if TEXT_TABLES.fullmatch(family) else f"{family}{number}.scp"
+
+
+def numbered_files(data_dir, family):
+    """Numbers n whose `numbered_file` stands in the data dir."""
+    pattern = re.compile(re.escape(numbered_file(family, "@")).replace("@", r"([1-9]\d*)"))
+    matches = (pattern.fullmatch(path.name) for path in Path(data_dir).iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def num_speakers(data_dir):
+    """Number of speakers a set was made for: how many spk{n}.scp or closetalk{n}.scp it has."""
+    return max(len(numbered_files(data_dir, family)) for family in ("spk", "closetalk"))
+
+
+def table_key(name):
+    """What a file of a data dir is keyed by: "utt", "spk", "reco", "jsonl" or None (no table).
+
+    Audio scps are "utt" here; they are keyed by recording where the dir has `segments`.
+    """
+    if name == "scenes.jsonl":
+        return "jsonl"
+    if AUDIO_SCP.fullmatch(name):  # first: spk2.scp, unlike spk2utt, is not keyed by speaker
+        return "utt"
+    for key, pattern in (
+        ("spk", SPEAKER_TABLES),
+        ("reco", RECORDING_TABLES),
+        ("utt", UTTERANCE_TABLES),
+    ):
+        if pattern.fullmatch(name):
+            return key
+    return None
+
+
+def data_files(data_dir):
+    """Sorted names of the files in a data dir, without hidden ones and folders.
+
+    Raises:
+        FileNotFoundError: no such directory.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f"{data_dir}: no such data directory")
+    names = (path.name for path in data_dir.iterdir() if path.is_file())
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def spk2utt_from(utt2spk):
+    """Inverse of utt2spk: speaker -> "utt1 utt2 ...", the utterances in utt2spk's order."""
+    spk2utt = {}
+    for utt_id, speaker_id in utt2spk.items():
+        spk2utt.setdefault(speaker_id, []).append(utt_id)
+    return {speaker_id: " ".join(utt_ids) for speaker_id, utt_ids in spk2utt.items()}
+
+
+def read_segments(path):
+    """Kaldi's `segments` as a dict, utterance -> (recording, start, end), times in seconds.
+
+    Raises:
+        TableError: not four fields, or not 0 <= start < end.
+    """
+    segments = {}
+    for utt_id, value in read_table(path).items():
+        segment = parse_segment(value)
+        if segment is None:
+            raise TableError(
+                f"{path}: utterance '{utt_id}': expected `recording start end` with"
+                f" 0 <= start < end in seconds, found `{value}`"
+            )
+        segments[utt_id] = segment
+    return segments
+
+
+def parse_segment(value):
+    """(recording, start, end) of the right side of a segments line, or None if it is malformed."""
+    try:
+        recording_id, start, end = value.split()
+        start, end = float(start), float(end)
+    except ValueError:
+        return None
+    return (recording_id, start, end) if 0 <= start < end < float("inf") else None
+
+
+def parse_jsonl_id(line):
+    """ "utt_id" of a JSON line, or None if it has none."""
+    try:
+        utt_id = json.loads(line)["utt_id"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return utt_id if isinstance(utt_id, str) else None
+
+
+def name_some(names, limit=5):
+    """A few names for a message: "'a', 'b'" or "'a' ... 'e' and 12 more"."""
+    names = list(names)
+    shown = ", ".join(f"'{name}'" for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,226 @@
+"""Give all audio of a data dir one sample rate and form: stage 3, as format_wav_scp.sh does.
+
+Wav and flac files that already fit stay where they are; pipes, arks, segments and files of another
+rate or with channels to leave out are written as wav.
+"""
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Tuple
+
+import numpy as np
+
+from espnet2_m2m.data_dir.audio import (
+    AudioError,
+    fits_pcm16,
+    is_plain_file,
+    load_audio,
+    open_audio,
+    segment_samples,
+    write_wav,
+)
+from espnet2_m2m.data_dir.directory import (
+    audio_scps,
+    data_files,
+    read_segments,
+    table_key,
+)
+from espnet2_m2m.data_dir.parallel import parallel_map
+from espnet2_m2m.data_dir.tables import TableError, read_table, write_bytes, write_table
+
+
+@dataclass(frozen=True)
+class FormatTask:
+    """One utterance of one scp: where its audio comes from and where it would be written."""
+
+    utt_id: str
+    scp: str
+    entry: str
+    segment: Optional[Tuple[float, float]]
+    out_path: str
+    sample_rate: Optional[int]
+    channels: Optional[Tuple[int, ...]]
+
+
+def format_data_dir(
+    data_dir, out_dir, sample_rate=None, channels=None, num_workers=1, progress=False
+):
+    """Write a data dir whose audio is plain wav or flac of one sample rate, one file an utterance.
+
+    The audio goes to out_dir/wav/<scp stem>/<utterance>.wav: PCM_16, or FLOAT when the source holds
+    floats or resampling made it exceed full scale. A rerun keeps the files that were made from the
+    same source with the same options and makes the others. utt2spk, without which a dir is not
+    valid, is removed first and written last.
+
+    Args:
+        data_dir, out_dir: two different folders; paths in scp files start at the working directory.
+        sample_rate: Hz to resample to (soxr, HQ); None keeps the rates.
+        channels: microphones of wav.scp to keep, counted from 0, in this order; None keeps all.
+        num_workers: processes.
+        progress: show a progress bar on stderr.
+    Returns:
+        (number of audio files kept as they are, number of wav files in out_dir).
+    Raises:
+        AudioError: (a ValueError) audio that cannot be read; the message names the utterance.
+        ValueError: out_dir is data_dir, or a table is wrong.
+        FileNotFoundError: no such directory or no wav.scp in it.
+    """
+    from tqdm import tqdm
+
+    data_dir, out_dir = Path(data_dir), Path(out_dir)
+    names = data_files(data_dir)
+    if out_dir.resolve() == data_dir.resolve():
+        raise ValueError(f"{out_dir}: the formatted data dir must not replace its source")
+    for name in ("wav.scp", "utt2spk"):
+        if name not in names:
+            raise FileNotFoundError(f"{data_dir}/{name}: no such file; create it (stage 1)")
+    tasks = _tasks(data_dir, out_dir, sample_rate, tuple(channels) if channels else None)
+    entries = {name: {} for name in audio_scps(data_dir)}
+    (out_dir / "utt2spk").unlink(missing_ok=True)
+    num_samples, num_written = {}, 0
+    with tqdm(total=len(tasks), desc=str(out_dir), unit="file", disable=not progress) as bar:
+        for task, result in zip(tasks, parallel_map(format_one, tasks, num_workers)):
+            entries[task.scp][task.utt_id], samples = result
+            num_written += result[0] == task.out_path
+            if task.scp == "wav.scp":
+                num_samples[task.utt_id] = samples
+            bar.update()
+
+    for name, table in entries.items():
+        write_table(out_dir / name, table)
+    write_table(out_dir / "utt2num_samples", num_samples)
+    done = {*entries, "utt2num_samples", "utt2spk", "segments"}
+    for name in names:
+        # The audio is keyed by utterance now, so segments and recordings have no meaning any more.
+        if name not in done and table_key(name) != "reco":
+            write_bytes(out_dir / name, (data_dir / name).read_bytes())
+    write_bytes(out_dir / "utt2spk", (data_dir / "utt2spk").read_bytes())
+    return len(tasks) - num_written, num_written
+
+
+def format_one(task):
+    """(scp value, number of samples) of one utterance, writing its wav where that is needed."""
+    try:
+        if task.segment is None and is_plain_file(task.entry):
+            with open_audio(task.entry) as file:
+                if _fits(file, task):
+                    return task.entry, file.frames
+        fingerprint = _fingerprint(task)
+        num_samples = _finished(task.out_path, fingerprint)
+        if num_samples is None:
+            num_samples = _write(task, fingerprint)
+        return task.out_path, num_samples
+    except AudioError as error:
+        where = f"utterance '{task.utt_id}' of {task.scp}"
+        raise AudioError(f"{where}: {error.problem}", error.remedy) from error
+
+
+def resample(samples, sample_rate, target_rate):
+    """(sample, channel) at another sample rate, by soxr (quality HQ); the phase stays linear."""
+    import soxr
+
+    return soxr.resample(samples, sample_rate, target_rate, quality="HQ")
+
+
+def _tasks(data_dir, out_dir, sample_rate, channels):
+    segments = None
+    if (data_dir / "segments").is_file():
+        segments = read_segments(data_dir / "segments")
+    tasks = []
+    for name in audio_scps(data_dir):
+        table = read_table(data_dir / name)
+        sources = {utt_id: (utt_id, None) for utt_id in table}
+        if segments is not None:
+            sources = {utt_id: (segment[0], segment[1:]) for utt_id, segment in segments.items()}
+        for utt_id, (recording_id, segment) in sources.items():
+            if recording_id not in table:
+                raise TableError(
+                    f"{data_dir}/segments: utterance '{utt_id}': recording '{recording_id}' is not"
+                    f" in {name}; run validate_data_dir"
+                )
+            if "/" in utt_id:
+                raise TableError(
+                    f"{data_dir}/{name}: utterance '{utt_id}': ids become file names and must not"
+                    " hold a '/'; rename it"
+                )
+            tasks.append(
+                FormatTask(
+                    utt_id=utt_id,
+                    scp=name,
+                    entry=table[recording_id],
+                    segment=segment,
+                    out_path=str(out_dir / "wav" / name[: -len(".scp")] / f"{utt_id}.wav"),
+                    sample_rate=sample_rate,
+                    channels=channels if name == "wav.scp" else None,
+                )
+            )
+    return tasks
+
+
+def _fits(file, task):
+    """True when an open file needs no rewriting."""
+    return (
+        file.format in ("WAV", "WAVEX", "RF64", "FLAC")
+        and task.sample_rate in (None, file.samplerate)
+        and task.channels in (None, tuple(range(file.channels)))
+    )
+
+
+def _fingerprint(task):
+    """What a written wav was made from, kept in its header, so that a rerun knows its own files."""
+    source = None
+    if is_plain_file(task.entry):
+        status = Path(task.entry).stat()
+        source = [status.st_size, status.st_mtime_ns]
+    recipe = [task.entry, source, task.segment, task.sample_rate, task.channels]
+    return "espnet2_m2m " + hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:32]
+
+
+def _finished(path, fingerprint):
+    """Samples in the wav of an earlier run if it was made in the same way, else None."""
+    if not Path(path).is_file():
+        return None
+    try:
+        with open_audio(path) as file:
+            return file.frames if file.comment == fingerprint else None
+    except AudioError:
+        return None
+
+
+def _write(task, fingerprint):
+    samples, sample_rate, is_float = _load(task.entry, task.segment)
+    if task.channels is not None:
+        if max(task.channels) >= samples.shape[1]:
+            raise AudioError(
+                f"{task.entry}: expected channel {max(task.channels)} (counted from 0),"
+                f" found {samples.shape[1]} channels",
+                "choose others with --channels",
+            )
+        samples = samples[:, list(task.channels)]
+    target_rate = task.sample_rate or sample_rate
+    if not np.isfinite(samples).all():
+        raise AudioError(
+            f"{task.entry}: expected finite samples, found NaN or Inf", "remove the utterance"
+        )
+    if target_rate != sample_rate:
+        samples = resample(samples, sample_rate, target_rate)
+    subtype = "PCM_16" if not is_float and fits_pcm16(samples) else "FLOAT"
+    write_wav(task.out_path, samples, target_rate, subtype, comment=fingerprint)
+    return len(samples)
+
+
+def _load(entry, segment):
+    """`load_audio`, without running a pipe or an ark again for the next segment of a recording."""
+    if segment is None or is_plain_file(entry):
+        return load_audio(entry, segment)
+    samples, sample_rate, is_float = _load_whole(entry)
+    first, last = segment_samples(len(samples), sample_rate, segment, entry)
+    return samples[first:last], sample_rate, is_float
+
+
+@functools.lru_cache(maxsize=1)
+def _load_whole(entry):
+    return load_audio(entry)

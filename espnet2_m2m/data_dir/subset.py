@@ -1,0 +1,140 @@
+"""Write a part of a data dir: chosen utterances, or those of acceptable length."""
+
+from pathlib import Path
+
+from espnet2_m2m.data_dir.audio import AudioError, audio_header
+from espnet2_m2m.data_dir.directory import (
+    AUDIO_SCP,
+    data_files,
+    name_some,
+    parse_jsonl_id,
+    read_segments,
+    spk2utt_from,
+    table_key,
+)
+from espnet2_m2m.data_dir.tables import (
+    TableError,
+    read_table,
+    split_entry,
+    split_lines,
+    write_bytes,
+    write_table,
+)
+
+
+def subset_data_dir(data_dir, out_dir, utt_ids):
+    """Write a data dir with some of the utterances of another; the audio stays where it is.
+
+    Every table keeps the ids that remain, spk2utt is made anew, and files that are no tables are
+    copied. utt2spk, without which a dir is not valid, is removed first and written last.
+
+    Args:
+        data_dir, out_dir: two different folders.
+        utt_ids: ids to keep, in any order.
+    Raises:
+        ValueError: nothing to keep, unknown ids, or out_dir is data_dir.
+        FileNotFoundError: no such directory or no utt2spk in it.
+    """
+    data_dir, out_dir, kept = Path(data_dir), Path(out_dir), set(utt_ids)
+    names = data_files(data_dir)
+    if out_dir.resolve() == data_dir.resolve():
+        raise ValueError(f"{out_dir}: the subset must go to another directory than its source")
+    utt2spk = read_table(data_dir / "utt2spk")
+    unknown = kept - utt2spk.keys()
+    if unknown or not kept:
+        found = f"unknown ids {name_some(sorted(unknown))}" if unknown else "none"
+        raise ValueError(f"{data_dir}: expected utterances of utt2spk to keep, found {found}")
+    utt2spk = {utt_id: spk for utt_id, spk in utt2spk.items() if utt_id in kept}
+
+    recordings = None
+    if "segments" in names:
+        segments = read_segments(data_dir / "segments")
+        recordings = {segments[utt_id][0] for utt_id in kept if utt_id in segments}
+    ids_of = {"utt": kept, "spk": set(utt2spk.values()), "reco": recordings or kept}
+    (out_dir / "utt2spk").unlink(missing_ok=True)
+    for name in names:
+        key = table_key(name)
+        if name in ("utt2spk", "spk2utt"):
+            continue
+        if key is None:
+            write_bytes(out_dir / name, (data_dir / name).read_bytes())
+        elif key == "jsonl":
+            _filter_jsonl(data_dir / name, out_dir / name, kept)
+        else:
+            by_recording = recordings is not None and AUDIO_SCP.fullmatch(name)
+            _filter_table(data_dir / name, out_dir / name, ids_of["reco" if by_recording else key])
+    write_table(out_dir / "spk2utt", spk2utt_from(utt2spk))
+    write_table(out_dir / "utt2spk", utt2spk)
+
+
+def first_utterances(data_dir, num_utterances):
+    """The first ids of utt2spk, for a small `subset_data_dir`."""
+    return list(read_table(Path(data_dir) / "utt2spk"))[:num_utterances]
+
+
+def filter_data_dir(data_dir, out_dir, min_duration=0.1, max_duration=20.0):
+    """Subset of the utterances whose duration is inside the limits, both exclusive as in ESPnet.
+
+    Args:
+        data_dir: formatted data dir (it needs utt2num_samples and wav.scp).
+        out_dir: where the subset goes.
+        min_duration, max_duration: seconds; min_duration < duration < max_duration is kept.
+    Returns:
+        (kept, too_short, too_long): lists of utterance ids.
+    Raises:
+        ValueError: no utterance remains, or utt2num_samples does not fit.
+        FileNotFoundError: no utt2num_samples.
+    """
+    data_dir = Path(data_dir)
+    if "utt2num_samples" not in data_files(data_dir):
+        raise FileNotFoundError(
+            f"{data_dir}/utt2num_samples: no such file; format_data_dir (stage 3) writes it"
+        )
+    utt2num_samples = read_table(data_dir / "utt2num_samples")
+    sample_rate = sample_rate_of(data_dir)
+    kept, too_short, too_long = [], [], []
+    for utt_id in read_table(data_dir / "utt2spk"):
+        num_samples = utt2num_samples.get(utt_id, "nothing")
+        if not num_samples.isdecimal():
+            raise TableError(
+                f"{data_dir}/utt2num_samples: utterance '{utt_id}': expected a number of samples,"
+                f" found {num_samples}; run format_data_dir (stage 3) again"
+            )
+        duration = int(num_samples) / sample_rate
+        within = kept if duration < max_duration else too_long
+        (within if duration > min_duration else too_short).append(utt_id)
+    if not kept:
+        raise ValueError(
+            f"{data_dir}: no utterance is longer than {min_duration} s and shorter than"
+            f" {max_duration} s ({len(too_short)} too short, {len(too_long)} too long);"
+            " change min_duration or max_duration"
+        )
+    subset_data_dir(data_dir, out_dir, kept)
+    return kept, too_short, too_long
+
+
+def sample_rate_of(data_dir):
+    """Sample rate in Hz of the first entry of wav.scp."""
+    path = Path(data_dir) / "wav.scp"
+    for utt_id, entry in read_table(path).items():
+        try:
+            return audio_header(entry)[2]
+        except AudioError as error:
+            raise AudioError(f"{path}: utterance '{utt_id}': {error}") from error
+    raise TableError(f"{path}: expected at least one line, found none")
+
+
+def _filter_table(source, target, ids):
+    lines = (line for line in split_lines(source) if split_entry(line)[0] in ids)
+    write_bytes(target, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _filter_jsonl(source, target, utt_ids):
+    lines = []
+    for number, line in enumerate(split_lines(source), start=1):
+        utt_id = parse_jsonl_id(line)
+        if utt_id is None:
+            raise TableError(f'{source}:{number}: expected a JSON object with "utt_id"')
+        if utt_id in utt_ids:
+            lines.append(f"{line}\n")
+    write_bytes(target, "".join(lines).encode())

@@ -1,0 +1,124 @@
+"""Kaldi's two-column text files (`wav.scp`, `utt2spk`, `text` ...), read strictly, written whole.
+
+A table is UTF-8, one entry a line: key, white space, value (the rest of the line). Keys are sorted
+as bytes (`LC_ALL=C`), which is what Kaldi's programs and its validate_data_dir.sh expect.
+"""
+
+import os
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class TableError(ValueError):
+    """A Kaldi table that cannot be read or written; the message names file, line and remedy."""
+
+
+@contextmanager
+def atomic_path(path):
+    """Temporary path beside `path`, renamed to `path` when the block ends, removed when it fails.
+
+    A reader therefore sees the old file, no file or the whole new one, never a half-written one.
+    The temporary name starts with a dot and keeps the suffix (soundfile picks the format by it);
+    missing parent folders are made.
+
+    Example:
+        >>> with atomic_path("exp/scores.csv") as temporary:  # doctest: +SKIP
+        ...     temporary.write_text("utt_id,sdr_db\\n")
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile.mkstemp: its files are readable by their owner only, and stay so when renamed.
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def c_locale_key(key):
+    """Sort key of Kaldi's order, `LC_ALL=C`: the bytes of `key`."""
+    return key.encode("utf-8")
+
+
+def split_entry(line):
+    """(key, value) of a table line without its newline; only blank and tab separate, as in awk."""
+    key, _, value = line.replace("\t", " ").strip(" ").partition(" ")
+    return key, line.strip(" \t")[len(key) :].strip(" \t")
+
+
+def read_table(path, allow_empty=False):
+    """Kaldi two-column file as a dict, key -> rest of the line, in the file's order.
+
+    Args:
+        path: UTF-8 text file; a missing newline at the very end is accepted.
+        allow_empty: accept keys without a value (a `text` in which someone says nothing).
+    Raises:
+        FileNotFoundError: no such file.
+        TableError: (a ValueError) not UTF-8, a blank line, a duplicate key, a carriage return or
+            an empty value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    table = {}
+    for number, line in enumerate(split_lines(path), start=1):
+        key, value = split_entry(line)
+        where = f"{path}:{number}"
+        if not key:
+            raise TableError(f"{where}: expected `key value`, found a blank line; remove it")
+        if key in table:
+            raise TableError(f"{where}: duplicate key '{key}'; keep one line per key")
+        if "\r" in line:
+            raise TableError(f"{where}: carriage return (Windows line end); run dos2unix on it")
+        if not value and not allow_empty:
+            raise TableError(f"{where}: expected `key value`, found only the key '{key}'")
+        table[key] = value
+    return table
+
+
+def split_lines(path):
+    """Lines of a UTF-8 file without their newlines; only LF ends a line, as in Kaldi.
+
+    Raises:
+        TableError: a line is not UTF-8.
+    """
+    lines = Path(path).read_bytes().split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    decoded = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            decoded.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise TableError(
+                f"{path}:{number}: not UTF-8 ({error.reason}); convert the file with iconv"
+            ) from error
+    return decoded
+
+
+def write_table(path, mapping):
+    """Write `mapping` as a Kaldi two-column file, sorted by the keys' bytes (LC_ALL=C), atomically.
+
+    Args:
+        path: the file; missing parent folders are made.
+        mapping: key -> value; values are written with str() and may be empty.
+    Raises:
+        TableError: (a ValueError) a key is empty or holds white space, or a value a line end.
+    """
+    lines = []
+    for key in sorted(mapping, key=c_locale_key):
+        value = str(mapping[key]).strip(" \t")
+        if key.split() != [key]:
+            raise TableError(f"{path}: key {key!r} must be one word, without white space")
+        if "\n" in value or "\r" in value:
+            raise TableError(f"{path}: the value of '{key}' holds a line end: {value!r}")
+        lines.append(f"{key} {value}".rstrip(" ") + "\n")
+    write_bytes(path, "".join(lines).encode("utf-8"))
+
+
+def write_bytes(path, content):
+    """Write `content` (bytes) to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,0 +1,228 @@
+"""The audio part of `inspect_data_dir`: it opens, is whole, finite and not silent, and fits."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from espnet2_m2m.data_dir.audio import (
+    ARK_OFFSET,
+    MAX_OVERSHOOT_S,
+    AudioError,
+    open_audio,
+    read_audio,
+    truncated,
+)
+from espnet2_m2m.data_dir.directory import audio_scps, name_some, parse_segment
+from espnet2_m2m.data_dir.parallel import parallel_map
+from espnet2_m2m.data_dir.rules import value_problem
+
+MONO = ("closetalk", "spk", "closetalk_spk")
+BLOCK_SAMPLES = 2**18  # so that hours of many channels do not have to fit into memory
+UTT2DUR_TOLERANCE_S = 0.05  # Kaldi derives utt2dur from 10-ms frames where there are features
+
+
+@dataclass(frozen=True)
+class AudioScan:
+    """What one audio entry holds."""
+
+    num_samples: int
+    num_channels: int
+    sample_rate: int
+    problems: tuple  # of (message, remedy)
+
+
+def scan_audio(entry):
+    """Read all samples of one scp value: AudioScan, or AudioError when it cannot be read."""
+    if ARK_OFFSET.search(entry) and not entry.endswith("|"):
+        samples, sample_rate = read_audio(entry)
+        return _scan_blocks(entry, [samples], samples.shape[1], sample_rate)
+    with open_audio(entry) as file:
+        blocks = file.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True)
+        scan = _scan_blocks(entry, blocks, file.channels, file.samplerate)
+        if scan.num_samples < file.frames:
+            raise truncated(entry, f"{file.frames} samples", scan.num_samples)
+        return scan
+
+
+def _scan_blocks(entry, blocks, num_channels, sample_rate):
+    num_samples, finite, active = 0, True, np.zeros(num_channels, dtype=bool)
+    for block in blocks:
+        num_samples += len(block)
+        finite = finite and bool(np.isfinite(block).all())
+        active |= (block != 0).any(axis=0)
+    problems = []
+    if not finite:
+        problems.append((f"{entry}: expected finite samples, found NaN or Inf", "make it again"))
+    silent = [str(channel) for channel in np.flatnonzero(~active)]
+    if num_samples == 0:
+        problems.append((f"{entry}: holds no samples", "make or copy the file again"))
+    elif not active.any():
+        problems.append((f"{entry}: silent, all samples are zero", "remove the utterance"))
+    elif silent:
+        problems.append(
+            (
+                f"{entry}: channel {', '.join(silent)} (counted from 0) is silent, all its samples"
+                " are zero",
+                "leave the microphone out (format_data_dir --channels) or remove the utterance",
+            )
+        )
+    return AudioScan(num_samples, num_channels, sample_rate, tuple(problems))
+
+
+def check_audio_files(checker, summary, sample_rate, num_channels, num_workers, progress):
+    """Add the problems of all audio of a data dir to `checker` and fill `summary`.
+
+    Args:
+        checker: a TableChecker whose tables are read.
+        summary: a Summary.
+        sample_rate, num_channels, num_workers, progress: as for `inspect_data_dir`.
+    """
+    scans = defaultdict(dict)  # scp name -> id -> (line, AudioScan)
+    what = "recording" if "segments" in checker.tables else "utterance"
+    names = [name for name in audio_scps(checker.data_dir) if name in checker.tables]
+    tasks = [
+        (name, entry)
+        for name in names
+        for entry in checker.tables[name]
+        if entry.value and not entry.value.startswith("~")
+    ]
+    for name, entry, result in _scan_all(tasks, num_workers, progress, str(checker.data_dir)):
+        if isinstance(result, AudioScan):
+            scans[name][entry.key] = entry.line, result
+            problems = result.problems
+        else:
+            problems = [result]
+        for message, remedy in problems:
+            checker.report(name, entry.line, f"{what} '{entry.key}': {message}", remedy)
+
+    every = [scan for by_id in scans.values() for _, scan in by_id.values()]
+    if not every:
+        return
+    summary.sample_rate = sample_rate or _most_common(scan.sample_rate for scan in every)
+    mixtures = scans.get("wav.scp", {})
+    if mixtures:
+        channels = (scan.num_channels for _, scan in mixtures.values())
+        summary.num_channels = num_channels or _most_common(channels)
+    for name in names:
+        _check_format(checker, name, scans[name], what, summary)
+        if name != "wav.scp":
+            _check_lengths(checker, name, scans[name], mixtures, what)
+    durations = _check_durations(checker, mixtures)
+    summary.hours = sum(durations.values()) / 3600
+
+
+def _scan_all(tasks, num_workers, progress, label):
+    from tqdm import tqdm
+
+    with tqdm(total=len(tasks), desc=label, unit="file", disable=not progress) as bar:
+        for (name, entry), result in zip(tasks, parallel_map(_scan_task, tasks, num_workers)):
+            bar.update()
+            yield name, entry, result
+
+
+def _scan_task(task):
+    """AudioScan, or (message, remedy) when the audio cannot be read."""
+    try:
+        return scan_audio(task[1].value)
+    except AudioError as error:
+        return error.problem, error.remedy or "make or copy the file again"
+
+
+def _most_common(values):
+    return Counter(values).most_common(1)[0][0]
+
+
+def _check_format(checker, name, scans, what, summary):
+    """All files of one scp have the dir's sample rate and the scp's number of channels."""
+    num_channels, channel_remedy = None, None
+    if name == "wav.scp":
+        num_channels = summary.num_channels
+        channel_remedy = "choose them with format_data_dir --channels"
+    elif name[: -len(".scp")].rstrip("0123456789") in MONO:
+        num_channels, channel_remedy = 1, "keep one channel of the file"
+    rate_remedy = f"format_data_dir --sample_rate {summary.sample_rate}"
+    for attribute, expected, unit, remedy in (
+        ("sample_rate", summary.sample_rate, "Hz", rate_remedy),
+        ("num_channels", num_channels, "channels", channel_remedy),
+    ):
+        if expected is None:
+            continue
+        wrong = defaultdict(list)
+        for key, (line, scan) in scans.items():
+            found = getattr(scan, attribute)
+            if found != expected:
+                wrong[found].append((line, key))
+        for found, where in wrong.items():
+            ids = name_some([key for _, key in where])
+            checker.report(
+                name,
+                where[0][0],
+                f"{what} {ids}: expected {expected} {unit}, found {found}",
+                remedy,
+            )
+
+
+def _check_lengths(checker, name, scans, mixtures, what):
+    """Every file is as long as the mixture of the same id (unless the rates differ anyway)."""
+    for key, (line, scan) in scans.items():
+        if key not in mixtures or mixtures[key][1].sample_rate != scan.sample_rate:
+            continue
+        expected = mixtures[key][1].num_samples
+        if scan.num_samples != expected:
+            checker.report(
+                name,
+                line,
+                f"{what} '{key}': expected {expected} samples as in wav.scp,"
+                f" found {scan.num_samples}",
+                "align the files and cut them to one length",
+            )
+
+
+def _check_durations(checker, mixtures):
+    """Compare segments, utt2dur and utt2num_samples with the audio; id -> duration in seconds."""
+    durations = {key: scan.num_samples / scan.sample_rate for key, (_, scan) in mixtures.items()}
+    if "segments" in checker.tables:
+        recordings, durations = durations, {}
+        for entry in checker.tables["segments"]:
+            segment = parse_segment(entry.value)
+            if segment is None or segment[0] not in recordings:
+                continue
+            recording_id, start, end = segment
+            recorded = recordings[recording_id]
+            durations[entry.key] = min(end, recorded) - start
+            if end > recorded + MAX_OVERSHOOT_S or start >= recorded:
+                checker.report(
+                    "segments",
+                    entry.line,
+                    f"expected times within recording '{recording_id}' of {recorded:.3f} s,"
+                    f" found {start} to {end}",
+                    "correct the line",
+                )
+    for entry in checker.tables.get("utt2dur", ()):
+        if entry.key not in durations or value_problem("utt2dur", entry.key, entry.value):
+            continue
+        if abs(float(entry.value) - durations[entry.key]) > UTT2DUR_TOLERANCE_S:
+            checker.report(
+                "utt2dur",
+                entry.line,
+                f"utterance '{entry.key}': expected {durations[entry.key]:.3f} s as the audio has,"
+                f" found {entry.value}",
+                "make utt2dur again",
+            )
+    if "segments" in checker.tables:
+        return durations
+    for entry in checker.tables.get("utt2num_samples", ()):
+        malformed = value_problem("utt2num_samples", entry.key, entry.value)
+        if malformed or entry.key not in mixtures:
+            continue
+        num_samples = mixtures[entry.key][1].num_samples
+        if int(entry.value) != num_samples:
+            checker.report(
+                "utt2num_samples",
+                entry.line,
+                f"utterance '{entry.key}': expected {num_samples} samples as the audio has,"
+                f" found {entry.value}",
+                "run format_data_dir (stage 3) again",
+            )
+    return durations

@@ -1,0 +1,39 @@
+"""A small, complete and valid data dir for tests."""
+
+import json
+
+import numpy as np
+
+from espnet2_m2m.data_dir import read_table, spk2utt_from, write_table, write_wav
+
+SAMPLE_RATE = 8000  # Hz
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, shape).astype(np.float32)
+
+
+def make_data_dir(data_dir, num_samples, num_channels=6, speakers=("f03-m01", "f04-m02")):
+    """A complete set of two-speaker mixtures, laid out as the simulation does it."""
+    utt2spk = {
+        f"{speakers[index % len(speakers)]}-train{index:05d}": speakers[index % len(speakers)]
+        for index in range(len(num_samples))
+    }
+    lengths = dict(zip(utt2spk, num_samples))
+    for name, channels in [("wav", num_channels)] + [
+        (f"{family}{n}", 1) for family in ("closetalk", "spk", "closetalk_spk") for n in (1, 2)
+    ]:
+        scp = {}
+        for seed, (utt_id, length) in enumerate(lengths.items()):
+            scp[utt_id] = str(data_dir / "wav" / name / f"{utt_id}.wav")
+            write_wav(scp[utt_id], noise(length, channels, seed=seed), SAMPLE_RATE)
+        write_table(data_dir / f"{name}.scp", scp)
+    for n in (1, 2):
+        write_table(data_dir / f"text_spk{n}", {utt_id: "ONE TWO" for utt_id in utt2spk})
+    durations = {utt_id: length / SAMPLE_RATE for utt_id, length in lengths.items()}
+    write_table(data_dir / "utt2dur", durations)
+    write_table(data_dir / "utt2spk", utt2spk)
+    write_table(data_dir / "spk2utt", spk2utt_from(read_table(data_dir / "utt2spk")))
+    scenes = [json.dumps({"utt_id": utt_id, "rt60_s": 0.3}) for utt_id in sorted(utt2spk)]
+    (data_dir / "scenes.jsonl").write_text("".join(f"{line}\n" for line in scenes))
+    return data_dir
