@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Stages of an M2M recipe, numbered as in ESPnet's enh.sh. A recipe's run.sh calls it with the
+# corpus's settings; the user's options come last and win. Every stage can be rerun: it continues
+# where it stopped.
+set -euo pipefail
+
+log() { echo "$(date '+%H:%M:%S') $*"; }
+
+stage=1
+stop_stage=13
+python=python3          # e.g. ~/espnet/tools/venv/bin/python3
+nj=2                    # processes of stages 1, 3, 4 and 8
+ngpu=0                  # GPUs of stages 6 and 7
+data_script=            # stage 1: the corpus's local script
+data_opts=              # its options, shell-quoted
+train_set=train
+valid_set=valid
+test_sets=test          # one or more, separated by spaces
+fs=8000                 # sample rate in Hz
+num_channels=6          # far-field mics in wav.scp
+num_speakers=2
+min_wav_duration=4.01   # seconds; shorter (or as short as a chunk) is of no use in training
+max_wav_duration=20     # seconds
+enh_config=conf/tuning/train_enh_m2m_tfgridnet_small.yaml
+enh_args=               # further options of enh_train, e.g. "--max_epoch 2"
+enh_tag=                # name of the experiment; default: the config's
+datadir=data
+dumpdir=dump
+expdir=exp
+inference_model=valid.loss.best.pth
+inference_args=         # further options of enh_inference, e.g. "--ref_channel 1"
+fixed_order=true        # the anchor gives the order of the speakers: score it too
+num_examples=3          # mixtures shown in the report
+
+help_message="usage: $0 [--option value] ...   (defaults in brackets)
+$(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
+
+. ./path.sh
+. local/parse_options.sh
+if [ $# -ne 0 ]; then
+    echo "$0: unexpected argument '$1'; see --help" >&2
+    exit 1
+fi
+
+enh_exp=${expdir}/${enh_tag:-$(basename "${enh_config}" .yaml)}
+runs() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+
+if runs 1; then
+    log "stage 1: data preparation -> ${datadir}/{${train_set},${valid_set},${test_sets// /,}}"
+    eval "set -- ${data_opts}"          # quoted by the recipe's run.sh
+    ${data_script} --python "${python}" --nj "${nj}" --fs "${fs}" --datadir "${datadir}" "$@"
+fi
+
+if runs 3; then
+    log "stage 3: audio at ${fs} Hz as plain files -> ${dumpdir}/raw/org"
+    for set in ${train_set} ${valid_set} ${test_sets}; do
+        ${python} -m espnet2_m2m.bin.format_data_dir --data_dir "${datadir}/${set}" \
+            --out_dir "${dumpdir}/raw/org/${set}" --sample_rate "${fs}" --nj "${nj}"
+    done
+fi
+
+if runs 4; then
+    log "stage 4: length filter and validation -> ${dumpdir}/raw"
+    for set in ${train_set} ${valid_set}; do
+        ${python} -m espnet2_m2m.bin.filter_data_dir --data_dir "${dumpdir}/raw/org/${set}" \
+            --out_dir "${dumpdir}/raw/${set}" --min_duration "${min_wav_duration}" \
+            --max_duration "${max_wav_duration}"
+    done
+    for set in ${test_sets}; do         # test sets are never filtered
+        ${python} -m espnet2_m2m.bin.filter_data_dir --data_dir "${dumpdir}/raw/org/${set}" \
+            --out_dir "${dumpdir}/raw/${set}"
+    done
+    for set in ${train_set} ${valid_set} ${test_sets}; do
+        ${python} -m espnet2_m2m.bin.validate_data_dir "${dumpdir}/raw/${set}" \
+            --sample_rate "${fs}" --num_channels "${num_channels}" \
+            --num_speakers "${num_speakers}" --nj "${nj}"
+    done
+fi
+
+if runs 5; then
+    log "stage 5: nothing to do: enhancement models use no feature statistics, and chunked" \
+        "training needs no shape files"
+fi
+
+if runs 6; then
+    log "stage 6: training -> ${enh_exp} (log: ${enh_exp}/train.log)"
+    mkdir -p "${enh_exp}"
+    failed=false
+    ${python} -m espnet2_m2m.bin.enh_train --config "${enh_config}" --output_dir "${enh_exp}" \
+        --train_dir "${dumpdir}/raw/${train_set}" --valid_dir "${dumpdir}/raw/${valid_set}" \
+        --ngpu "${ngpu}" --multiprocessing_distributed true --resume true ${enh_args} \
+        > >(tee -a "${enh_exp}/train.log" | grep --line-buffered "epoch results") 2>&1 || failed=true
+    if [ "${failed}" = true ]; then
+        tail -n 20 "${enh_exp}/train.log" >&2
+        log "stage 6 failed; the whole log is in ${enh_exp}/train.log" >&2
+        exit 1
+    fi
+fi
+
+if runs 7; then
+    for set in ${test_sets}; do
+        log "stage 7: separation -> ${enh_exp}/enhanced_${set}"
+        ${python} -m espnet2_m2m.bin.enh_inference --train_config "${enh_exp}/config.yaml" \
+            --model_file "${enh_exp}/${inference_model}" --fs "${fs}" --ngpu "$((ngpu > 0))" \
+            --data_path_and_name_and_type "${dumpdir}/raw/${set}/wav.scp,speech_mix,sound" \
+            --output_dir "${enh_exp}/enhanced_${set}" --log_level WARNING ${inference_args}
+    done
+fi
+
+if runs 8; then
+    for set in ${test_sets}; do
+        log "stage 8: scoring -> ${enh_exp}/RESULTS.md"
+        ${python} -m espnet2_m2m.bin.enh_scoring --data_dir "${dumpdir}/raw/${set}" \
+            --enhanced_dir "${enh_exp}/enhanced_${set}" --fixed_order "${fixed_order}" --nj "${nj}"
+    done
+    cat "${enh_exp}/RESULTS.md"
+fi
+
+if runs 13; then
+    for set in ${test_sets}; do
+        log "stage 13: report -> ${enh_exp}/report_${set}/index.html"
+        ${python} -m espnet2_m2m.bin.report --exp_dir "${enh_exp}" \
+            --data_dir "${dumpdir}/raw/${set}" --enhanced_dir "${enh_exp}/enhanced_${set}" \
+            --out_dir "${enh_exp}/report_${set}" --num_examples "${num_examples}"
+    done
+fi

@@ -1,0 +1,34 @@
+# Sourced by a recipe's scripts: `--some_name value` sets the variable some_name, as in Kaldi's
+# parse_options.sh. The variable must have a default, so a misspelt option is an error. The rest of
+# the arguments stay in "$@".
+
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --help|-h)
+            printf '%s\n' "${help_message:-no help}"
+            exit 0 ;;
+        --*=*)
+            echo "$0: expected '--name value', found '$1'" >&2
+            exit 1 ;;
+        --*)
+            _name=${1#--}
+            _name=${_name//-/_}
+            if [[ ! ${_name} =~ ^[a-z][a-zA-Z0-9_]*$ ]] || [ -z "${!_name+defined}" ]; then
+                echo "$0: unknown option $1; see $0 --help" >&2
+                exit 1
+            fi
+            if [ $# -lt 2 ]; then
+                echo "$0: option $1 needs a value" >&2
+                exit 1
+            fi
+            if [[ ${!_name} == true || ${!_name} == false ]] && [[ $2 != true && $2 != false ]]; then
+                echo "$0: option $1 is true or false, found '$2'" >&2
+                exit 1
+            fi
+            printf -v "${_name}" '%s' "$2"
+            shift 2 ;;
+        *)
+            break ;;
+    esac
+done
+unset _name
