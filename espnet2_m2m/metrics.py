@@ -1,0 +1,235 @@
+"""How good is a separated signal: SI-SDR, SDR, PESQ, eSTOI and the best permutation.
+
+Numpy in, plain numbers out. `ref` is the true signal of a source, `est` an estimate of it; both
+(sample,), and (source, sample) where there are several. A call does not depend on earlier calls:
+the same input gives the same bits.
+
+What is defined at the edges, so that means over a test set stay meaningful:
+
+- SI-SDR and SDR are clamped to +-MAX_DB. A perfect estimate scores MAX_DB and a silent one
+  -MAX_DB instead of an infinity that would swallow the mean of all other utterances.
+- PESQ and eSTOI are NaN where they do not exist: PESQ finds no utterance (a silent estimate, a
+  fraction of a second) or the rate is neither 8 nor 16 kHz; eSTOI has fewer than its 30 speech
+  frames. NaN means "undefined", and only that.
+- A silent `ref`, signals that are not finite and unequal lengths raise ValueError.
+"""
+
+import warnings
+
+import numpy as np
+import scipy.optimize
+
+METRICS = ("si_sdr", "sdr", "pesq", "estoi")
+MAX_DB = 100.0  # dB; more than 16-bit audio can hold (98 dB), so no real score is changed
+PESQ_MODES = {8000: "nb", 16000: "wb"}  # sample rate in Hz: narrow-band P.862.1, wide-band P.862.2
+SDR_TAPS = 512  # length of the distortion filter that BSS-eval v3 forgives, in samples
+
+
+def _pair(ref, est):
+    """Two signals as float64, checked: one axis, equal lengths, finite, `ref` not silent."""
+    ref, est = np.asarray(ref, dtype=np.float64), np.asarray(est, dtype=np.float64)
+    if ref.ndim != 1 or ref.shape != est.shape:
+        raise ValueError(
+            f"ref {ref.shape} and est {est.shape} need one axis and the same number of samples"
+        )
+    for name, signal in (("ref", ref), ("est", est)):
+        if not np.isfinite(signal).all():
+            raise ValueError(f"{name} has samples that are not finite (NaN or infinity)")
+    if not ref.any():
+        raise ValueError("ref is silent (all samples are zero): no metric is defined for it")
+    return ref, est
+
+
+def _ratio_db(target, error):
+    """10 log10(|target|^2 / |error|^2), clamped to +-MAX_DB; -MAX_DB for 0 / 0 as well."""
+    target, error = target @ target, error @ error
+    if target == 0.0:
+        return -MAX_DB
+    floor = target * 10 ** (-MAX_DB / 10)
+    return float(np.clip(10 * np.log10(target / max(error, floor)), -MAX_DB, MAX_DB))
+
+
+def si_sdr(ref, est, zero_mean=False):
+    """Scale-invariant signal-to-distortion ratio in dB.
+
+        SI-SDR = 10 log10(|a ref|^2 / |est - a ref|^2),   a = <est, ref> / <ref, ref>
+
+    Args:
+        ref, est: (sample,) real.
+        zero_mean: subtract the mean of each signal first. The definition does not; SI-SNR, as
+            ESPnet reports it, does. For audio without a DC offset the two agree.
+    Returns:
+        float in [-MAX_DB, MAX_DB]. A silent `est` gives -MAX_DB.
+    Raises:
+        ValueError: shapes differ, a sample is not finite, or `ref` is silent (constant, with
+            `zero_mean`).
+    Source: Le Roux, Wisdom, Erdogan, Hershey, "SDR - half-baked or well done?", ICASSP 2019.
+    Example:
+        >>> round(si_sdr([1.0, 1.0], [2.0, 0.0]), 6)  # a ref = [1, 1], error [1, -1]: equal powers
+        0.0
+    """
+    ref, est = _pair(ref, est)
+    if zero_mean:
+        ref, est = _pair(ref - ref.mean(), est - est.mean())
+    # Level does not matter, so take it out: squares of very faint samples would underflow.
+    ref, est = ref / np.abs(ref).max(), est / (np.abs(est).max() or 1.0)
+    target = (est @ ref) / (ref @ ref) * ref
+    return _ratio_db(target, est - target)
+
+
+def sdr(ref, est, taps=SDR_TAPS):
+    """Signal-to-distortion ratio of BSS-eval in dB: SI-SDR that forgives a filter, not just a gain.
+
+        SDR = 10 log10(|h * ref|^2 / |est - h * ref|^2),   h = argmin_h |est - h * ref|^2
+
+    with h causal, `taps` long. The interference and artifact terms of BSS-eval add up to
+    est - h * ref, so the other sources are not needed.
+
+    Args:
+        ref, est: (sample,) real.
+        taps: length of h in samples.
+    Returns:
+        float in [-MAX_DB, MAX_DB]. A silent `est` gives -MAX_DB.
+    Raises:
+        ValueError: as `si_sdr`.
+    Source: Vincent, Gribonval, Fevotte, "Performance measurement in blind audio source
+        separation", TASLP 2006; BSS-eval version 3.
+    """
+    ref, est = _pair(ref, est)
+    if not est.any():
+        return -MAX_DB
+    import fast_bss_eval  # here, since it imports torch
+
+    ref, est = ref / np.abs(ref).max(), est / np.abs(est).max()
+    options = dict(filter_length=taps, clamp_db=MAX_DB)
+    try:
+        value = fast_bss_eval.sdr(ref[None], est[None], **options)
+    except np.linalg.LinAlgError:  # a few sinusoids do not determine all taps
+        value = fast_bss_eval.sdr(ref[None], est[None], load_diag=1e-10, **options)
+    return float(value[0])
+
+
+def pesq(ref, est, sample_rate):
+    """PESQ as MOS-LQO: narrow-band at 8 kHz (P.862.1), wide-band at 16 kHz (P.862.2).
+
+    The two scales are not comparable.
+
+    Args:
+        ref, est: (sample,) real.
+        sample_rate: 8000 or 16000 Hz.
+    Returns:
+        float, about 1.0 to 4.6; NaN where PESQ finds no utterance or has less than 1/4 s.
+    Raises:
+        ValueError: as `si_sdr`, or another sample rate.
+    """
+    from pesq import BufferTooShortError, NoUtterancesError
+    from pesq import pesq as itu_pesq
+
+    if sample_rate not in PESQ_MODES:
+        raise ValueError(f"PESQ is defined at 8000 and 16000 Hz, not at {sample_rate} Hz")
+    ref, est = _pair(ref, est)
+    if not est.any():  # the package fails on 0 / 0 here
+        return float("nan")
+    try:
+        return float(itu_pesq(sample_rate, ref, est, PESQ_MODES[sample_rate]))
+    except (NoUtterancesError, BufferTooShortError):
+        return float("nan")
+
+
+def estoi(ref, est, sample_rate):
+    """Extended short-time objective intelligibility, at most 1.
+
+    Args:
+        ref, est: (sample,) real.
+        sample_rate: in Hz; pystoi resamples to 10 kHz.
+    Returns:
+        float; NaN where fewer than 30 frames (0.4 s) of `ref` are speech: eSTOI correlates
+            segments of that length.
+    Raises:
+        ValueError: as `si_sdr`.
+    Source: Jensen, Taal, "An algorithm for predicting the intelligibility of speech masked by
+        modulated noise maskers", TASLP 2016.
+    """
+    from pystoi import stoi
+
+    ref, est = _pair(ref, est)
+    # pystoi adds random numbers of the size of rounding errors, drawn from numpy's global state.
+    # Fix them, so that a score repeats to the last bit, and give the caller its state back.
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        with warnings.catch_warnings():
+            # Where the signal is too short pystoi warns and returns 1e-5: an error code, no score.
+            warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
+            return float(stoi(ref, est, sample_rate, extended=True))
+    except RuntimeWarning:
+        return float("nan")
+    finally:
+        np.random.set_state(state)
+
+
+def best_permutation(refs, ests):
+    """Which estimate belongs to which source: the assignment with the largest mean SI-SDR.
+
+    Evaluates every pair once and solves the assignment, so many sources are no problem.
+
+    Args:
+        refs: (source, sample) real.
+        ests: (estimate, sample) real, at least as many as sources; those left over are nobody's.
+    Returns:
+        permutation: (source,) int; estimate `permutation[n]` belongs to source n.
+        pairwise: (source, estimate) SI-SDR in dB.
+    Raises:
+        ValueError: as `si_sdr`, or fewer estimates than sources.
+    """
+    if len(ests) < len(refs):
+        raise ValueError(f"{len(ests)} estimates cannot be assigned to {len(refs)} sources")
+    pairwise = np.array([[si_sdr(ref, est) for est in ests] for ref in refs])
+    _, permutation = scipy.optimize.linear_sum_assignment(pairwise, maximize=True)
+    return permutation, pairwise
+
+
+def score_pair(ref, est, sample_rate):
+    """All METRICS of one estimate as {name: float}; PESQ is NaN at rates that it does not know.
+
+    Args and errors as `pesq` and `si_sdr`.
+    """
+    return {
+        "si_sdr": si_sdr(ref, est),
+        "sdr": sdr(ref, est),
+        "pesq": pesq(ref, est, sample_rate) if sample_rate in PESQ_MODES else float("nan"),
+        "estoi": estoi(ref, est, sample_rate),
+    }
+
+
+def score_utterance(refs, ests, sample_rate, fixed_order=True):
+    """Scores of all sources of one utterance, in the best permutation and in the outputs' order.
+
+    Args:
+        refs: (source, sample) real.
+        ests: (estimate, sample) real, at least as many as sources.
+        sample_rate: in Hz.
+        fixed_order: also score estimate n against source n.
+    Returns:
+        list with a dict per source: "estimate", the index of the estimate that the best
+        permutation gives it, the four METRICS, and with `fixed_order` also "fixed_order_" + each.
+    Raises:
+        ValueError: as `best_permutation`; a silent reference is named by its index.
+    """
+    if len(np.shape(refs)) != 2 or len(np.shape(ests)) != 2:
+        raise ValueError(
+            f"refs {np.shape(refs)} and ests {np.shape(ests)} need the axes (source, sample)"
+        )
+    for source, ref in enumerate(refs):
+        if not np.any(ref):
+            raise ValueError(f"the reference of source {source} is silent: no metric is defined")
+    permutation, _ = best_permutation(refs, ests)
+    rows = []
+    for source, (ref, estimate) in enumerate(zip(refs, permutation)):
+        row = {"estimate": int(estimate), **score_pair(ref, ests[estimate], sample_rate)}
+        if fixed_order:
+            same = estimate == source  # the usual case costs nothing
+            fixed = row if same else score_pair(ref, ests[source], sample_rate)
+            row = {**row, **{f"fixed_order_{name}": fixed[name] for name in METRICS}}
+        rows.append(row)
+    return rows

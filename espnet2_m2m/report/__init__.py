@@ -1,0 +1,1 @@
+"""What is shown to people: RESULTS.md and the report page."""

@@ -1,0 +1,218 @@
+"""Figures of the report page: SVG text that follows the reader's light or dark theme.
+
+Every function returns a `data:` URI for <img src>. The same data give the same bytes.
+"""
+
+import io
+import re
+from urllib.parse import quote
+
+import matplotlib
+import numpy as np
+import scipy.signal
+from matplotlib.figure import Figure
+
+SPEAKER_COLOURS = ("#3b82c4", "#e0762f", "#3a9a6b", "#a06bc4")
+SPEAKER_MARKERS = ("o", "s", "^", "D")  # shapes too: colour is not everybody's
+TRAIN_COLOUR, VALID_COLOUR = SPEAKER_COLOURS[:2]
+# Colours that stand for the page's: replaced in the SVG by variables that the theme sets.
+INK, FAINT = "#0a0b0c", "#0d0e0f"
+THEME = """<style>
+:root { --ink: #24292f; --faint: #c3c8ce }
+@media (prefers-color-scheme: dark) { :root { --ink: #d7dce2; --faint: #4a515a } }
+</style>"""
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+}
+WINDOW_S, SHIFT_S = 0.032, 0.008  # s, as the project's STFT
+RANGE_DB = 70.0  # dB below the peak shown in spectrograms
+MAX_FRAMES = 900  # columns; longer signals are shown with a longer shift
+
+
+def _figure(width, height, **subplots):
+    """A figure of width x height inches, and its axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(**subplots)
+
+
+def _uri(figure):
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "report"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
+    svg = svg.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"(<svg[^>]*>)", lambda match: match[1] + THEME, svg, count=1)
+    return "data:image/svg+xml," + quote(svg, safe=" =:/+;,()!*'$&@?")
+
+
+def _styled(draw):
+    """Draw in our style, whatever the user's matplotlibrc says."""
+
+    def drawn(*args, **kwargs):
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(STYLE)
+            return draw(*args, **kwargs)
+
+    drawn.__doc__, drawn.__name__ = draw.__doc__, draw.__name__
+    return drawn
+
+
+@_styled
+def learning_curve(curves):
+    """One statistic over epochs.
+
+    Args:
+        curves: {"train" | "valid": (epochs, values)}; values may hold NaN.
+    """
+    figure, axes = _figure(3.7, 2.3)
+    colours = {"train": TRAIN_COLOUR, "valid": VALID_COLOUR}
+    for name, (epochs, values) in curves.items():
+        few = {"marker": "o", "markersize": 3} if len(epochs) < 30 else {}
+        style = "-" if name == "train" else "--"
+        axes.plot(epochs, values, style, color=colours.get(name, INK), label=name, **few)
+    axes.ticklabel_format(axis="y", scilimits=(-2, 4))
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend()
+    return _uri(figure)
+
+
+@_styled
+def before_and_after(mixture, separated, speakers):
+    """SI-SDR separated over SI-SDR of the mixture; (row,) in dB, speakers count from 1."""
+    figure, axes = _figure(4.6, 3.6)
+    low, high = min(mixture.min(), separated.min()) - 1, max(mixture.max(), separated.max()) + 1
+    axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=":")
+    for speaker in np.unique(speakers):
+        chosen = speakers == speaker
+        axes.scatter(
+            mixture[chosen],
+            separated[chosen],
+            s=16,
+            alpha=0.75,
+            linewidths=0,
+            color=SPEAKER_COLOURS[(speaker - 1) % 4],
+            marker=SPEAKER_MARKERS[(speaker - 1) % 4],
+            label=f"speaker {speaker}",
+        )
+    margin = max(1.0, 0.1 * (mixture.max() - mixture.min()))
+    axes.set_xlim(mixture.min() - margin, mixture.max() + margin)
+    axes.set_ylim(low, high)
+    right = axes.get_xlim()[1]
+    axes.annotate("no gain", (right, right), (0, 3), textcoords="offset points", ha="right")
+    axes.set_xlabel("SI-SDR of the mixture (dB)")
+    axes.set_ylabel("SI-SDR separated (dB)")
+    axes.legend(loc="best")
+    return _uri(figure)
+
+
+@_styled
+def histogram(mixture, separated):
+    """How many signals (utterance, speaker) have which SI-SDR; both (row,) in dB."""
+    figure, axes = _figure(4.6, 3.6)
+    both = np.concatenate([mixture, separated])
+    bins = np.linspace(both.min(), both.max() + 1e-6, 31)
+    axes.hist(mixture, bins, color=VALID_COLOUR, alpha=0.7, label="mixture")
+    axes.hist(separated, bins, color=TRAIN_COLOUR, alpha=0.7, label="separated")
+    for values, colour in ((mixture, VALID_COLOUR), (separated, TRAIN_COLOUR)):
+        axes.axvline(values.mean(), color=colour, linestyle="--", linewidth=1.2)
+    axes.set_xlabel("SI-SDR (dB), dashed: mean")
+    axes.set_ylabel("signals")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="best")
+    return _uri(figure)
+
+
+@_styled
+def spectrogram(samples, sample_rate):
+    """(sample,) as level over time and frequency, 0 to -RANGE_DB below its own peak."""
+    window = scipy.signal.windows.hann(round(WINDOW_S * sample_rate), sym=False) ** 0.5
+    shift = max(round(SHIFT_S * sample_rate), -(-len(samples) // MAX_FRAMES))
+    padded = np.pad(samples, (0, max(len(window) - len(samples), 0)))
+    _, _, spectrum = scipy.signal.stft(
+        padded, sample_rate, window, len(window), max(len(window) - shift, 0)
+    )
+    power = np.abs(spectrum) ** 2
+    floor = (power.max() or 1.0) * 10 ** (-RANGE_DB / 10)
+    level_db = 10 * np.log10(np.maximum(power, floor) / (power.max() or 1.0))
+    figure, axes = _figure(5.0, 1.9)
+    axes.grid(False)
+    axes.imshow(
+        np.round(level_db),  # steps of 1 dB keep the file small
+        origin="lower",
+        aspect="auto",
+        interpolation="none",
+        cmap="magma",
+        vmin=-RANGE_DB,
+        vmax=0,
+        extent=(0, len(samples) / sample_rate, 0, sample_rate / 2000),
+    )
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel("frequency (kHz)")
+    return _uri(figure)
+
+
+@_styled
+def room_from_above(scene):
+    """Walls, talkers with the distance to the array, and the array enlarged.
+
+    Args:
+        scene: one line of scenes.jsonl (positions in m).
+    """
+    width, depth = scene["room_size_m"][:2]
+    mics = np.array(scene["mic_positions_m"])[:, :2]
+    centre = mics.mean(axis=0)
+    figure, (room, array) = _figure(5.2, 2.7, ncols=2, width_ratios=(2.4, 1))
+    for axes in (room, array):
+        axes.set_aspect("equal")
+    room.set_xlim(-0.02 * width, 1.02 * width)
+    room.set_ylim(-0.02 * depth, 1.02 * depth)
+    room.add_patch(
+        matplotlib.patches.Rectangle((0, 0), width, depth, fill=False, edgecolor=INK, linewidth=1.6)
+    )
+    for spine in room.spines.values():
+        spine.set_visible(False)
+    room.plot(*centre, "P", color=INK, markersize=8)
+    places = np.array([speaker["position_m"][:2] for speaker in scene["speakers"]])
+    nearest = places[np.linalg.norm(places - centre, axis=1).argmin()]
+    below = nearest[1] >= centre[1]  # the label keeps clear of the nearest talker
+    offset = (0, -13 if below else 13)
+    room.annotate("array", centre, offset, textcoords="offset points", ha="center", va="center")
+    for index, place in enumerate(places):
+        colour, marker = SPEAKER_COLOURS[index % 4], SPEAKER_MARKERS[index % 4]
+        room.plot(*np.stack([centre, place]).T, ":", color=colour, linewidth=1)
+        room.plot(*place, marker, color=colour, markersize=13, clip_on=False)
+        room.annotate(
+            str(index + 1), place, color="white", ha="center", va="center_baseline", weight="bold"
+        )
+    room.set_xlabel("x (m)")
+    room.set_ylabel("y (m)")
+    array.plot(*(100 * (mics - centre)).T, "o", color=INK, markersize=4)
+    for index, place in enumerate(100 * (mics - centre)):
+        array.annotate(str(index), place, (4, 3), textcoords="offset points", fontsize=8)
+    reach = max(1.35 * np.abs(100 * (mics - centre)).max(), 1.0)
+    array.set_xlim(-reach, reach)
+    array.set_ylim(-reach, reach)
+    array.set_xlabel("cm")
+    array.set_title("array, enlarged", fontsize=9)
+    return _uri(figure)

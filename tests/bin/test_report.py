@@ -1,0 +1,292 @@
+"""The report page of a made-up experiment, read back as a browser would."""
+
+import base64
+import csv
+import datetime
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import soundfile
+from fake_set import SAMPLE_RATE, make_set
+
+from espnet2_m2m.bin import enh_scoring, report
+from espnet2_m2m.report import page
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes; insists that what is opened is closed, in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.text = [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data
+
+    def all(self, name):
+        return [attrs for tag, attrs in self.tags if tag == name]
+
+
+def write_checkpoint(path, num_epochs=4):
+    """What ESPnet's trainer saves: {"reporter": {"stats": {epoch: {phase: {key: value}}}}}."""
+    import torch
+
+    stats = {}
+    for epoch in range(1, num_epochs + 1):
+        phase = {
+            "loss": np.float32(3.0 / epoch),
+            "m2m_loss": 2.0 / epoch,
+            "time": datetime.timedelta(seconds=90),
+            "total_count": 10 * epoch,
+            "gpu_max_cached_mem_GB": 1.0,
+        }
+        train = {**phase, "optim0_lr0": 1e-3, "forward_time": 0.1, "grad_norm": 1.0}
+        stats[epoch] = {"train": train, "valid": {**phase, "loss": abs(epoch - 3) + 0.5}}
+    torch.save({"model": {}, "reporter": {"stats": stats, "epoch": num_epochs}}, path)
+
+
+def run(root, *options):
+    data_dir, exp_dir = root / "data" / "test", root / "exp"
+    report.main(
+        ["--exp_dir", str(exp_dir), "--data_dir", str(data_dir)]
+        + ["--enhanced_dir", str(exp_dir / "enhanced_test"), "--out_dir", str(exp_dir / "report")]
+        + list(options)
+    )
+    return (exp_dir / "report" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    root = tmp_path_factory.mktemp("report")
+    data_dir, enhanced_dir = make_set(root, num_utterances=4, swapped=[0])
+    enh_scoring.main(
+        ["--data_dir", str(data_dir), "--enhanced_dir", str(enhanced_dir), "--nj", "1"]
+    )
+    write_checkpoint(root / "exp" / "checkpoint.pth")
+    return root
+
+
+@pytest.fixture(scope="module")
+def html(scored):
+    return run(scored)
+
+
+@pytest.fixture(scope="module")
+def read(html):
+    return Page(html)
+
+
+def test_self_contained(html, read):
+    """No resource comes from outside: every src and link is a data URI, nothing is fetched."""
+    for tag, attrs in read.tags:
+        for name in ("src", "srcset", "poster", "data", "action"):
+            if name in attrs:
+                assert attrs[name].startswith("data:"), (tag, attrs[name][:60])
+        if "href" in attrs:
+            assert attrs["href"].startswith("data:") or attrs["href"].startswith("#"), attrs
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+    script = html[html.index("<script>") : html.index("</script>")]
+    assert "http" not in script and "fetch" not in script
+
+
+def test_images(read):
+    images = read.all("img")
+    # 2 distributions, loss, m2m_loss and learning rate; 3 examples: room, mixture, 2 x 3 clips.
+    assert len(images) == 2 + 3 + 3 * (1 + 1 + 6)
+    for image in images:
+        assert len(image["alt"]) > 10
+        head, _, body = image["src"].partition(",")
+        assert head == "data:image/svg+xml"
+        svg = unquote(body)
+        ElementTree.fromstring(svg)
+        outside = re.findall(r'(?:href|src)="(?!#|data:)[^"]*"', svg)
+        assert outside == [] and "prefers-color-scheme" in svg
+
+
+def test_audio(scored, read):
+    """Examples from the worst to the best improvement, each with all its signals in full length."""
+    gains = {}
+    with open(scored / "exp" / "enhanced_test" / "scoring" / "scores.csv") as file:
+        for row in csv.DictReader(file):
+            gain = float(row["separated_si_sdr"]) - float(row["mixture_si_sdr"])
+            gains[row["utt_id"]] = gains.get(row["utt_id"], 0) + gain
+    ranked = sorted(gains, key=gains.get)
+    lengths = {f"a-b-test{index:05d}": SAMPLE_RATE + 10 * index for index in range(4)}
+    shown = [ranked[0], ranked[2], ranked[3]]
+    players = read.all("audio")
+    assert len(players) == 3 * 7
+    desired = [lengths[utt_id] for utt_id in shown for _ in range(7)]
+    actual = []
+    for player in players:
+        assert "controls" in player and player["aria-label"]
+        head, _, body = player["src"].partition(",")
+        assert head == "data:audio/wav;base64"
+        samples, sample_rate = soundfile.read(io.BytesIO(base64.b64decode(body)))
+        assert sample_rate == SAMPLE_RATE
+        assert np.abs(samples).max() == pytest.approx(page.LISTEN_PEAK, abs=1e-4)
+        actual.append(len(samples))
+    assert actual == desired
+
+
+def test_separated_clips_follow_the_permutation(scored, html):
+    """In utterance 0 the outputs are swapped; "Separated 1" must still play speaker 1."""
+    jobs = enh_scoring.list_jobs(scored / "data" / "test", scored / "exp" / "enhanced_test")
+    signals = enh_scoring.read_signals(jobs[0])
+    assert page.audio_uri(signals["estimates"][1], SAMPLE_RATE) in html
+    read = Page(html)
+    by_label = {player["aria-label"]: player["src"] for player in read.all("audio")}
+    assert by_label["Separated 1, best example"] == page.audio_uri(
+        signals["estimates"][1], SAMPLE_RATE
+    )
+
+
+def test_text(html, read):
+    summary_row = re.search(r'<tr class="separated">.*?</tr>', html, re.DOTALL)[0]
+    assert len(re.findall("<td>", summary_row)) == 4
+    for words in ("separated, fixed order", "close-talk mixture", "Worst", "Median", "Best"):
+        assert words in read.text
+    assert "4 epochs in 12 min; the validation loss is lowest after epoch 3" in read.text
+    assert "learning rate (optim0_lr0)" in read.text
+    assert "grad_norm" not in read.text and "total_count" not in read.text
+    # What comes from data is text, never markup.
+    assert "<b>made up</b> & sentence 0" in read.text and "<b>made" not in html
+    assert "{{" not in html and "{%" not in html
+
+
+def test_accessible(read):
+    (root,) = read.all("html")
+    assert root["lang"] == "en"
+    assert any(attrs.get("name") == "viewport" for attrs in read.all("meta"))
+    levels = [int(tag[1]) for tag, _ in read.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    assert all("scope" in attrs for attrs in read.all("th"))
+    ids = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for _, attrs in read.tags:
+        if attrs.get("href", "").startswith("#"):
+            assert attrs["href"][1:] in ids
+        if "aria-labelledby" in attrs:
+            assert attrs["aria-labelledby"] in ids
+
+
+def test_same_figures_again(scored):
+    """Drawn again, a figure has the same bytes, whatever the user's matplotlib is set to."""
+    import matplotlib
+
+    (scene, *_) = page.read_scenes(scored / "data" / "test" / "scenes.jsonl").values()
+    samples = np.random.default_rng(0).standard_normal(4000)
+    desired = page.figures.room_from_above(scene), page.figures.spectrogram(samples, SAMPLE_RATE)
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "svg.fonttype": "path"}):
+        actual = page.figures.room_from_above(scene), page.figures.spectrogram(samples, SAMPLE_RATE)
+    assert actual == desired
+
+
+def test_without_scenes_and_checkpoint(scored, tmp_path):
+    """Real recordings have no geometry; a foreign model has no checkpoint: said, not hidden."""
+    root = tmp_path / "copy"
+    shutil.copytree(scored, root)
+    (root / "exp" / "checkpoint.pth").unlink()
+    (root / "data" / "test" / "scenes.jsonl").unlink()
+    read = Page(run(root, "--num_examples", "1"))
+    assert "no checkpoint.pth, so there are no learning curves" in read.text
+    assert "no scenes.jsonl, so the rooms are not drawn" in read.text
+    assert len(read.all("audio")) == 7 and len(read.all("img")) == 2 + 7
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 50])
+def test_choice_of_examples(count):
+    gains = {f"utt{index:02d}": float(index) for index in range(11)}
+    chosen = page.choose_examples(gains, count)
+    assert len(chosen) == len(set(chosen)) == min(count, 11)
+    labels = dict(chosen)
+    assert labels.get("Median", "utt05") == "utt05"
+    if count >= 2:
+        assert (labels["Worst"], labels["Best"]) == ("utt00", "utt10")
+    if count == 5:
+        assert [label for label, _ in chosen][1] == "Rank 3 of 11 from below"
+
+
+def test_silence_and_short_signals_can_be_drawn():
+    assert page.audio_uri(np.zeros(100), SAMPLE_RATE).startswith("data:audio/wav")
+    for num_samples in (1, 100, 300):
+        uri = page.figures.spectrogram(np.zeros(num_samples), SAMPLE_RATE)
+        ElementTree.fromstring(unquote(uri.partition(",")[2]))
+
+
+class TestMessages:
+    def error(self, capsys, root, *options):
+        with pytest.raises(SystemExit) as exit_info:
+            run(root, *options)
+        assert exit_info.value.code == 1
+        assert not (root / "exp" / "report" / "index.html").exists()
+        return capsys.readouterr().err
+
+    @pytest.fixture
+    def root(self, scored, tmp_path):
+        shutil.copytree(scored, tmp_path / "copy")
+        shutil.rmtree(tmp_path / "copy" / "exp" / "report", ignore_errors=True)
+        return tmp_path / "copy"
+
+    def test_not_scored(self, capsys, root):
+        (root / "exp" / "enhanced_test" / "scoring" / "summary.json").unlink()
+        assert "run espnet2_m2m.bin.enh_scoring first" in self.error(capsys, root)
+
+    def test_scores_of_another_set(self, capsys, root):
+        path = root / "exp" / "enhanced_test" / "scoring" / "scores.csv"
+        path.write_text(path.read_text().replace("test00001", "other"))
+        assert "utterance 'a-b-other' is not in" in self.error(capsys, root)
+
+    def test_broken_checkpoint(self, capsys, root):
+        (root / "exp" / "checkpoint.pth").write_bytes(b"half")
+        assert "checkpoint.pth: not a checkpoint" in self.error(capsys, root)
+
+    def test_broken_scene(self, capsys, root):
+        path = root / "data" / "test" / "scenes.jsonl"
+        path.write_text(json.dumps({"utt_id": "a"}) + "\n{half\n")
+        assert "scenes.jsonl:2: not a scene" in self.error(capsys, root)
+
+
+def test_help_is_quick_and_needs_no_torch():
+    code = (
+        "import sys; from espnet2_m2m.bin import report; report.get_parser();"
+        "sys.exit(bool({'torch', 'espnet2', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium on the PATH")
+def test_in_a_browser(scored, html, tmp_path):
+    """Chromium lays the page out at phone width without a horizontal scroll bar."""
+    probe = "<script>document.title = 'width ' + document.documentElement.scrollWidth;</script>"
+    path = tmp_path / "page.html"
+    path.write_text(html.replace("</body>", probe + "</body>"), encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+    command += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    command += ["--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    command += ["--window-size=500,900", path.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    assert int(re.search(r"<title>width (\d+)", dom)[1]) <= 500

@@ -1,0 +1,249 @@
+"""Metrics against closed forms, mir_eval, and the packages called directly."""
+
+import itertools
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from espnet2_m2m import metrics
+from espnet2_m2m.metrics import MAX_DB
+
+
+def speech_like(seed, seconds=1.5, sample_rate=8000):
+    """(sample,) low-pass noise in syllables: PESQ and eSTOI accept it as speech."""
+    rng = np.random.default_rng(seed)
+    num_samples = int(seconds * sample_rate)
+    noise = np.convolve(rng.standard_normal(num_samples), [0.5, 0.3, 0.2], "same")
+    syllables = np.sin(2 * np.pi * (3 + seed % 3) * np.arange(num_samples) / sample_rate) ** 2
+    return 0.3 * noise * syllables
+
+
+def orthogonal_noise(ref, snr_db, seed=0):
+    """(sample,) noise orthogonal to `ref`, `snr_db` below it."""
+    noise = np.random.default_rng(seed).standard_normal(len(ref))
+    noise -= (noise @ ref) / (ref @ ref) * ref
+    return noise * np.sqrt((ref @ ref) / (noise @ noise)) * 10 ** (-snr_db / 20)
+
+
+class TestSiSdr:
+    @pytest.mark.parametrize("snr_db", [-30.0, 0.0, 17.5, 60.0])
+    def test_orthogonal_noise(self, snr_db):
+        """Closed form: with noise orthogonal to the reference SI-SDR is the SNR."""
+        ref = speech_like(0)
+        actual = metrics.si_sdr(ref, 3.0 * (ref + orthogonal_noise(ref, snr_db)))
+        assert actual == pytest.approx(snr_db, abs=1e-6)
+
+    def test_angle(self):
+        """Closed form: SI-SDR is the squared cotangent of the angle between ref and est."""
+        for angle in (0.1, 0.8, 1.4):
+            actual = metrics.si_sdr([1.0, 0.0], [np.cos(angle), np.sin(angle)])
+            assert actual == pytest.approx(-20 * np.log10(np.tan(angle)), abs=1e-9)
+
+    @given(
+        scale=st.floats(1e-6, 1e6),
+        sign=st.sampled_from([-1, 1]),
+        snr_db=st.floats(-40, 40),
+    )
+    @settings(max_examples=30, deadline=None)
+    def test_scale_invariance(self, scale, sign, snr_db):
+        ref = speech_like(1, seconds=0.1)
+        est = ref + orthogonal_noise(ref, snr_db)
+        desired = metrics.si_sdr(ref, est)
+        assert metrics.si_sdr(ref, sign * scale * est) == pytest.approx(desired, abs=1e-6)
+        assert metrics.si_sdr(scale * ref, est) == pytest.approx(desired, abs=1e-6)
+
+    def test_mean(self):
+        """A DC offset is distortion, unless zero_mean asks for SI-SNR."""
+        ref = speech_like(2)
+        ref -= ref.mean()
+        est = ref + orthogonal_noise(ref, 20.0)
+        est -= est.mean()
+        desired = metrics.si_sdr(ref, est)
+        assert metrics.si_sdr(ref, est + 0.5) < desired - 10
+        assert metrics.si_sdr(ref, est + 0.5, zero_mean=True) == pytest.approx(desired, abs=1e-9)
+
+    def test_bounds(self):
+        ref = speech_like(3)
+        assert metrics.si_sdr(ref, ref) == MAX_DB
+        assert metrics.si_sdr(ref, np.zeros_like(ref)) == -MAX_DB
+        assert metrics.si_sdr([1.0, 0.0], [0.0, 1.0]) == -MAX_DB
+
+    @pytest.mark.parametrize("level", [1e-200, 1e-40, 1e150])
+    def test_extreme_levels_do_not_leave_the_range_of_float64(self, level):
+        ref = speech_like(4)
+        est = ref + orthogonal_noise(ref, 10.0)
+        assert metrics.si_sdr(level * ref, level * est) == pytest.approx(10.0, abs=1e-6)
+
+
+class TestSdr:
+    TOLERANCE_DB = 1e-3  # other FFT lengths and another solver; tables show two decimals
+
+    @pytest.mark.parametrize("num_sources", [2, 3])
+    def test_mir_eval(self, num_sources):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from mir_eval.separation import bss_eval_sources
+
+            refs = np.stack([speech_like(seed, seconds=0.6) for seed in range(num_sources)])
+            mixing = np.eye(num_sources) + 0.2
+            ests = mixing @ refs + 0.01 * np.random.default_rng(9).standard_normal(refs.shape)
+            ests = np.roll(ests, 3, axis=1)  # a delay that the filter forgives and SI-SDR does not
+            desired = bss_eval_sources(refs, ests, compute_permutation=False)[0]
+        actual = [metrics.sdr(ref, est) for ref, est in zip(refs, ests)]
+        np.testing.assert_allclose(actual, desired, atol=self.TOLERANCE_DB)
+
+    def test_fast_bss_eval(self):
+        fast_bss_eval = pytest.importorskip("fast_bss_eval")
+        ref = speech_like(5)
+        est = np.convolve(ref, [0.1, 1.0, -0.4])[: len(ref)] + orthogonal_noise(ref, 12.0)
+        desired = fast_bss_eval.sdr(ref[None], est[None])[0]
+        assert metrics.sdr(ref, est) == pytest.approx(desired, abs=self.TOLERANCE_DB)
+
+    def test_forgives_a_filter_of_512_taps(self):
+        # 1000 trailing zeros so that the filtered signal is complete.
+        ref = np.pad(speech_like(6, seconds=0.5), (0, 1000))
+        filt = np.random.default_rng(6).standard_normal(512) * 0.99 ** np.arange(512)
+        est = np.convolve(ref, filt)[: len(ref)]
+        assert metrics.sdr(ref, est) > 90
+        assert metrics.si_sdr(ref, est) < 5
+
+    def test_bounds_and_sinusoid(self):
+        """One sinusoid leaves 510 of 512 taps undetermined; the ratio still exists."""
+        ref = np.sin(0.3 * np.arange(4000))
+        assert metrics.sdr(ref, np.zeros_like(ref)) == -MAX_DB
+        assert metrics.sdr(ref, ref) > 60
+        assert np.isfinite(metrics.sdr(ref, ref + 0.1 * speech_like(0, seconds=0.5)))
+
+    def test_shorter_than_the_filter(self):
+        ref, est = speech_like(7, seconds=0.01), speech_like(8, seconds=0.01)
+        assert len(ref) < metrics.SDR_TAPS
+        assert -MAX_DB <= metrics.sdr(ref, est) <= MAX_DB
+
+
+class TestPerceptual:
+    @pytest.mark.parametrize("sample_rate, mode", [(8000, "nb"), (16000, "wb")])
+    def test_pesq_package(self, sample_rate, mode):
+        from pesq import pesq
+
+        ref = speech_like(0, sample_rate=sample_rate)
+        est = ref + orthogonal_noise(ref, 15.0)
+        assert metrics.pesq(ref, est, sample_rate) == pesq(sample_rate, ref, est, mode)
+
+    def test_estoi_package(self):
+        from pystoi import stoi
+
+        ref = speech_like(0)
+        est = ref + orthogonal_noise(ref, 5.0)
+        # pystoi's random numbers are of the order of 1e-15.
+        desired = stoi(ref, est, 8000, extended=True)
+        assert metrics.estoi(ref, est, 8000) == pytest.approx(desired, abs=1e-9)
+
+    def test_estoi_repeats_and_leaves_the_random_state_alone(self):
+        """pystoi draws from numpy's global generator; a silent estimate shows it most."""
+        ref, silent = speech_like(1), np.zeros_like(speech_like(1))
+        np.random.seed(1)
+        first = metrics.estoi(ref, silent, 8000)
+        after = np.random.standard_normal()
+        np.random.seed(1)
+        assert after == np.random.standard_normal()
+        assert first == metrics.estoi(ref, silent, 8000)
+        assert abs(first) < 0.1
+
+    def test_undefined_is_nan(self):
+        ref = speech_like(2)
+        assert np.isnan(metrics.pesq(ref, np.zeros_like(ref), 8000))
+        assert np.isnan(metrics.pesq(ref[:1000], ref[:1000], 8000))  # BufferTooShortError
+        blip = np.zeros(16000)
+        blip[8000:8100] = 1.0  # 12 ms: NoUtterancesError
+        assert np.isnan(metrics.pesq(blip, blip, 8000))
+        assert np.isnan(metrics.estoi(ref[:1000], ref[:1000], 8000))
+        assert np.isnan(metrics.score_pair(ref, ref, 44100)["pesq"])
+
+    def test_pesq_rate(self):
+        with pytest.raises(ValueError, match="44100"):
+            metrics.pesq(speech_like(0), speech_like(0), 44100)
+
+
+class TestPermutation:
+    @pytest.mark.parametrize("num_sources", [2, 3])
+    def test_every_order_is_found(self, num_sources):
+        refs = np.stack([speech_like(seed, seconds=0.3) for seed in range(num_sources)])
+        for order in itertools.permutations(range(num_sources)):
+            ests = refs[list(order)] + 0.1 * refs.sum(axis=0)
+            permutation, pairwise = metrics.best_permutation(refs, ests)
+            np.testing.assert_array_equal(np.array(order)[permutation], range(num_sources))
+            assert pairwise.shape == (num_sources, num_sources)
+
+    def test_brute_force(self):
+        """Random mixtures, where no order is obvious: the sum over sources decides."""
+        rng = np.random.default_rng(3)
+        refs = np.stack([speech_like(seed, seconds=0.2) for seed in range(3)])
+        for _ in range(10):
+            ests = rng.standard_normal((4, 3)) @ refs  # one estimate more than sources
+            permutation, pairwise = metrics.best_permutation(refs, ests)
+            desired = max(
+                sum(pairwise[source, est] for source, est in enumerate(order))
+                for order in itertools.permutations(range(4), 3)
+            )
+            assert pairwise[range(3), permutation].sum() == pytest.approx(desired)
+
+    def test_too_few_estimates(self):
+        refs = np.stack([speech_like(0), speech_like(1)])
+        with pytest.raises(ValueError, match="1 estimates .* 2 sources"):
+            metrics.best_permutation(refs, refs[:1])
+
+
+class TestScoreUtterance:
+    def test_fixed_order_and_best_permutation(self):
+        refs = np.stack([speech_like(0), speech_like(1)])
+        ests = refs[::-1] + 0.1 * refs
+        rows = metrics.score_utterance(refs, ests, 8000)
+        assert [row["estimate"] for row in rows] == [1, 0]
+        for source, row in enumerate(rows):
+            for name in metrics.METRICS:
+                best = metrics.score_pair(refs[source], ests[1 - source], 8000)[name]
+                fixed = metrics.score_pair(refs[source], ests[source], 8000)[name]
+                assert (row[name], row[f"fixed_order_{name}"]) == (best, fixed)
+            assert row["fixed_order_si_sdr"] < 0 < row["si_sdr"]
+        assert "fixed_order_sdr" not in metrics.score_utterance(refs, ests, 8000, False)[0]
+
+    def test_silent_estimate_is_finite_where_it_can_be(self):
+        refs = np.stack([speech_like(0), speech_like(1)])
+        ests = np.stack([refs[0], np.zeros_like(refs[0])])
+        row = metrics.score_utterance(refs, ests, 8000)[1]
+        assert row["si_sdr"] == row["sdr"] == -MAX_DB
+        assert np.isnan(row["pesq"]) and np.isfinite(row["estoi"])
+
+    def test_wrong_input(self):
+        refs = np.stack([speech_like(0), speech_like(1)])
+        silent = refs * [[1.0], [0.0]]
+        with pytest.raises(ValueError, match="source 1 is silent"):
+            metrics.score_utterance(silent, refs, 8000)
+        with pytest.raises(ValueError, match="need one axis and the same number of samples"):
+            metrics.score_utterance(refs, refs[:, :-1], 8000)
+        with pytest.raises(ValueError, match=r"\(source, sample\)"):
+            metrics.score_utterance(refs[0], refs[0], 8000)
+        for bad in (np.nan, np.inf):
+            broken = refs.copy()
+            broken[0, 10] = bad
+            with pytest.raises(ValueError, match="est has samples that are not finite"):
+                metrics.score_utterance(refs, broken, 8000)
+
+    def test_arguments_stay_as_they_are(self):
+        refs = np.stack([speech_like(0), speech_like(1)]).astype(np.float32)
+        before = refs.copy()
+        metrics.score_utterance(refs, refs, 8000)
+        np.testing.assert_array_equal(refs, before)
+
+
+def test_import_needs_neither_torch_nor_espnet():
+    code = (
+        "import sys, espnet2_m2m.metrics;"
+        "sys.exit(bool({'torch', 'espnet2', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
