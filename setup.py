@@ -34,6 +34,7 @@ setup(
         "pesq",
         "pystoi",
         "matplotlib",
+        "jinja2",               # the report page
         "pyyaml",
         "humanfriendly",
         "tqdm",

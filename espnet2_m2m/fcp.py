@@ -8,7 +8,8 @@ Z_tilde its stacked taps, g filter, lambda weight.
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from espnet2_m2m.fir_least_squares import FIRLeastSquares
 
 
 def fcp_weight(mix: Tensor, floor: float = 1e-4, shared: bool = False) -> Tensor:
@@ -49,8 +50,9 @@ def forward_convolutive_prediction(
         Z_tilde(c, t, f) = [Z(c, t - past_taps, f), ..., Z(c, t + future_taps, f)]^T
 
     Each source is solved for by itself against the whole mixture. Mics that share a weight share
-    one covariance matrix and one factorisation. Gradients flow through the solve. The arithmetic is
-    done in the precision of `est`, at least float32 (autocast is off), the solve in float64.
+    one covariance matrix and one factorisation. Gradients flow through the solve to `est`; `mix` and
+    `weight` are recordings, so none flow to them. The arithmetic is done in the precision of `est`,
+    at least float32 (autocast is off), the solve in float64.
 
     Args:
         est: (batch, source, freq, frame) complex STFT Z of the estimates. Scaling it by any nonzero
@@ -92,54 +94,21 @@ def forward_convolutive_prediction(
     if weight.is_complex():
         raise ValueError(f"weight must be real, found {weight.dtype}")
     with torch.autocast(est.device.type, enabled=False):
-        est, mix = _at_least_complex64(est), _at_least_complex64(mix)
+        est = _at_least_complex64(est)
         # Dividing by the level changes neither images nor gradients (diag_load is relative), but
-        # keeps the squares below within range whatever the level of the network's output.
+        # keeps the squares within range whatever the level of the network's output.
         level = est.detach().abs().square().mean(-1, keepdim=True).sqrt()
         level = torch.where(level > 0, level, 1.0)
-        taps = stack_taps(est / level, past_taps, future_taps)      # (batch, source, freq, tap, frame)
-        filters = _solve_filters(taps, mix, weight.to(est.real.dtype), diag_load)
-        images = (filters @ taps).permute(0, 3, 1, 2, 4)
-        filters = filters.permute(0, 3, 1, 2, 4) / level[:, None]
-    return images, filters
-
-
-def _solve_filters(taps: Tensor, mix: Tensor, weight: Tensor, diag_load: float) -> Tensor:
-    """Normal equations of (7), for h = conj(g):  (sum_t w z* z^T) h = sum_t w z* y,  w = 1 / lambda.
-
-    Args:
-        taps: (batch, source, freq, tap, frame); mix, weight: (batch, mic | 1, freq, frame).
-    Returns:
-        (batch, source, freq, mic, tap)
-    """
-    # Scaled so that the largest w is 1, whatever the level of the recording; a silent mic (lambda
-    # zero throughout) gets w = 1, since its filter is zero with any w.
-    smallest = weight.amin(dim=(-2, -1), keepdim=True)
-    w = torch.where(smallest > 0, smallest / weight, 1.0)
-    w = torch.where(weight.isinf(), 0.0, w)
-    weighted = taps.conj()[:, None] * w[:, :, None, :, None]  # (batch, weight, source, freq, tap, frame)
-    covariance = weighted @ taps.transpose(-1, -2)[:, None]   # (batch, weight, source, freq, tap, tap)
-    if weight.shape[1] == 1:                                  # all mics are right-hand sides of one
-        target = mix.permute(0, 2, 3, 1)[:, None, None]       # (batch, 1, 1, freq, frame, mic)
-    else:                                                     # each mic has its own covariance
-        target = mix[:, :, None, :, :, None]                  # (batch, mic, 1, freq, frame, 1)
-    correlation = weighted @ target.to(taps.dtype)
-    mean_diagonal = covariance.diagonal(dim1=-2, dim2=-1).real.mean(-1)
-    # A silent estimate has a zero covariance; loaded with 1 it is solvable and its filter is zero.
-    load = torch.where(mean_diagonal > 0, diag_load * mean_diagonal, 1.0)
-    eye = torch.eye(taps.shape[-2], dtype=taps.dtype, device=taps.device)
-    covariance = covariance + load[..., None, None] * eye
-    filters = torch.linalg.solve(covariance.to(torch.complex128), correlation.to(torch.complex128))
-    filters = filters.to(taps.dtype)                          # (batch, weight, source, freq, tap, mic | 1)
-    if weight.shape[1] == 1:
-        return filters[:, 0].transpose(-1, -2)
-    return filters[..., 0].permute(0, 2, 3, 1, 4)
-
-
-def stack_taps(est: Tensor, past_taps: int, future_taps: int) -> Tensor:
-    """Z_tilde: (..., frame) -> (..., tap, frame), tap k of frame t being est(t - past_taps + k)."""
-    padded = functional.pad(est, (past_taps, future_taps))
-    return padded.unfold(-1, est.shape[-1], 1)
+        # Scaled so that the largest 1 / lambda is 1, whatever the level of the recording. lambda is
+        # zero throughout for a silent mic, whose filter is zero with any weight.
+        weight = weight.to(est.real.dtype)
+        smallest = weight.amin(dim=(-2, -1), keepdim=True)
+        inverse = torch.where(smallest > 0, smallest / weight, 1.0)
+        inverse = torch.where(weight.isinf(), 0.0, inverse)
+        images, filters = FIRLeastSquares.apply(
+            est / level, mix.detach().to(est.dtype), inverse.detach(), past_taps, future_taps,
+            diag_load)
+    return images, filters / level[:, None]
 
 
 def _check_axes(**tensors: Tensor) -> None:

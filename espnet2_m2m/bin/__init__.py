@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from pathlib import Path
 
 
 def cli_errors(main):
@@ -18,7 +19,7 @@ def cli_errors(main):
         except (ValueError, OSError) as error:
             command = main.__module__.rpartition(".")[2]
             if command == "__main__":
-                command = sys.argv[0]
+                command = Path(sys.argv[0]).stem
             print(f"{command}: error: {error}", file=sys.stderr)
             sys.exit(1)
 

@@ -1,0 +1,210 @@
+"""Weighted least-squares FIR filters between complex sequences: the linear algebra behind FCP.
+
+For every pair of an input z and a target y (sequences over frames, one problem per frequency),
+
+    h = argmin_h sum_t w(t) |y(t) - sum_k h_k z(t - past + k)|^2 + load,     k = 0 ... taps - 1
+
+The covariance of the normal equations is made of lag products of z,
+
+    R[k, k + l] = sum_t w(t) z*(t - past + k) z(t - past + k + l)
+                = sum_s w(s + past - k) q_l(s),        q_l(s) = z*(s) z(s + l)
+
+so that one real matrix product, [weights x taps shifted copies of w] times [lag products of all
+inputs], gives the covariances of all inputs under all weights: half the arithmetic of products of
+stacked taps, which are then needed for the images alone. Frequencies are worked through in blocks
+small enough for the processor's cache; nothing the size of the stacked taps is kept for the
+backward pass, whose formulae stand in `backward`.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**28}     # of the lag products of one block of frequencies
+
+
+def stack_taps(z: Tensor, past_taps: int, future_taps: int) -> Tensor:
+    """(..., frame) -> (..., tap, frame), a view: tap k of frame t is z(t - past_taps + k)."""
+    padded = functional.pad(z, (past_taps, future_taps))
+    return padded.unfold(-1, z.shape[-1], 1)
+
+
+class FIRLeastSquares(torch.autograd.Function):
+    """images, filters = FIRLeastSquares.apply(z, y, w, past_taps, future_taps, diag_load)
+
+    Args:
+        z: (batch, source, freq, frame) complex inputs; gradients flow to them alone.
+        y: (batch, mic, freq, frame) complex targets.
+        w: (batch, mic | 1, freq, frame) real weights, >= 0.
+        past_taps, future_taps: see `stack_taps`.
+        diag_load: load of the covariance's diagonal, relative to its mean.
+    Returns:
+        images: (batch, mic, source, freq, frame), the filtered inputs.
+        filters: (batch, mic, source, freq, tap).
+    """
+
+    @staticmethod
+    def forward(ctx, z, y, w, past_taps, future_taps, diag_load):
+        taps = past_taps + 1 + future_taps
+        batch, sources, freqs, _ = z.shape
+        mics, weights = y.shape[1], w.shape[1]
+        covariance = z.new_empty(batch, weights, sources, freqs, taps, taps)
+        # Right-hand sides: all mics of a shared weight at once, else the one mic of each weight.
+        correlation = z.new_empty(batch, weights, sources, freqs, taps, mics // weights)
+        for block in _blocks(z, taps):
+            zb, yb, wb = z[:, :, block], y[:, :, block], w[:, :, block]
+            covariance[:, :, :, block] = _covariance(zb, wb, past_taps, future_taps)
+            target = (wb * yb).unflatten(1, (weights, -1)).permute(0, 1, 3, 4, 2)[:, :, None]
+            stacked = stack_taps(zb, past_taps, future_taps)[:, None]
+            correlation[:, :, :, block] = stacked.conj() @ target
+        diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+        mean_diagonal = diagonal.real.mean(-1, keepdim=True)
+        # A silent input has a zero covariance; loaded with 1 it is solvable and its filter is zero.
+        diagonal += torch.where(mean_diagonal > 0, diag_load * mean_diagonal, 1.0)
+        # LU rather than Cholesky: rounding may leave a rank-deficient covariance slightly indefinite.
+        lu, pivots, _ = torch.linalg.lu_factor_ex(covariance.to(torch.complex128))
+        solution = torch.linalg.lu_solve(lu, pivots, correlation.to(torch.complex128)).to(z.dtype)
+        filters = _by_mic(solution)                     # (batch, source, freq, mic, tap)
+        images = z.new_empty(batch, mics, sources, freqs, z.shape[-1])
+        for block in _blocks(z, taps):
+            stacked = stack_taps(z[:, :, block], past_taps, future_taps)
+            images[:, :, :, block] = (filters[:, :, block] @ stacked).permute(0, 3, 1, 2, 4)
+        ctx.save_for_backward(z, y, w, lu, pivots, solution)
+        ctx.taps = past_taps, future_taps, diag_load
+        return images, filters.permute(0, 3, 1, 2, 4)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_images, grad_filters):
+        """Gradients in torch's convention, written x' for x: dL = Re(conj(x') dx).
+
+            image = h^T z~         h' += conj(z~) image'       z~' += conj(h) image'
+            R h = p                p' = R^-1 h'                R' = -p' h^H  (+ its loaded trace)
+            p = sum_t w conj(z~) y                             z~' += conj(p') w y
+            R[k, k + l] = sum_s w(s + past - k) q_l(s)         q_l'(s) = sum_k w(s + past - k) G'[k, l]
+            q_l(s) = conj(z(s)) z(s + l)                       z'(s) += conj(q_l'(s)) z(s + l),
+                                                               z'(s + l) += q_l'(s) z(s)
+
+        with G'[k, l] = R'[k, k + l] + conj(R'[k + l, k]), since the lower triangle is the upper's
+        conjugate.
+        """
+        z, y, w, lu, pivots, solution = ctx.saved_tensors
+        past_taps, future_taps, diag_load = ctx.taps
+        taps = past_taps + 1 + future_taps
+        weights = w.shape[1]
+        grad_images = grad_images.permute(0, 2, 3, 1, 4)        # (batch, source, freq, mic, frame)
+        grad_h = grad_filters.permute(0, 2, 3, 1, 4).contiguous()
+        for block in _blocks(z, taps):
+            stacked = stack_taps(z[:, :, block], past_taps, future_taps)
+            grad_h[:, :, block] += grad_images[:, :, block] @ stacked.mH
+        grad_h = _by_weight(grad_h, weights)
+        grad_p = torch.linalg.lu_solve(lu, pivots, grad_h.to(torch.complex128)).to(z.dtype)
+        grad_r = -grad_p @ solution.mH
+        diagonal = grad_r.diagonal(dim1=-2, dim2=-1)
+        diagonal += diag_load * diagonal.real.mean(-1, keepdim=True)
+        grad_lags = _gather_lags(grad_r)                        # (batch, weight, source, freq, 2, lag, tap)
+        conj_h, conj_p = _by_mic(solution).conj(), _by_mic(grad_p).conj()
+
+        grad_z = torch.zeros_like(z)
+        for block in _blocks(z, taps):
+            zb, wb = z[:, :, block], w[:, :, block]
+            weighted = (wb * y[:, :, block]).transpose(1, 2)[:, None]       # (batch, 1, freq, mic, frame)
+            outer = torch.cat([conj_h[:, :, block], conj_p[:, :, block]], dim=-2)
+            inner = torch.cat([grad_images[:, :, block],
+                               weighted.expand_as(grad_images[:, :, block])], dim=-2)
+            grad_stacked = outer.transpose(-1, -2) @ inner                  # (batch, source, freq, tap, frame)
+            grad_block = _unstack(grad_stacked, past_taps)
+            grad_block += _grad_of_lag_products(zb, wb, grad_lags[..., block, :, :, :], past_taps,
+                                                future_taps)
+            grad_z[:, :, block] = grad_block
+        return grad_z, None, None, None, None, None
+
+
+def _covariance(z: Tensor, w: Tensor, past_taps: int, future_taps: int) -> Tensor:
+    """(batch, source, freq, frame), (batch, weight, freq, frame) -> (batch, weight, source, freq, tap, tap)."""
+    taps = past_taps + 1 + future_taps
+    products = _lag_products(z, taps)                               # (batch, freq, source * 2 * lag, frame)
+    shifted = _shifted_weights(w, past_taps, future_taps)           # (batch, freq, weight * tap, frame)
+    sums = shifted @ products.transpose(-1, -2)
+    sums = sums.unflatten(-1, (z.shape[1], 2, taps)).unflatten(2, (w.shape[1], taps))
+    sums = torch.complex(sums[..., 0, :], sums[..., 1, :])          # (batch, freq, weight, tap, source, lag)
+    sums = sums.permute(0, 2, 4, 1, 3, 5)
+    covariance = sums.new_zeros(sums.shape[:-2] + (taps, taps))
+    for lag in range(taps):
+        entries = sums[..., :taps - lag, lag]
+        covariance.diagonal(lag, -2, -1).copy_(entries)
+        if lag:
+            covariance.diagonal(-lag, -2, -1).copy_(entries.conj())
+    return covariance
+
+
+def _lag_products(z: Tensor, lags: int) -> Tensor:
+    """q_l(s) = z*(s) z(s + l): (batch, source, freq, frame) -> (batch, freq, source * 2 * lag, frame).
+
+    The 2 are real and imaginary part.
+    """
+    real, imag = z.real.transpose(1, 2).contiguous(), z.imag.transpose(1, 2).contiguous()
+    later_real, later_imag = stack_taps(real, 0, lags - 1), stack_taps(imag, 0, lags - 1)
+    real, imag = real[..., None, :], imag[..., None, :]
+    products = real.new_empty(real.shape[:3] + (2, lags, z.shape[-1]))
+    torch.mul(real, later_real, out=products[:, :, :, 0]).addcmul_(imag, later_imag)
+    torch.mul(real, later_imag, out=products[:, :, :, 1]).addcmul_(imag, later_real, value=-1)
+    return products.flatten(2, 4)
+
+
+def _shifted_weights(w: Tensor, past_taps: int, future_taps: int) -> Tensor:
+    """w(s + past - k): (batch, weight, freq, frame) -> (batch, freq, weight * tap, frame)."""
+    shifted = stack_taps(w, future_taps, past_taps).flip(-2)
+    return shifted.transpose(1, 2).flatten(2, 3)
+
+
+def _gather_lags(grad_r: Tensor) -> Tensor:
+    """G'[k, l] as real numbers: (..., freq, tap, tap) -> (..., freq, 2, lag, tap), zero where k + l >= taps."""
+    taps = grad_r.shape[-1]
+    gathered = grad_r.real.new_zeros(grad_r.shape[:-2] + (2, taps, taps))
+    for lag in range(taps):
+        entries = grad_r.diagonal(lag, -2, -1)
+        if lag:
+            entries = entries + grad_r.diagonal(-lag, -2, -1).conj()
+        gathered[..., 0, lag, :taps - lag] = entries.real
+        gathered[..., 1, lag, :taps - lag] = entries.imag
+    return gathered
+
+
+def _grad_of_lag_products(z, w, grad_lags, past_taps, future_taps) -> Tensor:
+    """z' from G' of one block: (batch, source, freq, frame)."""
+    taps = past_taps + 1 + future_taps
+    shifted = _shifted_weights(w, past_taps, future_taps)
+    # (batch, weight, source, freq, 2, lag, tap) -> (batch, freq, source * 2 * lag, weight * tap)
+    grad_lags = grad_lags.permute(0, 3, 2, 4, 5, 1, 6).flatten(5, 6).flatten(2, 4)
+    grad_q = (grad_lags @ shifted).unflatten(2, (z.shape[1], 2, taps)).transpose(1, 2)
+    grad_q = torch.complex(grad_q[..., 0, :, :], grad_q[..., 1, :, :])  # (batch, source, freq, lag, frame)
+    grad_z = (grad_q.conj() * stack_taps(z, 0, taps - 1)).sum(-2)
+    return grad_z + _unstack(grad_q * z[..., None, :], past_taps=0)
+
+
+def _unstack(stacked: Tensor, past_taps: int) -> Tensor:
+    """Transpose of `stack_taps`: sum_k x_k(s + past_taps - k), (..., tap, frame) -> (..., frame)."""
+    taps, frames = stacked.shape[-2:]
+    total = stacked.new_zeros(stacked.shape[:-2] + (frames + taps - 1,))
+    for k in range(taps):
+        total[..., k:k + frames] += stacked[..., k, :]
+    return total[..., past_taps:past_taps + frames]
+
+
+def _by_mic(x: Tensor) -> Tensor:
+    """(batch, weight, source, freq, tap, mic of the weight) -> (batch, source, freq, mic, tap)."""
+    return x.permute(0, 2, 3, 1, 5, 4).flatten(3, 4)
+
+
+def _by_weight(x: Tensor, weights: int) -> Tensor:
+    """The inverse of `_by_mic`."""
+    return x.unflatten(3, (weights, -1)).permute(0, 3, 1, 2, 5, 4)
+
+
+def _blocks(z: Tensor, taps: int) -> list[slice]:
+    batch, sources, freqs, frames = z.shape
+    bytes_per_freq = batch * sources * taps * frames * z.element_size()
+    size = max(1, BLOCK_BYTES.get(z.device.type, BLOCK_BYTES["cpu"]) // bytes_per_freq)
+    return [slice(start, min(start + size, freqs)) for start in range(0, freqs, size)]
