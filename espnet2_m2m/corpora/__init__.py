@@ -1,0 +1,1 @@
+"""Clean single-talker speech to simulate with: synthesised (demo.py) or any Kaldi data dir."""

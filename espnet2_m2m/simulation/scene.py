@@ -1,0 +1,236 @@
+"""Scenes: everything random about a simulated mixture, drawn first and kept as readable JSON.
+
+A scene says who speaks what, when, where and how loud, in which room and with how much noise.
+Rendering (render.py) only reads it. All that is drawn for an example comes from its id and the
+seed, except which utterances are spoken: these are dealt out over a set, so that each is used
+about equally often. Numbers are rounded (positions to 0.1 mm), so that a scene does not depend on
+the last bit of a processor's arithmetic.
+
+Levels, noise and timing follow SMS-WSJ (Drude et al., arXiv:1910.13934) and section V of the M2M
+paper.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from espnet2_m2m.simulation.rooms import NUM_SPEAKERS, draw_closetalk_positions
+
+SETS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """What is common to all rooms. A pair of numbers is the range of a uniform draw."""
+
+    sample_rate_hz: int = 8000
+    min_duration_s: float = 4.5  # of each talker's speech; training cuts segments of 4 s
+    pause_s: tuple = (0.1, 0.3)  # between two utterances of a talker
+    level_range_db: float = 5.0  # talkers' levels are drawn from a range this wide
+    # RMS of an image at the far-field mics at level 0 dB: the loudest of 600 mixtures then peaks
+    # at 0.55 of full scale. The headsets' preamplifier is relative to that of the far-field mics.
+    farfield_level_dbfs: float = -33.0
+    closetalk_gain_db: float = -22.0
+    snr_db: tuple = (20.0, 30.0)  # all reverberant speech over white noise
+    closetalk_distance_m: tuple = (0.1, 0.3)  # mouth to headset
+
+
+def split_speech(utts_of_speaker, split_by, seed):
+    """Share out a corpus among train, valid and test.
+
+    By speaker, valid and test get a sixth of the speakers each (at least two); by utterance, every
+    speaker is in all three sets, with 70 %, 10 % and 20 % of his utterances (at least one). The
+    split depends on nothing but the corpus and the seed, so that sets made at different times with
+    different sizes stay disjoint.
+
+    Args:
+        utts_of_speaker: dict speaker -> list of utterance ids.
+        split_by: "speaker" or "utterance".
+        seed: int.
+    Returns:
+        dict set name -> dict speaker -> list of utterance ids.
+    Raises:
+        ValueError: too few speakers or utterances.
+    """
+    speakers = sorted(utts_of_speaker)
+    parts = {name: {} for name in SETS}
+    if split_by == "speaker":
+        if len(speakers) < 3 * NUM_SPEAKERS:
+            raise ValueError(
+                f"{len(speakers)} speakers cannot be split into three sets of at least"
+                f" {NUM_SPEAKERS}; give more speakers or --split_by utterance"
+            )
+        held_out = max(NUM_SPEAKERS, round(len(speakers) / 6))
+        names = ["valid"] * held_out + ["test"] * held_out
+        names += ["train"] * (len(speakers) - len(names))
+        order = _generator(seed, "split").permutation(len(speakers))
+        for name, k in zip(names, order, strict=True):
+            parts[name][speakers[k]] = list(utts_of_speaker[speakers[k]])
+    elif split_by == "utterance":
+        if len(speakers) < NUM_SPEAKERS:
+            raise ValueError(f"a mixture needs {NUM_SPEAKERS} speakers, found {len(speakers)}")
+        for speaker in speakers:
+            utts = sorted(utts_of_speaker[speaker])
+            if len(utts) < len(SETS):
+                raise ValueError(
+                    f"speaker '{speaker}' has {len(utts)} utterances; --split_by utterance needs at"
+                    f" least {len(SETS)} of every speaker: add some or leave the speaker out"
+                )
+            utts = [utts[k] for k in _generator(seed, "split", speaker).permutation(len(utts))]
+            num_valid = max(1, round(0.1 * len(utts)))
+            num_test = max(1, round(0.2 * len(utts)))
+            parts["valid"][speaker] = utts[:num_valid]
+            parts["test"][speaker] = utts[num_valid : num_valid + num_test]
+            parts["train"][speaker] = utts[num_valid + num_test :]
+    else:
+        raise ValueError(f"split_by must be speaker or utterance, found '{split_by}'")
+    return parts
+
+
+def draw_scenes(set_name, num_scenes, speech, utts_of_speaker, room, settings, seed):
+    """Draw the scenes of one set.
+
+    Args:
+        set_name: for the ids, "train" gives train00000, train00001 ...
+        num_scenes: the first n scenes of a larger set are those of a set of n.
+        speech: CleanSpeech; gives lengths and transcripts.
+        utts_of_speaker: dict speaker -> utterance ids that this set may use.
+        room: RandomRoom, MeetingRoom or anything else with `draw(rng) -> Geometry`.
+        settings: SceneSettings.
+        seed: int.
+    Returns:
+        list of scenes (dicts that JSON can hold; `_draw_scene` shows them), sorted by utt_id.
+    Raises:
+        ValueError: speaker ids that cannot be parts of utterance ids.
+    """
+    speakers = BalancedDraw(sorted(utts_of_speaker), _generator(seed, set_name, "speakers"))
+    utterances = {
+        speaker: BalancedDraw(sorted(utts), _generator(seed, set_name, "utterances", speaker))
+        for speaker, utts in utts_of_speaker.items()
+    }
+    scenes = []
+    for k in range(num_scenes):
+        example_id = f"{set_name}{k:05d}"
+        rng = _generator(seed, example_id)
+        first = speakers.next()
+        turns = [
+            _draw_turn(rng, speaker, utterances[speaker], speech, settings)
+            for speaker in (first, speakers.next(exclude=first))
+        ]
+        scenes.append(_draw_scene(rng, example_id, turns, room, settings))
+    scenes.sort(key=lambda scene: scene["utt_id"].encode())
+    _check_speaker_ids(scenes)
+    return scenes
+
+
+class BalancedDraw:
+    """Endless draw from `items`: all of them in random order before any comes again.
+
+    Example:
+        >>> draw = BalancedDraw("abc", np.random.default_rng(0))
+        >>> sorted([draw.next(), draw.next(), draw.next()])
+        ['a', 'b', 'c']
+    """
+
+    def __init__(self, items, rng):
+        self._items, self._rng, self._queue = list(items), rng, []
+
+    def next(self, exclude=None):
+        """The next item that is not `exclude`; what is passed over comes as soon as it may."""
+        while True:
+            for k, item in enumerate(self._queue):
+                if item != exclude:
+                    return self._queue.pop(k)
+            self._queue += [self._items[k] for k in self._rng.permutation(len(self._items))]
+
+
+def scenes_to_text(scenes):
+    """The content of scenes.jsonl: one JSON object a line."""
+    return "".join(json.dumps(scene, ensure_ascii=False) + "\n" for scene in scenes)
+
+
+def read_scenes(path):
+    """List of the scenes in a scenes.jsonl."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _draw_turn(rng, speaker, utterances, speech, settings):
+    """One speaker's speech: utterances with short pauses until it is long enough.
+
+    `start_sample` of an utterance counts from the first sample of the turn.
+    """
+    spoken, texts, end = [], [], 0
+    while end < settings.min_duration_s * settings.sample_rate_hz:
+        if spoken:
+            end += round(rng.uniform(*settings.pause_s) * settings.sample_rate_hz)
+        utt_id = utterances.next()
+        num_samples = speech.num_samples(utt_id)
+        if num_samples < 1:
+            raise ValueError(f"{speech.data_dir}: utterance '{utt_id}' has no samples")
+        spoken.append({"utt_id": utt_id, "start_sample": end, "num_samples": num_samples})
+        end += num_samples
+        texts.append(speech.text[utt_id] if speech.text is not None else None)
+    text = None if speech.text is None else " ".join(filter(None, texts))
+    return {"speaker_id": speaker, "num_samples": end, "text": text, "utterances": spoken}
+
+
+def _draw_scene(rng, example_id, turns, room, settings):
+    geometry = room.draw(rng)
+    headsets = draw_closetalk_positions(rng, geometry, settings.closetalk_distance_m)
+    levels = rng.uniform(0, settings.level_range_db, size=len(turns))
+    levels -= levels.mean()
+    num_samples = max(turn["num_samples"] for turn in turns)
+    speakers = []
+    for k, turn in enumerate(turns):
+        speakers.append(
+            {
+                "speaker_id": turn["speaker_id"],
+                "position_m": _rounded(geometry.talker_positions_m[k]),
+                "closetalk_position_m": _rounded(headsets[k]),
+                "level_db": _rounded(levels[k]),
+                "offset_samples": int(rng.integers(num_samples - turn["num_samples"] + 1)),
+                "text": turn["text"],
+                "utterances": turn["utterances"],
+            }
+        )
+    pair = "-".join(turn["speaker_id"] for turn in turns)
+    return {
+        "utt_id": f"{pair}-{example_id}",
+        "example_id": example_id,
+        "sample_rate_hz": settings.sample_rate_hz,
+        "num_samples": num_samples,
+        "room_size_m": _rounded(geometry.room_size_m),
+        "rt60_s": _rounded(geometry.rt60_s),
+        "mic_positions_m": _rounded(geometry.mic_positions_m),
+        "speakers": speakers,
+        "farfield_level_dbfs": settings.farfield_level_dbfs,
+        "closetalk_gain_db": settings.closetalk_gain_db,
+        "snr_db": _rounded(rng.uniform(*settings.snr_db)),
+        "noise_seed": int(rng.integers(2**31)),
+    }
+
+
+def _generator(seed, *names):
+    """Random generator that depends on the seed and the names and on nothing else."""
+    key = "/".join([str(seed), *names]).encode()
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(key).digest()[:16], "little"))
+
+
+def _rounded(values, decimals=4):
+    return np.round(values, decimals).tolist()
+
+
+def _check_speaker_ids(scenes):
+    """Kaldi wants utt2spk sorted by utterance and by speaker (here the pair) at the same time."""
+    pairs = [scene["utt_id"].removesuffix(f"-{scene['example_id']}") for scene in scenes]
+    for pair, following in zip(pairs, pairs[1:], strict=False):
+        if "/" in pair:
+            raise ValueError(f"speaker ids in '{pair}': '/' cannot be part of a file name")
+        if pair.encode() > following.encode():
+            raise ValueError(
+                f"the speaker pairs '{pair}' and '{following}' break Kaldi's sorting rules; give"
+                " all speaker ids the same length, of letters, digits, '_' and '-'"
+            )

@@ -1,0 +1,174 @@
+"""The command `simulate`: complete data dirs, kill and resume, one-line errors."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet2_m2m.bin.simulate import main
+from espnet2_m2m.data_dir.tables import read_table, write_table
+from espnet2_m2m.data_dir.validate import validate_data_dir
+from espnet2_m2m.simulation.scene import read_scenes
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Kaldi data dir of 6 speakers with 3 utterances of noise each, 16 kHz."""
+    data_dir = tmp_path_factory.mktemp("source")
+    rng = np.random.default_rng(0)
+    wav, utt2spk, text = {}, {}, {}
+    for speaker in range(6):
+        for utt in range(3):
+            utt_id = f"s{speaker}-u{utt}"
+            wav[utt_id], utt2spk[utt_id] = data_dir / f"{utt_id}.wav", f"s{speaker}"
+            text[utt_id] = f"utterance {utt}"
+            soundfile.write(wav[utt_id], 0.05 * rng.standard_normal(8000 + 500 * utt), 16000)
+    for name, table in (("wav.scp", wav), ("utt2spk", utt2spk), ("text", text)):
+        write_table(data_dir / name, table)
+    return data_dir
+
+
+def options(source, out_dir, nj=1, train=5, valid=1, test=1, seed=0):
+    return [
+        "--source_data", str(source), "--out_dir", str(out_dir), "--min_duration", "0.6",
+        "--num_train", str(train), "--num_valid", str(valid), "--num_test", str(test),
+        "--nj", str(nj), "--seed", str(seed),
+    ]  # fmt: skip
+
+
+def contents(out_dir):
+    """Relative path -> bytes of all files; the folder's own name, in the scp files, masked."""
+    return {
+        str(path.relative_to(out_dir)): path.read_bytes().replace(str(out_dir).encode(), b"OUT")
+        for path in Path(out_dir).rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def simulated(source, tmp_path_factory):
+    """Everything simulated by one process that nobody disturbed."""
+    out_dir = tmp_path_factory.mktemp("simulated")
+    main(options(source, out_dir))
+    return out_dir
+
+
+def test_complete_data_dirs(simulated):
+    speakers = {}
+    for name, num_mixtures in (("train", 5), ("valid", 1), ("test", 1)):
+        set_dir = simulated / name
+        assert not validate_data_dir(set_dir)
+        scenes = read_scenes(set_dir / "scenes.jsonl")
+        assert len(scenes) == num_mixtures
+        tables = {path.name: read_table(path) for path in set_dir.glob("*.scp")}
+        assert sorted(tables) == [
+            "closetalk1.scp", "closetalk2.scp", "closetalk_spk1.scp", "closetalk_spk2.scp",
+            "spk1.scp", "spk2.scp", "wav.scp",
+        ]  # fmt: skip
+        for scene in scenes:
+            for scp, table in tables.items():
+                info = soundfile.info(table[scene["utt_id"]])
+                assert info.samplerate == 8000 and info.frames == scene["num_samples"]
+                assert info.channels == (6 if scp == "wav.scp" else 1)
+                assert info.subtype == "PCM_16"
+            for n, speaker in enumerate(scene["speakers"], start=1):
+                texts = read_table(set_dir / f"text_spk{n}")
+                assert texts[scene["utt_id"]] == speaker["text"] != ""
+            durations = read_table(set_dir / "utt2dur")
+            assert round(float(durations[scene["utt_id"]]) * 8000) == scene["num_samples"]
+        speakers[name] = {s["speaker_id"] for scene in scenes for s in scene["speakers"]}
+    assert not speakers["train"] & speakers["valid"]
+    assert not speakers["train"] & speakers["test"]
+    assert not speakers["valid"] & speakers["test"]
+
+
+def test_killed_and_resumed_is_bit_identical(source, simulated, tmp_path):
+    """SIGKILL of the command while two workers render, then the same command again at once."""
+    command = [sys.executable, "-m", "espnet2_m2m.bin.simulate", *options(source, tmp_path, nj=2)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("train/wav/*/[!.]*.wav"))) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / "train" / "scenes.jsonl").exists()
+    assert not (tmp_path / "train" / "wav.scp").exists()
+
+    subprocess.run(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, check=True)
+    actual, desired = contents(tmp_path), contents(simulated)
+    assert sorted(actual) == sorted(desired)
+    assert [name for name in actual if actual[name] != desired[name]] == []
+
+
+def test_rerun_renders_nothing(source, simulated):
+    before = {path: path.stat().st_mtime_ns for path in simulated.rglob("*.wav")}
+    main(options(source, simulated))
+    assert {path: path.stat().st_mtime_ns for path in simulated.rglob("*.wav")} == before
+
+
+def failure(capsys, *args, **kwargs):
+    """The command's last line on stderr; no traceback, exit status 1."""
+    with pytest.raises(SystemExit) as exit_info:
+        main(options(*args, **kwargs))
+    stderr = capsys.readouterr().err
+    message = stderr.splitlines()[-1]
+    assert exit_info.value.code == 1
+    assert message.startswith("simulate: error: ") and "Traceback" not in stderr, stderr
+    return message
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"train": 6}])
+def test_other_simulation_in_the_same_folder(source, simulated, capsys, change):
+    before = contents(simulated)
+    message = failure(capsys, source, simulated, **change)
+    assert f"{simulated / 'train'} holds another simulation" in message
+    assert "choose another --out_dir or remove the folder" in message
+    assert contents(simulated) == before
+
+
+def test_wrong_options(source, tmp_path, capsys):
+    assert "no such folder" in failure(capsys, tmp_path / "none", tmp_path)
+    assert "nothing to do" in failure(capsys, source, tmp_path, train=0, valid=0, test=0)
+    assert "--num_test must not be negative" in failure(capsys, source, tmp_path, test=-1)
+    assert "--nj must be positive" in failure(capsys, source, tmp_path, nj=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_speakers(source, tmp_path, capsys):
+    few = tmp_path / "few"
+    utt2spk = {utt: spk for utt, spk in read_table(source / "utt2spk").items() if spk < "s4"}
+    wav = read_table(source / "wav.scp")
+    write_table(few / "utt2spk", utt2spk)
+    write_table(few / "wav.scp", {utt: wav[utt] for utt in utt2spk})
+    assert "--split_by utterance" in failure(capsys, few, tmp_path / "out")
+
+
+def test_silent_or_unreadable_source_names_the_utterance(source, tmp_path, capsys):
+    """Silence shows when rendering, below the progress bar; a broken file when drawing."""
+    broken = tmp_path / "broken"
+    wav = {utt_id: tmp_path / f"{utt_id}.wav" for utt_id in read_table(source / "wav.scp")}
+    for path in wav.values():
+        soundfile.write(path, np.zeros(8000), 16000)
+    write_table(broken / "wav.scp", wav)
+    write_table(broken / "utt2spk", read_table(source / "utt2spk"))
+    message = failure(capsys, broken, tmp_path / "out", train=1, valid=0, test=0)
+    assert "is silent; remove it" in message and "utterance 's" in message
+    wav["s0-u0"].write_bytes(b"RIFF")
+    assert "'s0-u0'" in failure(capsys, broken, tmp_path / "out2", train=6, valid=6, test=6)
+    assert not (tmp_path / "out2").exists()
+
+
+def test_starts_without_torch_and_soon():
+    code = (
+        "import sys, espnet2_m2m.bin.simulate, espnet2_m2m.bin.make_demo_speech;"
+        "sys.exit('torch' in sys.modules or 'pyroomacoustics' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0

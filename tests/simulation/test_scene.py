@@ -1,0 +1,198 @@
+"""Scenes: limits of the geometry, fair use of the corpus, independence of order."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from espnet2_m2m.corpora.clean_speech import CleanSpeech
+from espnet2_m2m.simulation.rooms import MeetingRoom, RandomRoom, circular_array
+from espnet2_m2m.simulation.scene import (
+    BalancedDraw,
+    SceneSettings,
+    draw_scenes,
+    read_scenes,
+    scenes_to_text,
+    split_speech,
+)
+
+ROUNDING_M = 2e-4  # positions are rounded to 0.1 mm
+
+
+@pytest.fixture(scope="module")
+def speech(source):
+    return CleanSpeech(source, 8000)
+
+
+def draw(speech, room, num_scenes=300, seed=0, name="train", settings=None):
+    settings = settings or SceneSettings()
+    return draw_scenes(name, num_scenes, speech, speech.utts_of_speaker, room, settings, seed)
+
+
+def arrays(scene):
+    """mics (mic, 3), mouths (talker, 3), headsets (talker, 3), array's centre (3,)."""
+    mics = np.array(scene["mic_positions_m"])
+    mouths = np.array([speaker["position_m"] for speaker in scene["speakers"]])
+    headsets = np.array([speaker["closetalk_position_m"] for speaker in scene["speakers"]])
+    return mics, mouths, headsets, mics.mean(axis=0)
+
+
+def within(values, low, high, tolerance=0.0):
+    """Whether all values are in the range, give or take the tolerance."""
+    low, high = np.asarray(low) - tolerance, np.asarray(high) + tolerance
+    return np.all(values >= low) and np.all(values <= high)
+
+
+def test_random_rooms_have_the_geometry_of_the_paper(speech):
+    rt60s, angles_deg, distances_m, headset_distances_m = [], [], [], []
+    for scene in draw(speech, RandomRoom()):
+        mics, mouths, headsets, center = arrays(scene)
+        assert within(np.array(scene["room_size_m"]) - (8, 6, 3), -0.2, 0.2, ROUNDING_M)
+        assert within(center - (4, 3, 1.5), -0.2, 0.2, ROUNDING_M)
+        assert within(np.linalg.norm(mics - center, axis=1), 0.1, 0.1, ROUNDING_M)
+        # six mics evenly on a circle: neighbours are a radius apart, opposites a diameter
+        neighbours = np.linalg.norm(mics - np.roll(mics, 1, axis=0), axis=1)
+        assert within(neighbours, 0.1, 0.1, ROUNDING_M)
+        assert np.abs(mics[:, 2] - center[2]).max() <= 0.1 * 2 * np.sin(0.02 * np.pi) + ROUNDING_M
+        assert within(mouths[:, 2], 1.4, 1.7, ROUNDING_M)
+        direction = (mouths - center)[:, :2]
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        angles_deg.append(np.rad2deg(np.arccos(np.clip(direction[0] @ direction[1], -1, 1))))
+        distances_m += list(np.linalg.norm(mouths - center, axis=1))
+        headset_distances_m += list(np.linalg.norm(mouths - headsets, axis=1))
+        rt60s.append(scene["rt60_s"])
+        for point in (*mics, *mouths, *headsets):
+            assert within(point, 0, scene["room_size_m"])
+        crossed = np.linalg.norm(mouths - headsets[::-1], axis=1)
+        assert crossed.min() >= 0.1 - ROUNDING_M
+    assert within(distances_m, 1, 2, ROUNDING_M) and np.ptp(distances_m) > 0.95
+    assert within(headset_distances_m, 0.1, 0.3, ROUNDING_M) and np.ptp(headset_distances_m) > 0.19
+    assert within(rt60s, 0.2, 0.5, 1e-4) and np.ptp(rt60s) > 0.28
+    assert min(angles_deg) >= 15 - 0.02 and max(angles_deg) > 170
+
+
+def test_meeting_room_is_one_room_with_two_seats(speech):
+    scenes = draw(speech, MeetingRoom())
+    mics, _, _, center = arrays(scenes[0])
+    seats = np.array([arrays(scene)[1] for scene in scenes])  # (scene, talker, 3)
+    first_seat = seats[0, 0] if seats[0, 0, 0] > center[0] else seats[0, 1]
+    sits_first = np.linalg.norm(seats - first_seat, axis=2) < 0.5
+    assert np.all(sits_first.sum(axis=1) == 1)  # one talker on each seat
+    assert 0.4 < sits_first[:, 0].mean() < 0.6  # either talker
+    for taken in (seats[sits_first], seats[~sits_first]):
+        movement = taken - taken.mean(axis=0)
+        assert within(movement, -0.06, 0.06)
+        assert np.all(np.ptp(taken, axis=0) > 0.08)
+        assert within(np.linalg.norm(taken - center, axis=1), 1.0, 2.0)
+    for scene in scenes:
+        assert scene["mic_positions_m"] == scenes[0]["mic_positions_m"]
+        assert scene["room_size_m"] == [8.0, 6.0, 3.0] and scene["rt60_s"] == 0.35
+
+
+def test_levels_snr_and_time(speech):
+    settings = SceneSettings()
+    scenes = draw(speech, RandomRoom(), settings=settings)
+    levels_db = np.array([[s["level_db"] for s in scene["speakers"]] for scene in scenes])
+    assert np.allclose(levels_db.sum(axis=1), 0, atol=2e-4)
+    assert within(levels_db, -2.5, 2.5) and np.ptp(levels_db) > 4
+    assert within([scene["snr_db"] for scene in scenes], 20, 30)
+    for scene in scenes:
+        ends = []
+        for speaker in scene["speakers"]:
+            last = 0
+            for utterance in speaker["utterances"]:
+                pause_s = (utterance["start_sample"] - last) / 8000
+                assert last == 0 or 0.1 - 1e-3 <= pause_s <= 0.3 + 1e-3
+                assert utterance["num_samples"] == speech.num_samples(utterance["utt_id"])
+                last = utterance["start_sample"] + utterance["num_samples"]
+            assert last >= settings.min_duration_s * 8000
+            ends.append(last)
+            assert 0 <= speaker["offset_samples"] <= scene["num_samples"] - last
+            spoken = [speech.text[utterance["utt_id"]] for utterance in speaker["utterances"]]
+            assert speaker["text"] == " ".join(spoken)
+        assert scene["num_samples"] == max(ends)
+        assert scene["speakers"][0]["speaker_id"] != scene["speakers"][1]["speaker_id"]
+
+
+def test_speakers_and_utterances_are_used_equally_often(speech):
+    speakers, utterances = Counter(), Counter()
+    for scene in draw(speech, MeetingRoom(), num_scenes=60):
+        for speaker in scene["speakers"]:
+            speakers[speaker["speaker_id"]] += 1
+            utterances.update(utterance["utt_id"] for utterance in speaker["utterances"])
+    assert max(speakers.values()) - min(speakers.values()) <= 2
+    # the speakers' own counts differ by two turns of a few utterances each
+    assert len(utterances) == 24 and max(utterances.values()) - min(utterances.values()) <= 5
+
+
+def test_balanced_draw_deals_out_everything_before_it_repeats():
+    draw_from = BalancedDraw(range(5), np.random.default_rng(0))
+    for _ in range(3):
+        assert sorted(draw_from.next() for _ in range(5)) == [0, 1, 2, 3, 4]
+    only = BalancedDraw(["a", "b"], np.random.default_rng(0))
+    assert [only.next(exclude="a") for _ in range(3)] == ["b", "b", "b"]
+    assert [only.next() for _ in range(3)] == ["a", "a", "a"]
+
+
+def test_scene_depends_on_seed_and_id_only(speech):
+    desired = draw(speech, RandomRoom(), 12)
+    assert draw(speech, RandomRoom(), 12) == desired
+    assert draw(speech, RandomRoom(), 12, seed=1) != desired
+    fewer = {scene["example_id"]: scene for scene in draw(speech, RandomRoom(), 5)}
+    more = {scene["example_id"]: scene for scene in desired}
+    assert all(more[example_id] == scene for example_id, scene in fewer.items())
+    valid = draw(speech, RandomRoom(), 12, name="valid")
+    noise_seeds = [scene["noise_seed"] for scene in desired + valid]
+    assert len(set(noise_seeds)) == len(noise_seeds)
+
+
+def test_scenes_survive_json_and_are_sorted(speech, tmp_path):
+    scenes = draw(speech, RandomRoom(), 20)
+    (tmp_path / "scenes.jsonl").write_text(scenes_to_text(scenes))
+    assert read_scenes(tmp_path / "scenes.jsonl") == scenes
+    utt_ids = [scene["utt_id"] for scene in scenes]
+    assert utt_ids == sorted(utt_ids)
+    first = scenes[0]
+    pair = "-".join(speaker["speaker_id"] for speaker in first["speakers"])
+    assert first["utt_id"] == f"{pair}-{first['example_id']}"
+
+
+def test_tilted_array_is_rigid():
+    mics = circular_array((1, 2, 3), 6, 0.1, 0.7, (0.4, 0.3))
+    distances = np.linalg.norm(mics - mics[0], axis=1)
+    desired = 0.1 * np.array([0, 1, np.sqrt(3), 2, np.sqrt(3), 1])
+    np.testing.assert_allclose(distances, desired, atol=1e-12)
+    np.testing.assert_allclose(mics.mean(axis=0), (1, 2, 3), atol=1e-12)
+
+
+def test_split_by_speaker_is_disjoint():
+    corpus = {f"s{k:02d}": [f"s{k:02d}-{i}" for i in range(3)] for k in range(24)}
+    parts = split_speech(corpus, "speaker", seed=0)
+    assert {name: len(part) for name, part in parts.items()} == {
+        "train": 16, "valid": 4, "test": 4}  # fmt: skip
+    assert sorted(speaker for part in parts.values() for speaker in part) == sorted(corpus)
+    six = split_speech(dict(list(corpus.items())[:6]), "speaker", seed=0)
+    assert [len(part) for part in six.values()] == [2, 2, 2]
+
+
+def test_split_by_utterance_is_disjoint():
+    corpus = {f"s{k}": [f"s{k}-{i}" for i in range(10)] for k in range(2)}
+    parts = split_speech(corpus, "utterance", seed=0)
+    for speaker, utts in corpus.items():
+        shares = [parts[name][speaker] for name in ("train", "valid", "test")]
+        assert [len(share) for share in shares] == [7, 1, 2]
+        assert sorted(sum(shares, [])) == sorted(utts)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "split_by", "message"),
+    [
+        ({f"s{k}": ["a", "b", "c"] for k in range(5)}, "speaker", "--split_by utterance"),
+        ({"s0": ["a", "b", "c"]}, "utterance", "2 speakers, found 1"),
+        ({"s0": ["a", "b", "c"], "s1": ["a", "b"]}, "utterance", "'s1' has 2 utterances"),
+        ({"s0": ["a", "b", "c"]}, "sentence", "found 'sentence'"),
+    ],
+)
+def test_split_refuses_what_cannot_be_split(corpus, split_by, message):
+    with pytest.raises(ValueError, match=message):
+        split_speech(corpus, split_by, seed=0)
