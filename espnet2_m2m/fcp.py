@@ -64,7 +64,7 @@ def forward_convolutive_prediction(
             utterance count as zero.
         diag_load: added to the diagonal of the covariance, relative to its mean diagonal (no unit).
             It makes fewer frames than taps solvable; 1e-5 exceeds the float32 rounding of the
-            covariance and changes an image by some -50 dB at most.
+            covariance and typically changes an image by less than -50 dB.
     Returns:
         images: (batch, mic, source, freq, frame) complex.
         filters: (batch, mic, source, freq, tap) complex, tap 0 the oldest frame, so that
@@ -94,10 +94,10 @@ def forward_convolutive_prediction(
     if weight.is_complex():
         raise ValueError(f"weight must be real, found {weight.dtype}")
     with torch.autocast(est.device.type, enabled=False):
-        est = _at_least_complex64(est)
+        est, mix = _at_least_complex64(est), _at_least_complex64(mix)
         # Dividing by the level changes neither images nor gradients (diag_load is relative), but
         # keeps the squares within range whatever the level of the network's output.
-        level = est.detach().abs().square().mean(-1, keepdim=True).sqrt()
+        level = est.detach().abs().amax(-1, keepdim=True)
         level = torch.where(level > 0, level, 1.0)
         # Scaled so that the largest 1 / lambda is 1, whatever the level of the recording. lambda is
         # zero throughout for a silent mic, whose filter is zero with any weight.
@@ -115,6 +115,9 @@ def _check_axes(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if tensor.dim() != 4:
             raise ValueError(f"{name} must be (batch, mic | source, freq, frame), "
+                             f"found {tuple(tensor.shape)}")
+        if tensor.numel() == 0:
+            raise ValueError(f"{name} needs at least one source or mic, frequency and frame, "
                              f"found {tuple(tensor.shape)}")
 
 

@@ -89,12 +89,17 @@ class FIRLeastSquares(torch.autograd.Function):
         with G'[k, l] = R'[k, k + l] + conj(R'[k + l, k]), since the lower triangle is the upper's
         conjugate.
         """
+        with torch.autocast(grad_images.device.type, enabled=False):
+            return FIRLeastSquares._backward(ctx, grad_images, grad_filters)
+
+    @staticmethod
+    def _backward(ctx, grad_images, grad_filters):
         z, y, w, lu, pivots, solution = ctx.saved_tensors
         past_taps, future_taps, diag_load = ctx.taps
         taps = past_taps + 1 + future_taps
         weights = w.shape[1]
         grad_images = grad_images.permute(0, 2, 3, 1, 4)        # (batch, source, freq, mic, frame)
-        grad_h = grad_filters.permute(0, 2, 3, 1, 4).contiguous()
+        grad_h = grad_filters.permute(0, 2, 3, 1, 4).clone()    # added to below
         for block in _blocks(z, taps):
             stacked = stack_taps(z[:, :, block], past_taps, future_taps)
             grad_h[:, :, block] += grad_images[:, :, block] @ stacked.mH

@@ -169,6 +169,9 @@ def _check_inputs(est: Tensor, far_field: Tensor, close_talk: Tensor | None) -> 
         if tensor.dim() != 4 or not tensor.is_complex():
             raise ValueError(f"{name} must be a complex (batch, mic | source, freq, frame) STFT, "
                              f"found {tensor.dtype} {tuple(tensor.shape)}")
+        if tensor.numel() == 0:
+            raise ValueError(f"{name} needs at least one source or mic, frequency and frame, "
+                             f"found {tuple(tensor.shape)}")
         if tensor.shape[0] != est.shape[0] or tensor.shape[2:] != est.shape[2:]:
             raise ValueError(f"{name} {tuple(tensor.shape)} and est {tuple(est.shape)} need the "
                              "same batch, freq and frame")

@@ -1,0 +1,263 @@
+"""M2M inside ESPnet: models built from configs, trained one step, asked for their images."""
+
+import argparse
+
+import numpy as np
+import oracle
+import pytest
+import torch
+import yaml
+from espnet2.enh.espnet_model import ESPnetEnhancementModel
+from espnet2.tasks.enh import EnhancementTask
+from espnet_configs import M2M, SEPARATORS, SINGLE_CHANNEL, VALID_SI_SNR, config, criterion
+
+from espnet2_m2m import MixtureConstraintLoss, register
+from espnet2_m2m.bin.enh_inference import SeparateSpeech
+from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
+from espnet2_m2m.stft import STFT
+from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+
+SAMPLES = 800
+
+
+def make_batch(batch=2, mics=3, seed=0):
+    """speech_mix, closetalk_mix{n}, speech_ref{n} of noise."""
+    torch.manual_seed(seed)
+    data = {"speech_mix": torch.randn(batch, SAMPLES, mics)}
+    if mics == 1:
+        data["speech_mix"] = data["speech_mix"][..., 0]
+    for n in (1, 2):
+        data[f"closetalk_mix{n}"] = torch.randn(batch, SAMPLES)
+        data[f"speech_ref{n}"] = torch.randn(batch, SAMPLES)
+    return data
+
+
+def without_references(data):
+    return {name: value for name, value in data.items() if not name.startswith("speech_ref")}
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+def test_any_spectral_config_becomes_m2m_by_its_criterions(separator):
+    torch.manual_seed(0)
+    model = M2MEnhancementTask.build_model(config(separator))
+    data = make_batch(mics=1 if separator in SINGLE_CHANNEL else 3)
+    loss, stats, weight = model(**without_references(data))     # training never sees references
+    loss.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert weight == 2 and gradients and all(torch.isfinite(g).all() for g in gradients)
+    assert stats["mc"] == pytest.approx(loss.item(), rel=1e-6)
+    assert "si_snr_loss" not in stats and "si_snr" not in stats
+    model.eval()
+    with torch.no_grad():
+        _, stats, _ = model(**data)
+    name = next(w.criterion.name for w in model.loss_wrappers if "snr" in w.criterion.name)
+    assert torch.isfinite(stats[name]).all(), "validation shows the SI-SNR of the FCP images"
+
+
+def test_the_loss_is_that_of_the_estimates_and_the_recorded_mixtures():
+    torch.manual_seed(0)
+    model = M2MEnhancementTask.build_model(config())
+    data = make_batch()
+    actual, _, _ = model(**without_references(data))
+    stft, loss = STFT(64, 16), MixtureConstraintLoss(closetalk_past_taps=3, farfield_past_taps=4)
+    est, _, _ = model.separator.separator(data["speech_mix"], torch.tensor([SAMPLES] * 2))
+    close_talk = torch.stack([data["closetalk_mix1"], data["closetalk_mix2"]], dim=1)
+    desired, _ = loss(stft(torch.stack(est, 1)), stft(data["speech_mix"].transpose(1, 2)),
+                      stft(close_talk))
+    torch.testing.assert_close(actual.squeeze(), desired.mean())
+
+
+@pytest.mark.parametrize("ref_channel", [None, 2])
+def test_separate_speech_gives_fcp_images_at_the_reference_mic(tmp_path, ref_channel):
+    """Against the literal equations in float64, applied to the network's estimates."""
+    train_config, model_file = save(tmp_path, config())
+    separate = SeparateSpeech(train_config, model_file, ref_channel=ref_channel)
+    mix = make_batch(batch=1)["speech_mix"] * 0.01              # the level must come out again
+    actual = separate(mix, fs=8000)
+    stft = STFT(64, 16)
+    with torch.no_grad():
+        est, _, _ = separate.enh_model.separator.separator(mix, torch.tensor([SAMPLES]))
+    est = stft(torch.stack(est, 1))[0].numpy().astype(complex)
+    far_field = stft(mix.transpose(1, 2))[0].numpy().astype(complex)
+    weight = oracle.farfield_weight(far_field)
+    for source in range(2):
+        filters = oracle.fcp_filter(est[source], far_field[ref_channel or 0], weight, 4, 1, 1e-5)
+        image = oracle.fcp_image(est[source], filters, 4, 1)
+        desired = stft.inverse(torch.from_numpy(image), SAMPLES).numpy()
+        # The network runs in float32; the images are compared relative to their level.
+        error = np.abs(actual[source][0] - desired).max() / np.abs(desired).max()
+        assert error < 1e-3, (source, error)
+
+
+def save(folder, args):
+    """A config.yaml and weights as a training leaves them."""
+    model = M2MEnhancementTask.build_model(args)
+    content = M2MEnhancementTask.get_default_config()
+    content.update(vars(args))
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    torch.save(model.state_dict(), folder / "model.pth")
+    return str(folder / "config.yaml"), str(folder / "model.pth")
+
+
+def test_stock_espnet_code_builds_the_same_model_after_register(tmp_path):
+    register()
+    register()
+    train_config, model_file = save(tmp_path, config())
+    model, _ = EnhancementTask.build_model_from_file(train_config, model_file)
+    assert isinstance(model, ESPnetM2MModel)
+    stock = EnhancementTask.build_model(config(criterions=[dict(VALID_SI_SNR, conf={})]))
+    assert type(stock) is ESPnetEnhancementModel
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    train_config, model_file = save(tmp_path, config())
+    stock = EnhancementTask.build_model(config(criterions=[dict(VALID_SI_SNR, conf={})]))
+    torch.save(stock.state_dict(), model_file)
+    with pytest.raises(ValueError, match="does not fit its config"):
+        M2MEnhancementTask.build_model_from_file(train_config, model_file)
+
+
+def test_one_far_field_mic_of_six_is_the_same_as_a_recording_with_one():
+    """P = 1 by model_conf: input_mics and loss_mics choose from the recorded mics."""
+    torch.manual_seed(0)
+    conf = dict(SEPARATORS["tfgridnetv2"]["separator_conf"], n_imics=1)
+    chosen = M2MEnhancementTask.build_model(
+        config(separator_conf=conf, model_conf={"input_mics": [1], "loss_mics": [1]}))
+    single = M2MEnhancementTask.build_model(config(separator_conf=conf))
+    single.load_state_dict(chosen.state_dict())
+    data = without_references(make_batch())
+    actual, _, _ = chosen(**data)
+    desired, _, _ = single(**{**data, "speech_mix": data["speech_mix"][..., 1]})
+    torch.testing.assert_close(actual, desired)
+    assert chosen.separator.ref_channel == 1
+
+
+def test_variance_normalisation_changes_nothing_for_a_network_that_does_it_itself():
+    torch.manual_seed(0)
+    plain = M2MEnhancementTask.build_model(config())
+    normalised = M2MEnhancementTask.build_model(config(model_conf={"normalize_variance": True}))
+    normalised.load_state_dict(plain.state_dict())
+    data = without_references(make_batch())
+    torch.testing.assert_close(normalised(**data)[0], plain(**data)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_unssor_and_closetalk_from_ref():
+    torch.manual_seed(0)
+    data = make_batch()
+    unssor = M2MEnhancementTask.build_model(config(
+        criterions=[criterion(close_talk=False, isms_weight=0.02, ref_mic_weight=0.2)]))
+    _, stats, _ = unssor(speech_mix=data["speech_mix"])
+    assert "isms" in stats and "mc_close_talk" not in stats
+    names = {f"speech_ref{n}": data[f"closetalk_mix{n}"] for n in (1, 2)}
+    from_ref = M2MEnhancementTask.build_model(
+        config(criterions=[M2M], model_conf={"closetalk_from_ref": True}))
+    named = M2MEnhancementTask.build_model(config(criterions=[M2M]))
+    named.load_state_dict(from_ref.state_dict())
+    torch.testing.assert_close(from_ref(speech_mix=data["speech_mix"], **names)[0],
+                               named(**without_references(data))[0])
+
+
+def test_padding_of_a_batch_has_no_influence_on_the_loss_of_given_estimates():
+    """A separator that copies mics, so that only the model's own handling of lengths is tested."""
+
+    class Copy(torch.nn.Module):
+        num_spk = 2
+
+        def forward(self, input, ilens, additional=None):
+            return [input[..., 0], input[..., 1]], ilens, {}
+
+    model = M2MEnhancementTask.build_model(config(criterions=[M2M]))
+    model.separator.separator = Copy()
+    data = without_references(make_batch(batch=1))
+    desired, _, _ = model(**data)
+    padded = {name: torch.cat([value, torch.zeros_like(value[:, :160])], 1)
+              for name, value in data.items()}
+    long = {name: torch.randn(1, *value.shape[1:]) for name, value in padded.items()}
+    both = {name: torch.cat([padded[name], long[name]]) for name in padded}
+    lengths = torch.tensor([SAMPLES, SAMPLES + 160])
+    of_both, _, _ = model(**both, speech_mix_lengths=lengths)
+    of_long, _, _ = model(**long)
+    torch.testing.assert_close(2 * of_both - of_long, desired, rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_leaves_fcp_in_full_precision():
+    torch.manual_seed(0)
+    model = M2MEnhancementTask.build_model(config(criterions=[M2M]))
+    data = without_references(make_batch())
+    seen = []
+    loss_module = model.separator.mixture_constraint
+    loss_module.register_forward_hook(lambda module, args, output: seen.append((args, output)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(**data)
+    (args, (loss, _)), = seen
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, MixtureConstraintLoss(
+        closetalk_past_taps=3, farfield_past_taps=4)(*args)[0])
+
+
+def test_the_fade_of_the_anchor_continues_after_a_restart():
+    model = M2MEnhancementTask.build_model(config(
+        criterions=[criterion(anchor_weight=1.0, anchor_fade=[1, 3])]))
+    data = without_references(make_batch())
+    for _ in range(3):
+        loss, stats, _ = model(**data)
+    resumed = M2MEnhancementTask.build_model(config(
+        criterions=[criterion(anchor_weight=1.0, anchor_fade=[1, 3])]))
+    resumed.load_state_dict(model.state_dict())
+    loss, stats, _ = resumed(**data)
+    assert loss.item() == pytest.approx(stats["mc"].item()), "the anchor has faded away"
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(separator="rnn", encoder="conv", decoder="conv", encoder_conf={"channel": 8},
+          decoder_conf={"channel": 8}), "needs `encoder: stft`"),
+    (dict(separator="rnn", encoder_conf={"n_fft": 64, "spec_transform_type": "exponent"}),
+     "spec_transform_type"),
+    (dict(criterions=[criterion(close_talk=False, anchor_weight=1.0)]), "anchor_weight"),
+    (dict(criterions=[criterion(alpha=-1.0)]), "alpha must be >= 0"),
+    (dict(criterions=[criterion(alfa=1.0)]), "alfa"),
+    (dict(criterions=[dict(VALID_SI_SNR, wrapper="mixture", wrapper_conf={}), M2M]),
+     "wrapper mixture goes with"),
+    (dict(model_conf={"flexible_numspk": True}), "flexible_numspk"),
+    (dict(model_conf={"closetalk_from_ref": True}), "only criterion"),
+    (dict(separator="rnn", separator_conf={"num_spk": 2, "layer": 1, "unit": 6,
+                                           "predict_noise": True}), "predict_noise: false"),
+])
+def test_a_config_that_does_not_fit_is_refused_with_what_to_change(changes, message):
+    with pytest.raises(ValueError, match=message):
+        M2MEnhancementTask.build_model(config(**changes))
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda d: [d.pop("closetalk_mix1"), d.pop("closetalk_mix2")], "closetalk_mix1"),
+    (lambda d: d.update(closetalk_mix3=d["closetalk_mix1"]), "3 close-talk mixtures"),
+    (lambda d: d.update(speech_mix=d["speech_mix"][..., :2]), "n_imics: 3"),
+    (lambda d: d["speech_mix"][1].zero_(), "utt-b: speech_mix is silent"),
+    (lambda d: d.update(closetalk_mix2=torch.randn(2, SAMPLES, 2)), "closetalk_mix2 must be one"),
+])
+def test_data_that_do_not_fit_are_refused_by_name(spoil, message):
+    model = M2MEnhancementTask.build_model(config(criterions=[M2M]))
+    data = without_references(make_batch())
+    spoil(data)
+    with pytest.raises(ValueError, match=message):
+        model(**data, utt_id=["utt-a", "utt-b"])
+
+
+def test_a_criterion_without_its_references_says_so():
+    model = M2MEnhancementTask.build_model(config()).eval()
+    with pytest.raises(ValueError, match="needs references in validation"):
+        model(**without_references(make_batch()))
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda d: d.update(closetalk_mix1=d["closetalk_mix1"][:-1]), "utt1: closetalk_mix1 has 799"),
+    (lambda d: d["speech_mix"].__setitem__((3, 0), np.nan), "utt1: speech_mix has NaN"),
+    (lambda d: d.update(closetalk_mix1=np.zeros((SAMPLES, 2), np.float32)), "utt1: .* mono"),
+])
+def test_the_preprocessor_names_the_utterance(spoil, message):
+    check = M2MEnhancementTask.build_preprocess_fn(argparse.Namespace(preprocessor=None), True)
+    data = {name: value[0].numpy() for name, value in make_batch().items()}
+    assert check("utt1", data) is data
+    spoil(data)
+    with pytest.raises(ValueError, match=message):
+        check("utt1", data)
