@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_m2m.fcp import fcp_weight, forward_convolutive_prediction
-from espnet2_m2m.loss.anchor import anchor_loss, faded_weight
+from espnet2_m2m.loss.anchor import ORDERS, anchor_loss, faded_weight
 from espnet2_m2m.loss.isms import isms
 from espnet2_m2m.loss.ri_mag import ri_mag_l1
 
@@ -25,6 +25,8 @@ class MixtureConstraintLoss(nn.Module):
         alpha: weight of the far-field mics. With one far-field mic at the input, alpha = 1 lets the
             network copy its input; the paper uses 1/5 to 1/8 there.
         anchor_weight: weight of the anchor term, 0 as in the paper.
+        anchor_order: "fixed": source d belongs to headset d; "free": each utterance's best
+            assignment, for recordings from which the headsets' order cannot be told.
         anchor_fade: (first, last) training step between which the anchor's weight falls linearly to
             zero; None keeps it. Steps are this module's calls in training mode.
         isms_weight: gamma of UNSSOR, on the far-field mics.
@@ -39,7 +41,8 @@ class MixtureConstraintLoss(nn.Module):
     def __init__(
         self, closetalk_past_taps: int = 19, closetalk_future_taps: int = 1,
         farfield_past_taps: int = 19, farfield_future_taps: int = 1, alpha: float = 1.0,
-        anchor_weight: float = 0.0, anchor_fade: tuple[int, int] | None = None,
+        anchor_weight: float = 0.0, anchor_order: str = "fixed",
+        anchor_fade: tuple[int, int] | None = None,
         isms_weight: float = 0.0, ref_mic: int = 0, ref_mic_weight: float = 1.0,
         floor: float = 1e-4, diag_load: float = 1e-5,
     ):
@@ -58,10 +61,13 @@ class MixtureConstraintLoss(nn.Module):
                 raise ValueError(f"{name} must be > 0, found {value}")
         if anchor_fade is not None and not 0 <= anchor_fade[0] < anchor_fade[1]:
             raise ValueError(f"anchor_fade must be two steps 0 <= first < last, found {anchor_fade}")
+        if anchor_order not in ORDERS:
+            raise ValueError(f"anchor_order must be one of {ORDERS}, found {anchor_order!r}")
         self.closetalk_taps = (closetalk_past_taps, closetalk_future_taps)
         self.farfield_taps = (farfield_past_taps, farfield_future_taps)
         self.alpha = alpha
         self.anchor_weight = anchor_weight
+        self.anchor_order = anchor_order
         self.anchor_fade = anchor_fade
         self.isms_weight = isms_weight
         self.ref_mic = ref_mic
@@ -122,7 +128,7 @@ class MixtureConstraintLoss(nn.Module):
             loss = loss + stats["mc_close_talk"]
             stats["mc"] = stats["mc"] + stats["mc_close_talk"]
             if self.anchor_weight:
-                stats["anchor"] = anchor_loss(images, close_talk).sum(-1)
+                stats["anchor"] = anchor_loss(images, close_talk, self.anchor_order).sum(-1)
                 loss = loss + stats["anchor"] * faded_weight(
                     self.anchor_weight, self.anchor_fade, int(self.step))
         if self.training:

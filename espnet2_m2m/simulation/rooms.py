@@ -69,8 +69,8 @@ class RandomRoom:
 class MeetingRoom:
     """One room for all examples: the array on a table, two seats that are 100 degrees apart.
 
-    Who takes which seat is drawn, and each talker's mouth moves a little from one example to the
-    next. The array has a distance of 1.4 m and 1.7 m to the seats.
+    Speaker n, whoever that is, sits in seat n and wears headset n: so the far-field mics hear which
+    headset is whose. The mouths move a little from one example to the next. The array has a distance of 1.4 m and 1.7 m to the seats.
     """
 
     room_size_m: tuple = (8.0, 6.0, 3.0)
@@ -99,7 +99,7 @@ class MeetingRoom:
             ],
             axis=1,
         )
-        talkers = rng.permutation(seats) + _jitter(rng, self.seat_jitter_m, (NUM_SPEAKERS, 3))
+        talkers = seats + _jitter(rng, self.seat_jitter_m, (NUM_SPEAKERS, 3))
         return Geometry(np.array(self.room_size_m), self.rt60_s, mics, talkers)
 
 

@@ -1,5 +1,7 @@
 """The anchor: wearer d alone explains headset d; it sees frequency permutations; its fade."""
 
+import itertools
+
 import numpy as np
 import oracle
 import pytest
@@ -25,6 +27,40 @@ def test_as_oracle(num_sources, num_headsets):
                for b in range(2)]
     actual = anchor_loss(torch.from_numpy(X), torch.from_numpy(Y))
     np.testing.assert_allclose(actual, desired, rtol=1e-12)         # float64 rounding of sums
+
+
+@pytest.mark.parametrize("num_sources, num_headsets", [(2, 2), (3, 2), (3, 3)])
+def test_free_order_is_the_best_of_all_assignments(num_sources, num_headsets):
+    X = oracle.noise(2, 6, num_headsets, num_sources, 3, 5)
+    Y = oracle.noise(3, 6, num_headsets, 3, 5)
+    X[1, 0, 1] = Y[1, 0]                # in one utterance, headset 0 is clearly source 1's
+    desired, chosen = [], set()
+    for b in range(6):
+        sums = {wearers: [oracle.distance(Y[b, d], X[b, d, c]) for d, c in enumerate(wearers)]
+                for wearers in itertools.permutations(range(num_sources), num_headsets)}
+        best = min(sums, key=lambda wearers: sum(sums[wearers]))
+        desired.append(sums[best])
+        chosen.add(best)
+    assert len(chosen) > 1, "each utterance has its own assignment"
+    actual = anchor_loss(torch.from_numpy(X), torch.from_numpy(Y), order="free")
+    np.testing.assert_allclose(actual, desired, rtol=1e-12)         # float64 rounding of sums
+
+
+def test_free_order_forgives_an_exchange_of_all_frequencies_only():
+    Z, far_field, close_talk = tensor(*oracle.scene(3, num_freqs=6, num_frames=30))
+    loss = MixtureConstraintLoss(anchor_weight=1.0, anchor_order="free", **TAPS)
+    _, right = loss(Z, far_field, close_talk)
+    _, exchanged = loss(Z.flip(1), far_field, close_talk)
+    torch.testing.assert_close(exchanged["anchor"], right["anchor"], rtol=1e-12, atol=0)
+    partly = Z.clone()
+    partly[:, :, ::2] = Z.flip(1)[:, :, ::2]
+    _, wrong = loss(partly, far_field, close_talk)
+    assert wrong["anchor"] > 1.2 * right["anchor"]
+
+
+def test_unknown_order_is_refused():
+    with pytest.raises(ValueError, match="anchor_order must be one of"):
+        MixtureConstraintLoss(anchor_order="loose")
 
 
 def test_more_headsets_than_sources_are_refused():

@@ -1,0 +1,145 @@
+"""The whole demo recipe on a tiny set, as a user runs it; then what a user may do to it."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+import yaml
+
+ROOT = Path(__file__).parent.parent
+RECIPE = ROOT / "egs2" / "meeting_demo" / "enh1"
+CONFIG = "train_enh_m2m_tfgridnet_small"
+ENV = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT / "tests"),
+       "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def run(*options, folder, check=True):
+    """./run.sh with its outputs in `folder`; returns what it printed."""
+    command = ["./run.sh", "--datadir", f"{folder}/data", "--dumpdir", f"{folder}/dump",
+               "--expdir", f"{folder}/exp", *options]
+    done = subprocess.run(command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=600)
+    assert not check or done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished run of all stages: 4 training, 2 validation, 2 test mixtures, one epoch."""
+    folder = tmp_path_factory.mktemp("meeting demo")       # a path with a space
+    run("--num_train", "4", "--num_valid", "2", "--num_test", "2", "--num_talkers", "6",
+        "--num_sentences", "4", "--enh_args", "--max_epoch 1", "--num_examples", "1", folder=folder)
+    return folder
+
+
+def experiment(folder):
+    return folder / "exp" / CONFIG
+
+
+def test_all_stages_leave_what_the_readme_lists(folder):
+    exp = experiment(folder)
+    assert (exp / "RESULTS.md").is_file() and (exp / "report_test" / "index.html").is_file()
+    with open(exp / "enhanced_test" / "scoring" / "scores.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4, "two utterances of two speakers"
+    scps = [line.split(maxsplit=1) for line in open(exp / "enhanced_test" / "spk1.scp")]
+    assert len(scps) == 2
+    info = soundfile.info(scps[0][1].strip())
+    mixture = soundfile.info(
+        dict(line.split(maxsplit=1) for line in open(folder / "data/test/wav.scp"))[scps[0][0]].strip())
+    assert (info.frames, info.samplerate, info.subtype) == (mixture.frames, 8000, "FLOAT")
+
+
+def test_training_read_no_references(folder):
+    config = yaml.safe_load((experiment(folder) / "config.yaml").read_text())
+    names = [name for _, name, _ in config["train_data_path_and_name_and_type"]]
+    assert names == ["speech_mix", "closetalk_mix1", "closetalk_mix2"]
+    names = [name for _, name, _ in config["valid_data_path_and_name_and_type"]]
+    assert names[3:] == ["speech_ref1", "speech_ref2"]
+    stats = torch.load(experiment(folder) / "checkpoint.pth", weights_only=False)["reporter"]["stats"]
+    assert "si_snr_loss" in stats[1]["valid"] and "si_snr_loss" not in stats[1]["train"]
+
+
+def test_a_rerun_does_nothing_twice(folder):
+    wavs = sorted((folder / "data").rglob("*.wav")) + sorted(experiment(folder).rglob("*.wav"))
+    before = [path.stat().st_mtime_ns for path in wavs]
+    printed = run("--num_train", "4", "--num_valid", "2", "--num_test", "2", "--num_talkers", "6",
+                  "--num_sentences", "4", "--stop_stage", "4", folder=folder)
+    printed += run("--stage", "7", "--stop_stage", "8", folder=folder)
+    assert [path.stat().st_mtime_ns for path in wavs] == before
+    assert "2 of 2 utterances are done already" in printed
+
+
+def test_training_continues_after_a_kill(folder):
+    """Killed in its second epoch, the training resumes from the first."""
+    log = experiment(folder) / "train.log"
+    command = ["./run.sh", "--datadir", f"{folder}/data", "--dumpdir", f"{folder}/dump", "--expdir",
+               f"{folder}/exp", "--stage", "6", "--stop_stage", "6", "--enh_args", "--max_epoch 2"]
+    process = subprocess.Popen(command, cwd=RECIPE, env=ENV, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while "2/2epoch started" not in log.read_text():
+        assert process.poll() is None and time.time() < deadline, log.read_text()[-3000:]
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    run("--stage", "6", "--stop_stage", "6", "--enh_args", "--max_epoch 2", folder=folder)
+    content = log.read_text()
+    assert content.count("The training was resumed using") == 2
+    assert content.count("1epoch results") == 1 and content.count("2epoch results") == 1
+
+
+def test_two_processes_train_with_ddp_and_both_know_the_plug_in(folder, tmp_path):
+    """gloo on the CPU, ESPnet's stock task in spawned processes; headsets passed as speech_ref."""
+    config = yaml.safe_load((RECIPE / "conf" / "tuning" / f"{CONFIG}.yaml").read_text())
+    config["criterions"] = config["criterions"][:1]
+    config["model_conf"] = {"closetalk_from_ref": True}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "espnet2_m2m.run", "ddp_driver", "--config",
+               str(tmp_path / "train.yaml"), "--output_dir", str(tmp_path / "exp"), "--ngpu", "0",
+               "--max_epoch", "1", "--batch_size", "2", "--num_workers", "0"]
+    for phase, name in (("train", "train"), ("valid", "valid")):
+        data_dir = folder / "dump" / "raw" / name
+        for scp, data in (("wav", "speech_mix"), ("closetalk1", "speech_ref1"),
+                          ("closetalk2", "speech_ref2")):
+            command += [f"--{phase}_data_path_and_name_and_type", f"{data_dir}/{scp}.scp,{data},sound"]
+    done = subprocess.run(command, cwd=RECIPE, env={**ENV, "OMP_NUM_THREADS": "1"}, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+    assert done.returncode == 0, done.stdout[-5000:]
+    weights = torch.load(tmp_path / "exp" / "1epoch.pth", weights_only=True)
+    # Both processes took part: the chunks are dealt out to them, one each a step.
+    assert weights["separator.mixture_constraint.step"] >= 1
+    assert "DistributedDataParallel" in done.stdout or "world_size" in done.stdout.lower() \
+        or ":0/2]" in done.stdout
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--stage", "3", "--stop_stage", "3", "--datadir", "nowhere"], "nowhere/train"),
+    (["--stagee", "3"], "unknown option --stagee"),
+    (["--stage=3"], "expected '--name value'"),
+    (["--source_data", "nowhere", "--stop_stage", "1"], "nowhere"),
+    (["--stage", "7", "--stop_stage", "7", "--enh_tag", "nothing"], "nothing"),
+])
+def test_mistakes_end_in_one_clear_line(folder, options, message):
+    printed = run(*options, folder=folder, check=False)
+    assert message in printed and "Traceback" not in printed, printed[-2000:]
+
+
+def test_a_truncated_recording_is_found_before_training(folder, tmp_path):
+    shutil.copytree(folder / "dump" / "raw" / "valid", tmp_path / "valid")
+    scp = (tmp_path / "valid" / "closetalk2.scp").read_text().splitlines()
+    utt_id, path = scp[0].split(maxsplit=1)
+    (tmp_path / "cut.wav").write_bytes(Path(path).read_bytes()[:-2000])
+    scp[0] = f"{utt_id} {tmp_path / 'cut.wav'}"
+    (tmp_path / "valid" / "closetalk2.scp").write_text("\n".join(scp) + "\n")
+    done = subprocess.run([sys.executable, "-m", "espnet2_m2m.bin.validate_data_dir",
+                           str(tmp_path / "valid")], text=True, capture_output=True)
+    assert done.returncode == 1 and "closetalk2.scp:1" in done.stdout and utt_id in done.stdout
