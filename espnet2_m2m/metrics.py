@@ -49,28 +49,23 @@ def _ratio_db(target, error):
     return float(np.clip(10 * np.log10(target / max(error, floor)), -MAX_DB, MAX_DB))
 
 
-def si_sdr(ref, est, zero_mean=False):
+def si_sdr(ref, est):
     """Scale-invariant signal-to-distortion ratio in dB.
 
         SI-SDR = 10 log10(|a ref|^2 / |est - a ref|^2),   a = <est, ref> / <ref, ref>
 
     Args:
-        ref, est: (sample,) real.
-        zero_mean: subtract the mean of each signal first. The definition does not; SI-SNR, as
-            ESPnet reports it, does. For audio without a DC offset the two agree.
+        ref, est: (sample,) real. The mean is not subtracted; SI-SNR, as ESPnet reports it, does so.
     Returns:
         float in [-MAX_DB, MAX_DB]. A silent `est` gives -MAX_DB.
     Raises:
-        ValueError: shapes differ, a sample is not finite, or `ref` is silent (constant, with
-            `zero_mean`).
+        ValueError: shapes differ, a sample is not finite, or `ref` is silent.
     Source: Le Roux, Wisdom, Erdogan, Hershey, "SDR - half-baked or well done?", ICASSP 2019.
     Example:
         >>> round(si_sdr([1.0, 1.0], [2.0, 0.0]), 6)  # a ref = [1, 1], error [1, -1]: equal powers
         0.0
     """
     ref, est = _pair(ref, est)
-    if zero_mean:
-        ref, est = _pair(ref - ref.mean(), est - est.mean())
     # Level does not matter, so take it out: squares of very faint samples would underflow.
     ref, est = ref / np.abs(ref).max(), est / (np.abs(est).max() or 1.0)
     target = (est @ ref) / (ref @ ref) * ref

@@ -19,21 +19,28 @@ WITHOUT_MODEL = ("espnet2.bin.launch", "espnet2.bin.pack", "espnet2.bin.aggregat
                  "espnet2.bin.enh_scoring")
 
 
-def _arguments() -> list[str]:
+
+def requested() -> list[str]:
+    """The module to run and its arguments; empty if there is none.
+
+    main() leaves them as sys.argv, which processes that the module spawns (ESPnet's multi-GPU
+    training) inherit; those import this file under the name `__mp_main__`.
+    """
+    if __name__ == "__mp_main__":
+        return sys.argv
     arguments = sys.argv[1:]
     return arguments[1:] if arguments[:1] == ["-m"] else arguments
 
 
-# At import, not in main(): processes that ESPnet spawns for multi-GPU training import this module
-# under another name, with the same arguments, and must know the plug-in as well.
-if _arguments() and _arguments()[0] not in WITHOUT_MODEL:
+# At import, not in main(), because a spawned process must know the plug-in as well.
+if requested() and requested()[0] not in WITHOUT_MODEL:
     from espnet2_m2m.tasks.enh_m2m import register
 
     register()
 
 
 def main():
-    arguments = _arguments()
+    arguments = requested()
     if not arguments or arguments[0].startswith("-"):
         sys.exit("usage: python -m espnet2_m2m.run [-m] MODULE [ARGUMENT ...], "
                  "e.g. MODULE = espnet2.bin.enh_train")

@@ -29,7 +29,7 @@ dumpdir=dump
 expdir=exp
 inference_model=valid.loss.best.pth
 inference_args=         # further options of enh_inference, e.g. "--ref_channel 1"
-fixed_order=true        # the anchor gives the order of the speakers: score it too
+fixed_order=false       # also score output n against speaker n: for models with a fixed anchor
 num_examples=3          # mixtures shown in the report
 
 help_message="usage: $0 [--option value] ...   (defaults in brackets)
@@ -41,6 +41,13 @@ if [ $# -ne 0 ]; then
     echo "$0: unexpected argument '$1'; see --help" >&2
     exit 1
 fi
+
+for number in "${stage}" "${stop_stage}"; do
+    if [[ ! ${number} =~ ^[0-9]+$ ]]; then
+        echo "$0: --stage and --stop_stage are numbers, found '${number}'" >&2
+        exit 1
+    fi
+done
 
 enh_exp=${expdir}/${enh_tag:-$(basename "${enh_config}" .yaml)}
 runs() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
@@ -68,7 +75,7 @@ if runs 4; then
     done
     for set in ${test_sets}; do         # test sets are never filtered
         ${python} -m espnet2_m2m.bin.filter_data_dir --data_dir "${dumpdir}/raw/org/${set}" \
-            --out_dir "${dumpdir}/raw/${set}"
+            --out_dir "${dumpdir}/raw/${set}" --min_duration 0 --max_duration inf
     done
     for set in ${train_set} ${valid_set} ${test_sets}; do
         ${python} -m espnet2_m2m.bin.validate_data_dir "${dumpdir}/raw/${set}" \
@@ -85,12 +92,14 @@ fi
 if runs 6; then
     log "stage 6: training -> ${enh_exp} (log: ${enh_exp}/train.log)"
     mkdir -p "${enh_exp}"
-    failed=false
+    set +e
     ${python} -m espnet2_m2m.bin.enh_train --config "${enh_config}" --output_dir "${enh_exp}" \
         --train_dir "${dumpdir}/raw/${train_set}" --valid_dir "${dumpdir}/raw/${valid_set}" \
         --ngpu "${ngpu}" --multiprocessing_distributed true --resume true ${enh_args} \
-        > >(tee -a "${enh_exp}/train.log" | grep --line-buffered "epoch results") 2>&1 || failed=true
-    if [ "${failed}" = true ]; then
+        2>&1 | tee -a "${enh_exp}/train.log" | grep --line-buffered "epoch results"
+    status=${PIPESTATUS[0]}
+    set -e
+    if [ "${status}" -ne 0 ]; then
         tail -n 20 "${enh_exp}/train.log" >&2
         log "stage 6 failed; the whole log is in ${enh_exp}/train.log" >&2
         exit 1
@@ -113,14 +122,13 @@ if runs 8; then
         ${python} -m espnet2_m2m.bin.enh_scoring --data_dir "${dumpdir}/raw/${set}" \
             --enhanced_dir "${enh_exp}/enhanced_${set}" --fixed_order "${fixed_order}" --nj "${nj}"
     done
-    cat "${enh_exp}/RESULTS.md"
 fi
 
 if runs 13; then
     for set in ${test_sets}; do
-        log "stage 13: report -> ${enh_exp}/report_${set}/index.html"
+        log "stage 13: report -> ${enh_exp}/enhanced_${set}/report/index.html"
         ${python} -m espnet2_m2m.bin.report --exp_dir "${enh_exp}" \
             --data_dir "${dumpdir}/raw/${set}" --enhanced_dir "${enh_exp}/enhanced_${set}" \
-            --out_dir "${enh_exp}/report_${set}" --num_examples "${num_examples}"
+            --out_dir "${enh_exp}/enhanced_${set}/report" --num_examples "${num_examples}"
     done
 fi

@@ -7,7 +7,7 @@
 
 `{speaker}` must be in the pattern, `{text}` gives the transcript, other names match anything. A
 field never spans a '/', so '{speaker}/{chapter}/{name}.flac' describes folders. Utterance ids are
-the speaker and the file's name without its suffix.
+the speaker and the file's name without its suffix; wav.scp holds absolute paths.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def main(cmd=None):
         utt_id = f"{fields['speaker']}-{path.stem}"
         if utt_id in wav:
             raise ValueError(f"{path} and {wav[utt_id]} would both be utterance '{utt_id}'")
-        wav[utt_id], utt2spk[utt_id] = path, fields["speaker"]
+        wav[utt_id], utt2spk[utt_id] = path.resolve(), fields["speaker"]
         if "text" in fields:
             if words and fields["text"] not in words:
                 raise ValueError(f"{path}: --words does not say what '{fields['text']}' is")
@@ -90,6 +90,8 @@ def main(cmd=None):
     out_dir = Path(args.out_dir)
     if text:
         write_table(out_dir / "text", text)
+    else:
+        (out_dir / "text").unlink(missing_ok=True)  # of an earlier run
     write_table(out_dir / "utt2spk", utt2spk)
     write_table(out_dir / "spk2utt", spk2utt)
     write_table(out_dir / "wav.scp", wav)

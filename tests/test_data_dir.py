@@ -20,11 +20,10 @@ from espnet2_m2m.data_dir import (
     audio_header,
     audio_scps,
     filter_data_dir,
-    first_utterances,
-    num_speakers,
     read_audio,
     read_segments,
     read_table,
+    require_finished,
     spk2utt_from,
     subset_data_dir,
     validate_data_dir,
@@ -287,8 +286,38 @@ def test_listing(tmp_path):
         "spk2.scp",
         "spk10.scp",
     ]
-    (data_dir / "spk10.scp").unlink()
-    assert num_speakers(data_dir) == 2
+
+
+def first_utterances(data_dir, num_utterances):
+    return list(read_table(data_dir / "utt2spk"))[:num_utterances]
+
+
+def test_subset_again(tmp_path):
+    """Nothing changed: no file does. A table that the source lost does not stay behind."""
+    data_dir, out_dir = make_data_dir(tmp_path / "train", [100] * 3), tmp_path / "small"
+    first = first_utterances(data_dir, 2)
+    subset_data_dir(data_dir, out_dir, first)
+    before = {path: path.stat().st_mtime_ns for path in out_dir.iterdir()}
+    subset_data_dir(data_dir, out_dir, first)
+    assert {path: path.stat().st_mtime_ns for path in out_dir.iterdir()} == before
+    (out_dir / "remarks.md").write_text("mine")
+    (data_dir / "closetalk_spk2.scp").unlink()
+    subset_data_dir(data_dir, out_dir, first)
+    actual = {path.name for path in out_dir.iterdir()}
+    assert actual == {path.name for path in before} - {"closetalk_spk2.scp"} | {"remarks.md"}
+
+
+def test_require_finished(tmp_path):
+    data_dir = make_data_dir(tmp_path / "train", [100] * 3)
+    require_finished(data_dir)
+    utt2spk = read_table(data_dir / "utt2spk")
+    (data_dir / "utt2spk").unlink()
+    with pytest.raises(TableError, match="no utt2spk, so the data dir did not finish"):
+        require_finished(data_dir)
+    utt_id = utt2spk.popitem()[0]
+    write_table(data_dir / "utt2spk", utt2spk)
+    with pytest.raises(TableError, match=f"only one has '{utt_id}': .* run its stage again"):
+        require_finished(data_dir)
 
 
 def test_subset_keeps_all_files_consistent(tmp_path):

@@ -46,7 +46,7 @@ def experiment(folder):
 
 def test_all_stages_leave_what_the_readme_lists(folder):
     exp = experiment(folder)
-    assert (exp / "RESULTS.md").is_file() and (exp / "report_test" / "index.html").is_file()
+    assert (exp / "RESULTS.md").is_file() and (exp / "enhanced_test" / "report" / "index.html").is_file()
     with open(exp / "enhanced_test" / "scoring" / "scores.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4, "two utterances of two speakers"

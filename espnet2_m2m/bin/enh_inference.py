@@ -4,20 +4,28 @@
         --model_file exp/X/valid.loss.best.pth --fs 8000 \\
         --data_path_and_name_and_type data/test/wav.scp,speech_mix,sound --output_dir exp/X/enhanced
 
-The options are ESPnet's. Output is float at the level it has in the mixture (unless
---normalize_output_wav true), each file is written whole or not at all, and a rerun separates only
-what is missing. `SeparateSpeech` is the same from Python.
+The options are ESPnet's; only --normalize_segment_scale is false by default. Output is float at the
+level it has in the mixture (unless --normalize_output_wav true), each file is written whole or not
+at all, and a rerun separates only what is missing: settings.json says what the files were made
+with, and a file is valid if it is newer. `SeparateSpeech` is the same from Python.
 """
 
+import functools
+import hashlib
 import json
-import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import soundfile
+import yaml
 
 from espnet2_m2m.bin import cli_errors
 from espnet2_m2m.data_dir import AudioError, atomic_path, audio_header, read_table, write_table
+
+# These do not change the output.
+NOT_SETTINGS = ("config", "output_dir", "key_file", "log_level", "num_workers", "ngpu",
+                "show_progressbar")
 
 
 def __getattr__(name):      # SeparateSpeech, without ESPnet's slow import for those who need it not
@@ -29,24 +37,29 @@ def __getattr__(name):      # SeparateSpeech, without ESPnet's slow import for t
 @cli_errors
 def main(cmd=None):
     stock = _stock()
-    args = stock.get_parser().parse_args(cmd)
-    tables = [path for path, _, kind in args.data_path_and_name_and_type if kind == "sound"]
-    for path in tables:
-        check_sample_rate(path, args.fs)
+    parser = stock.get_parser()
+    parser.set_defaults(normalize_segment_scale=False)
+    args = parser.parse_args(cmd)
+    check_trained_rate(train_config(args), args.fs)
     output_dir = Path(args.output_dir)
-    utt_ids = list(read_table(args.key_file or args.data_path_and_name_and_type[0][0]))
-    inputs = [path for path in (args.model_file, args.train_config, *tables) if path is not None]
-    newest_input = max(os.path.getmtime(path) for path in [*inputs, _write_settings(args)])
-    todo = [utt_id for utt_id in utt_ids if not _done(args, utt_id, newest_input)]
+    first_table = args.data_path_and_name_and_type[0][0]
+    utt_ids = list(read_table(args.key_file or first_table, allow_empty=args.key_file is not None))
+    settings = _write_settings(args)
+    todo = [utt_id for utt_id in utt_ids if not _done(args, utt_id, settings)]
+    for path, _, kind in args.data_path_and_name_and_type:
+        if kind == "sound":
+            check_recordings(path, todo, args)
     print(f"enh_inference: {len(utt_ids) - len(todo)} of {len(utt_ids)} utterances are done already")
     if todo:
+        for scp in output_dir.glob("spk*.scp"):     # until all files are there again
+            scp.unlink()
         with tempfile.NamedTemporaryFile("w", suffix=".keys") as key_file:
             key_file.writelines(f"{utt_id} -\n" for utt_id in todo)
             key_file.flush()
             options = vars(args) | {"key_file": key_file.name}
             options.pop("config", None)
             stock.inference(**options)
-    for folder in output_dir.glob("wavs/*"):
+    for folder in _streams(output_dir, settings):
         entries = {utt_id: str((folder / f"{utt_id}.{args.output_format}").resolve())
                    for utt_id in utt_ids}
         write_table(output_dir / f"spk{folder.name}.scp", entries)
@@ -60,12 +73,17 @@ class AtomicWriter:
 
     def __init__(self, outdir, scpfile, format="wav"):
         self.folder = Path(outdir)
-        # Before the first file, so that an interrupted run shows how many streams belong together.
+        # Before the first file, so that an interrupted run shows how many streams belong together;
+        # an older folder was left by a model with more streams.
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.touch()
         self.format = format
 
     def __setitem__(self, utt_id, value):
         sample_rate, signal = value
+        if not np.isfinite(signal).all():
+            raise ValueError(f"{utt_id}: stream {self.folder.name} of the model's output has NaN or "
+                             "infinite samples")
         subtype = "FLOAT" if "FLOAT" in soundfile.available_subtypes(self.format) else None
         with atomic_path(self.folder / f"{utt_id}.{self.format}") as temporary:
             soundfile.write(temporary, signal, sample_rate, subtype=subtype)
@@ -74,53 +92,124 @@ class AtomicWriter:
         pass
 
 
-def check_sample_rate(scp: str, sample_rate: int) -> None:
+def check_trained_rate(config: Path, sample_rate: int) -> None:
+    """Refuse another --fs than an M2M model was trained at.
+
+    Args:
+        config: of the training; None if the model comes by --model_tag.
+        sample_rate: Hz.
+    Raises:
+        ValueError: they differ.
+    """
+    if config is None:
+        return
+    content = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    names = [criterion["name"] for criterion in content.get("criterions") or []]
+    trained = content.get("sample_rate")
+    if "mixture_constraint" in names and trained is not None and trained != sample_rate:
+        raise ValueError(f"--fs is {sample_rate}, but the model was trained at {trained} Hz "
+                         f"(sample_rate in {config})")
+
+
+def check_recordings(scp: str, utt_ids: list[str], args) -> None:
     """ESPnet writes its output at --fs whatever the rate of the input; refuse a mismatch.
 
     Args:
         scp: Kaldi wav.scp.
-        sample_rate: Hz.
+        utt_ids: the utterances to look at.
+        args: fs in Hz, segment_size, normalize_segment_scale.
     Raises:
-        ValueError: a file that is missing, cannot be opened or has another rate; names it.
+        ValueError: a file that is missing, cannot be opened, has another rate, or does not go with
+            the options; names it.
     """
-    for utt_id, entry in read_table(scp).items():
+    table = read_table(scp)
+    for utt_id in utt_ids:
+        if utt_id not in table:
+            raise ValueError(f"{scp}: no utterance '{utt_id}'; {args.key_file or 'the first list'} "
+                             "asks for it")
         try:
-            _, _, found = audio_header(entry)
+            _, channels, found = audio_header(table[utt_id])
         except AudioError as error:
             raise ValueError(f"{scp}: {utt_id}: {error}") from error
-        if found != sample_rate:
-            raise ValueError(f"{scp}: {utt_id}: {entry} has {found} Hz, but --fs is {sample_rate}; "
-                             "use the rate that the model was trained with and resample the "
-                             "recordings to it (stage 3 of run.sh)")
+        if found != args.fs:
+            raise ValueError(f"{scp}: {utt_id}: {table[utt_id]} has {found} Hz, but --fs is "
+                             f"{args.fs}; use the rate that the model was trained with and resample "
+                             "the recordings to it (stage 3 of run.sh)")
+        if channels > 1 and args.segment_size is not None and args.normalize_segment_scale:
+            raise ValueError(f"{scp}: {utt_id} has {channels} channels, for which ESPnet's "
+                             "--normalize_segment_scale true scales by a wrong level; leave it false")
 
 
-def _write_settings(args) -> Path:
-    """Note the options that shape the output; rewritten only when they change, so its age tells."""
-    options = {name: value for name, value in vars(args).items()
-               if name not in ("output_dir", "key_file", "log_level", "num_workers", "ngpu")}
-    content = json.dumps(options, indent=1, sort_keys=True, default=str)
+def train_config(args):
+    """The training config that ESPnet will read, by default the one beside the model."""
+    if args.train_config is not None:
+        return Path(args.train_config)
+    return Path(args.model_file).parent / "config.yaml" if args.model_file is not None else None
+
+
+def _write_settings(args) -> int:
+    """Note in settings.json what decides on the output; rewritten only when that has changed.
+
+    Returns:
+        time of its last change in ns; output that is older was made with other settings.
+    """
+    files = {"train_config": train_config(args), "inference_config": args.inference_config}
+    files |= {name: path for path, name, _ in args.data_path_and_name_and_type}
+    settings = {
+        "options": {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS},
+        # By content: ESPnet rewrites config.yaml whenever a training is resumed.
+        "sha256": {name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
+                   for name, path in files.items() if path is not None},
+    }
+    if args.model_file is not None:
+        model = Path(args.model_file).resolve().stat()
+        settings["model_file"] = {"bytes": model.st_size, "mtime_ns": model.st_mtime_ns}
+    content = json.dumps(settings, indent=1, sort_keys=True, default=str)
     path = Path(args.output_dir) / "settings.json"
     if not path.is_file() or path.read_text(encoding="utf-8") != content:
         with atomic_path(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    return path
+    return path.stat().st_mtime_ns
 
 
-def _done(args, utt_id: str, newest_input: float) -> bool:
-    """Whether all streams of an utterance exist and are newer than model, data list and settings."""
-    folders = sorted(Path(args.output_dir).glob("wavs/*"))
-    files = [folder / f"{utt_id}.{args.output_format}" for folder in folders]
-    return bool(files) and all(f.is_file() and f.stat().st_mtime > newest_input for f in files)
+def _streams(output_dir: Path, settings: int) -> list[Path]:
+    """Folders of the model's output streams; a folder older than the settings is another model's."""
+    return [folder for folder in sorted(output_dir.glob("wavs/*"))
+            if folder.stat().st_mtime_ns > settings]
 
 
+def _done(args, utt_id: str, settings: int) -> bool:
+    """Whether all streams of an utterance exist and are newer than the settings."""
+    files = [folder / f"{utt_id}.{args.output_format}"
+             for folder in _streams(Path(args.output_dir), settings)]
+    return bool(files) and all(f.is_file() and f.stat().st_mtime_ns > settings for f in files)
+
+
+@functools.cache
 def _stock():
     """ESPnet's module, whose functions look up these names when they run."""
     from espnet2.bin import enh_inference as stock
 
     from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
 
+    class SeparateSpeech(stock.SeparateSpeech):
+        __doc__ = stock.SeparateSpeech.__doc__
+
+        def __call__(self, speech_mix, fs=8000, **kwargs):
+            """ESPnet's, except that normalize_output_wav leaves a silent estimate silent."""
+            normalize, self.normalize_output_wav = self.normalize_output_wav, False
+            try:
+                waves = super().__call__(speech_mix, fs=fs, **kwargs)
+            finally:
+                self.normalize_output_wav = normalize
+            if not normalize:
+                return waves
+            peaks = [np.abs(wave).max(axis=1, keepdims=True) for wave in waves]
+            return [wave / np.where(peak > 0, peak, 1) * 0.9 for wave, peak in zip(waves, peaks)]
+
     stock.EnhancementTask = M2MEnhancementTask
     stock.SoundScpWriter = AtomicWriter
+    stock.SeparateSpeech = SeparateSpeech
     return stock
 
 

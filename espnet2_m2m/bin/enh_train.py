@@ -19,8 +19,18 @@ from espnet2_m2m.bin import cli_errors
 from espnet2_m2m.data_dir import numbered_files
 
 
-@cli_errors
 def main(cmd=None):
+    command = espnet_command(cmd)
+
+    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+
+    # Beyond this point an error keeps its traceback in the log; its message comes last.
+    M2MEnhancementTask.main(cmd=command)
+
+
+@cli_errors
+def espnet_command(cmd=None) -> list[str]:
+    """The options of ESPnet's enh_train, with --train_dir and --valid_dir replaced by their files."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument("--train_dir")
@@ -31,17 +41,16 @@ def main(cmd=None):
         command += ["--config", args.config]
     for phase, data_dir in (("train", args.train_dir), ("valid", args.valid_dir)):
         if data_dir is not None:
-            criterions = read_criterions(args.config)
-            for data in data_options(data_dir, criterions, validation=phase == "valid"):
+            config = read_config(args.config)
+            from_ref = (config.get("model_conf") or {}).get("closetalk_from_ref", False)
+            for data in data_options(data_dir, config["criterions"], validation=phase == "valid",
+                                     closetalk_from_ref=from_ref):
                 command += [f"--{phase}_data_path_and_name_and_type", data]
-
-    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
-
-    M2MEnhancementTask.main(cmd=command)
+    return command
 
 
-def read_criterions(config) -> list[dict]:
-    """The `criterions` block of a training config.
+def read_config(config) -> dict:
+    """A training config that has a `criterions` block.
 
     Raises:
         ValueError: no config, or no such block in it.
@@ -52,16 +61,19 @@ def read_criterions(config) -> list[dict]:
     content = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
     if not content.get("criterions"):
         raise ValueError(f"{config}: expected a `criterions` block, found none")
-    return content["criterions"]
+    return content
 
 
-def data_options(data_dir, criterions, validation: bool) -> list[str]:
+def data_options(
+    data_dir, criterions, validation: bool, closetalk_from_ref: bool = False,
+) -> list[str]:
     """Values of ESPnet's --*_data_path_and_name_and_type for a data dir.
 
     Args:
         data_dir: Kaldi-style data dir.
         criterions: the config's block, a list of dicts with `name` and `conf`.
         validation: for the validation set, where `only_for_test` criteria are computed too.
+        closetalk_from_ref: of the config's model_conf; spk{n}.scp then holds headset n.
     Returns:
         list of "path,name,sound".
     Raises:
@@ -73,7 +85,9 @@ def data_options(data_dir, criterions, validation: bool) -> list[str]:
         conf = criterion.get("conf") or {}
         if criterion["name"] == "mixture_constraint":
             if conf.get("close_talk", True):
-                files.update(_numbered(data_dir, "closetalk", "closetalk_mix", criterion["name"]))
+                stem, name = (("spk", "speech_ref") if closetalk_from_ref
+                              else ("closetalk", "closetalk_mix"))
+                files.update(_numbered(data_dir, stem, name, criterion["name"]))
         elif validation or not conf.get("only_for_test", False):
             files.update(_numbered(data_dir, "spk", "speech_ref", criterion["name"]))
     for path in files.values():

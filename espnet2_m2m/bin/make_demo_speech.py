@@ -3,21 +3,21 @@
     python -m espnet2_m2m.bin.make_demo_speech --out_dir data/clean
 
 writes a Kaldi data dir (wav.scp, utt2spk, spk2utt, text) and its audio, 22.05 kHz, in
-data/clean/wav. The same options give the same bits.
+data/clean/wav. The same options give the same bits. It may be killed at any moment: the same command
+goes on where it stopped.
 """
 
 import argparse
-import multiprocessing
+import json
 from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 from espnet2_m2m.bin import cli_errors
 from espnet2_m2m.corpora.demo import SAMPLE_RATE_HZ, sentences, speak, talkers
 from espnet2_m2m.data_dir.audio import write_wav
 from espnet2_m2m.data_dir.directory import spk2utt_from
-from espnet2_m2m.data_dir.tables import write_table
+from espnet2_m2m.data_dir.parallel import parallel_map
+from espnet2_m2m.data_dir.tables import read_table, write_bytes, write_table
 
 
 def get_parser():
@@ -34,15 +34,17 @@ def get_parser():
 
 @cli_errors
 def main(cmd=None):
-    """Synthesise all talkers, then write the tables."""
+    """Synthesise the talkers that are not yet there, then write the tables."""
     args = get_parser().parse_args(cmd)
     chosen = talkers(args.num_talkers)
     texts = {t.talker_id: sentences(t.talker_id, args.num_sentences, args.seed) for t in chosen}
+    begin(args.out_dir, texts, args.seed)
+    todo = [talker for talker in chosen if _missing(talker.talker_id, texts, args.out_dir)]
     job = partial(_synthesise_talker, texts=texts, out_dir=args.out_dir)
+    bar = {"initial": len(chosen) - len(todo), "desc": args.out_dir, "unit": "talker"}
     # A new process for every talker: see `speak`.
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for _ in tqdm(pool.imap(job, chosen), total=len(chosen), desc=args.out_dir, unit="talker"):
-            pass
+    for _ in parallel_map(job, todo, 1, new_process_per_task=True, progress=bar):
+        pass
 
     wav, utt2spk, text = {}, {}, {}
     for talker_id, spoken in texts.items():
@@ -57,9 +59,49 @@ def main(cmd=None):
     write_table(Path(args.out_dir, "wav.scp"), wav)
 
 
+def begin(out_dir, texts, seed):
+    """Note in settings.json what `out_dir` is made of, so that its wavs can be kept.
+
+    Raises:
+        ValueError: it has been made with other options.
+    """
+    path = Path(out_dir, "settings.json")
+    num_sentences = max(len(spoken) for spoken in texts.values())
+    settings = {"num_talkers": len(texts), "num_sentences": num_sentences, "seed": seed}
+    content = (json.dumps(settings) + "\n").encode()
+    if path.is_file() and path.read_bytes() != content:
+        raise ValueError(
+            f"{out_dir} holds other speech: its settings.json is not what these options give"
+            f" ({json.dumps(settings)}); choose another --out_dir or remove the folder"
+        )
+    for leftover in Path(out_dir, "wav").glob(".*.wav"):  # of a killed run
+        leftover.unlink(missing_ok=True)
+    if not path.is_file() and not _finished_with(texts, out_dir):
+        for talker_id, spoken in texts.items():
+            for k in range(len(spoken)):  # nobody knows what such wavs say
+                _wav_path(out_dir, _utt_id(talker_id, k)).unlink(missing_ok=True)
+    write_bytes(path, content)
+
+
+def _finished_with(texts, out_dir):
+    """True for a finished folder without settings.json that has the same sentences."""
+    if not Path(out_dir, "wav.scp").is_file() or not Path(out_dir, "text").is_file():
+        return False
+    desired = {_utt_id(t, k): text for t, spoken in texts.items() for k, text in enumerate(spoken)}
+    return read_table(Path(out_dir, "text")) == desired
+
+
+def _missing(talker_id, texts, out_dir):
+    """Numbers of the sentences that have no wav."""
+    paths = [_wav_path(out_dir, _utt_id(talker_id, k)) for k in range(len(texts[talker_id]))]
+    return [k for k, path in enumerate(paths) if not path.is_file()]
+
+
 def _synthesise_talker(talker, texts, out_dir):
+    missing = _missing(talker.talker_id, texts, out_dir)
     for k, samples in enumerate(speak(talker, texts[talker.talker_id])):
-        write_wav(_wav_path(out_dir, _utt_id(talker.talker_id, k)), samples, SAMPLE_RATE_HZ)
+        if k in missing:
+            write_wav(_wav_path(out_dir, _utt_id(talker.talker_id, k)), samples, SAMPLE_RATE_HZ)
 
 
 def _utt_id(talker_id, k):

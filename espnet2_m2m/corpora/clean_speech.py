@@ -70,7 +70,7 @@ class CleanSpeech:
         """(sample,) float64 samples of an utterance at `sample_rate_hz`.
 
         Raises:
-            ValueError: missing, unreadable or not mono; the message names the utterance.
+            ValueError: missing, unreadable, not mono or not finite; the message names the utterance.
         """
         entry, segment = self._locate(utt_id)
         try:
@@ -78,6 +78,8 @@ class CleanSpeech:
         except (ValueError, OSError) as error:
             raise self._error(utt_id, error) from error
         self._check_mono(utt_id, samples.shape[1])
+        if not np.isfinite(samples).all():
+            raise self._error(utt_id, "expected finite samples, found NaN or Inf; remove it")
         samples = samples[:, 0].astype(np.float64)
         if sample_rate_hz != self.sample_rate_hz:
             # soxr's length may differ by a sample from the one that `num_samples` promises.

@@ -11,6 +11,7 @@ espeakng-loader, and used for nothing but making this speech.
 import ctypes
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -140,8 +141,10 @@ class _Espeak:
                 "synthesising the demo's speech needs espeak-ng: pip install espeakng-loader"
             ) from error
         self._lib = ctypes.CDLL(str(espeakng_loader.get_library_path()))
-        data_path = str(espeakng_loader.get_data_path()).encode()
-        rate = self._lib.espeak_Initialize(self.AUDIO_OUTPUT_SYNCHRONOUS, 0, data_path, 0)
+        self._data_path = Path(espeakng_loader.get_data_path())
+        rate = self._lib.espeak_Initialize(
+            self.AUDIO_OUTPUT_SYNCHRONOUS, 0, str(self._data_path).encode(), 0
+        )
         if rate != SAMPLE_RATE_HZ:
             raise ValueError(f"espeak-ng speaks at {rate} Hz, expected {SAMPLE_RATE_HZ} Hz")
         self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else it is the time of day
@@ -150,7 +153,10 @@ class _Espeak:
         self._lib.espeak_SetSynthCallback(self._callback)
 
     def set_voice(self, talker):
-        if self._lib.espeak_SetVoiceByName(talker.voice.encode()) != 0:
+        # Without a word, espeak-ng leaves out a variant that it does not know: two talkers, one voice.
+        variant = talker.voice.partition("+")[2]
+        known = not variant or (self._data_path / "voices" / "!v" / variant).is_file()
+        if not known or self._lib.espeak_SetVoiceByName(talker.voice.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice '{talker.voice}'")
         self._lib.espeak_SetParameter(self.RATE, talker.rate_wpm, 0)
         self._lib.espeak_SetParameter(self.PITCH, talker.pitch, 0)

@@ -39,6 +39,24 @@ def is_plain_file(entry):
     return not entry.strip().endswith("|") and not ARK_OFFSET.search(entry.strip())
 
 
+def source_stamp(entry):
+    """[bytes, time of the last change in ns] of the file behind an scp value; None for a pipe.
+
+    Who keeps results asks for it; the output of a pipe may change without a trace.
+
+    Raises:
+        AudioError: no such file, or it cannot be asked.
+    """
+    entry = str(entry).strip()
+    if entry.endswith("|"):
+        return None
+    path = ARK_OFFSET.sub("", entry)
+    with _os_errors(entry):
+        _require_file(path)
+        status = Path(path).stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
 def read_audio(entry, segment=None):
     """Samples and sample rate of one scp value.
 
@@ -88,17 +106,18 @@ def open_audio(entry):
     import soundfile
 
     entry = str(entry).strip()
-    if entry.endswith("|"):
-        source = io.BytesIO(_run_pipe(entry))
-        _require_complete_wav(source, entry)
-    else:
-        _require_file(entry)
-        with open(entry, "rb") as file:
-            _require_complete_wav(file, entry)
-        source = entry
     try:
-        with soundfile.SoundFile(source) as file:
-            yield file
+        with _os_errors(entry):
+            if entry.endswith("|"):
+                source = io.BytesIO(_run_pipe(entry))
+                _require_complete_wav(source, entry)
+            else:
+                _require_file(entry)
+                with open(entry, "rb") as file:
+                    _require_complete_wav(file, entry)
+                source = entry
+            with soundfile.SoundFile(source) as file:
+                yield file
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(f"{entry}: not readable as audio ({error})") from error
 
@@ -176,6 +195,18 @@ def segment_samples(num_samples, sample_rate, segment, entry):
     return first, last
 
 
+@contextmanager
+def _os_errors(entry):
+    """What the system refuses (no permission, a broken disk) becomes an AudioError."""
+    try:
+        yield
+    except OSError as error:
+        raise AudioError(
+            f"{entry}: cannot be read ({error.strerror or error})",
+            "check its permissions and the disk",
+        ) from error
+
+
 def _require_file(path):
     if not Path(path).is_file():
         raise AudioError(
@@ -246,10 +277,11 @@ def _load_ark(entry, ark):
     import kaldiio
 
     path = entry[: ark.start()]
-    _require_file(path)
-    with open(path, "rb") as file:
-        file.seek(int(ark.group(1)))
-        _require_complete_wav(file, entry)
+    with _os_errors(entry):
+        _require_file(path)
+        with open(path, "rb") as file:
+            file.seek(int(ark.group(1)))
+            _require_complete_wav(file, entry)
     try:
         loaded = kaldiio.load_mat(entry)
     except Exception as error:  # kaldiio lets wave, struct, assertion and EOF errors through

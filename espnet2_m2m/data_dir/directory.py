@@ -6,10 +6,11 @@ A data dir holds tables keyed by utterance (`utt2spk`, `text`, `wav.scp` ...), b
 """
 
 import json
+import os
 import re
 from pathlib import Path
 
-from espnet2_m2m.data_dir.tables import TableError, read_table
+from espnet2_m2m.data_dir.tables import TableError, read_table, write_bytes
 
 # wav.scp is the far-field mixture; the others are numbered from 1.
 AUDIO_SCP = re.compile(r"(wav|(closetalk|spk|closetalk_spk|noise|dereverb)[1-9]\d*)\.scp")
@@ -17,6 +18,7 @@ SPEAKER_TABLES = re.compile(r"spk2.+|cmvn\.scp")
 RECORDING_TABLES = re.compile(r"reco2.+")
 UTTERANCE_TABLES = re.compile(r"utt2.+|text|text_.+|segments|.+\.scp")
 TEXT_TABLES = re.compile(r"text|text_.+")
+HIDDEN_UTT2SPK = ".utt2spk"  # of the run before, while a data dir is written
 
 
 def audio_scps(data_dir):
@@ -43,11 +45,6 @@ def numbered_files(data_dir, family):
     pattern = re.compile(re.escape(numbered_file(family, "@")).replace("@", r"([1-9]\d*)"))
     matches = (pattern.fullmatch(path.name) for path in Path(data_dir).iterdir())
     return sorted(int(match[1]) for match in matches if match)
-
-
-def num_speakers(data_dir):
-    """Number of speakers a set was made for: how many spk{n}.scp or closetalk{n}.scp it has."""
-    return max(len(numbered_files(data_dir, family)) for family in ("spk", "closetalk"))
 
 
 def table_key(name):
@@ -80,6 +77,52 @@ def data_files(data_dir):
         raise FileNotFoundError(f"{data_dir}: no such data directory")
     names = (path.name for path in data_dir.iterdir() if path.is_file())
     return sorted(name for name in names if not name.startswith("."))
+
+
+def begin_data_dir(out_dir, names):
+    """Take away utt2spk, so that `out_dir` is not valid before `finish_data_dir`, and old tables.
+
+    Args:
+        out_dir: folder about to be written; it may be missing.
+        names: the tables that will be written; all others are removed.
+    """
+    out_dir = Path(out_dir)
+    if not out_dir.is_dir():
+        return
+    if (out_dir / "utt2spk").is_file():
+        os.replace(out_dir / "utt2spk", out_dir / HIDDEN_UTT2SPK)
+    for name in data_files(out_dir):
+        if table_key(name) is not None and name not in names:
+            (out_dir / name).unlink()
+
+
+def finish_data_dir(out_dir, utt2spk):
+    """Write utt2spk (bytes), the last of the tables; if it is as before, it keeps its time."""
+    hidden = Path(out_dir, HIDDEN_UTT2SPK)
+    write_bytes(hidden, utt2spk)
+    os.replace(hidden, Path(out_dir, "utt2spk"))
+
+
+def require_finished(data_dir):
+    """Refuse a data dir whose making was interrupted: utt2spk, written last, is missing or old.
+
+    Raises:
+        FileNotFoundError: no such directory, or no wav.scp in it.
+        TableError: (a ValueError) utt2spk does not name the utterances of wav.scp (or `segments`).
+    """
+    names = data_files(data_dir)
+    audio = "segments" if "segments" in names else "wav.scp"
+    utt_ids = read_table(Path(data_dir) / audio).keys()
+    if "utt2spk" not in names:
+        raise TableError(
+            f"{data_dir}: no utt2spk, so the data dir did not finish; run its stage again"
+        )
+    different = utt_ids ^ read_table(Path(data_dir) / "utt2spk").keys()
+    if different:
+        raise TableError(
+            f"{data_dir}: {audio} and utt2spk need the same utterances, but only one has"
+            f" {name_some(sorted(different))}: the data dir did not finish; run its stage again"
+        )
 
 
 def spk2utt_from(utt2spk):

@@ -20,11 +20,14 @@ from espnet2_m2m.data_dir.audio import (
     load_audio,
     open_audio,
     segment_samples,
+    source_stamp,
     write_wav,
 )
 from espnet2_m2m.data_dir.directory import (
     audio_scps,
+    begin_data_dir,
     data_files,
+    finish_data_dir,
     read_segments,
     table_key,
 )
@@ -52,8 +55,9 @@ def format_data_dir(
 
     The audio goes to out_dir/wav/<scp stem>/<utterance>.wav: PCM_16, or FLOAT when the source holds
     floats or resampling made it exceed full scale. A rerun keeps the files that were made from the
-    same source with the same options and makes the others. utt2spk, without which a dir is not
-    valid, is removed first and written last.
+    same source with the same options and makes the others; pipes are always run, since their output
+    may change without a trace. Tables of an earlier run that the source does not have are removed.
+    utt2spk, without which a dir is not valid, is removed first and written last.
 
     Args:
         data_dir, out_dir: two different folders; paths in scp files start at the working directory.
@@ -68,8 +72,6 @@ def format_data_dir(
         ValueError: out_dir is data_dir, or a table is wrong.
         FileNotFoundError: no such directory or no wav.scp in it.
     """
-    from tqdm import tqdm
-
     data_dir, out_dir = Path(data_dir), Path(out_dir)
     names = data_files(data_dir)
     if out_dir.resolve() == data_dir.resolve():
@@ -79,25 +81,26 @@ def format_data_dir(
             raise FileNotFoundError(f"{data_dir}/{name}: no such file; create it (stage 1)")
     tasks = _tasks(data_dir, out_dir, sample_rate, tuple(channels) if channels else None)
     entries = {name: {} for name in audio_scps(data_dir)}
-    (out_dir / "utt2spk").unlink(missing_ok=True)
+    # The audio is keyed by utterance now, so segments and recordings have no meaning any more.
+    names = [name for name in names if name != "segments" and table_key(name) != "reco"]
+    begin_data_dir(out_dir, {*names, "utt2num_samples"})
+    _load_whole.cache_clear()
     num_samples, num_written = {}, 0
-    with tqdm(total=len(tasks), desc=str(out_dir), unit="file", disable=not progress) as bar:
-        for task, result in zip(tasks, parallel_map(format_one, tasks, num_workers)):
-            entries[task.scp][task.utt_id], samples = result
-            num_written += result[0] == task.out_path
-            if task.scp == "wav.scp":
-                num_samples[task.utt_id] = samples
-            bar.update()
+    bar = {"desc": str(out_dir), "unit": "file", "disable": not progress}
+    results = parallel_map(format_one, tasks, num_workers, progress=bar)
+    for task, result in zip(tasks, results, strict=True):
+        entries[task.scp][task.utt_id], samples = result
+        num_written += result[0] == task.out_path
+        if task.scp == "wav.scp":
+            num_samples[task.utt_id] = samples
 
     for name, table in entries.items():
         write_table(out_dir / name, table)
     write_table(out_dir / "utt2num_samples", num_samples)
-    done = {*entries, "utt2num_samples", "utt2spk", "segments"}
     for name in names:
-        # The audio is keyed by utterance now, so segments and recordings have no meaning any more.
-        if name not in done and table_key(name) != "reco":
+        if name not in entries and name not in ("utt2num_samples", "utt2spk"):
             write_bytes(out_dir / name, (data_dir / name).read_bytes())
-    write_bytes(out_dir / "utt2spk", (data_dir / "utt2spk").read_bytes())
+    finish_data_dir(out_dir, (data_dir / "utt2spk").read_bytes())
     return len(tasks) - num_written, num_written
 
 
@@ -108,10 +111,15 @@ def format_one(task):
             with open_audio(task.entry) as file:
                 if _fits(file, task):
                     return task.entry, file.frames
-        fingerprint = _fingerprint(task)
+        stamp = source_stamp(task.entry)
+        audio = None
+        if stamp is None:  # a pipe: only its samples tell whether it is as before
+            audio = _load(task.entry, task.segment)
+            stamp = [hashlib.sha256(audio[0].tobytes()).hexdigest(), *audio[1:]]
+        fingerprint = _fingerprint(task, stamp)
         num_samples = _finished(task.out_path, fingerprint)
         if num_samples is None:
-            num_samples = _write(task, fingerprint)
+            num_samples = _write(task, audio or _load(task.entry, task.segment), fingerprint)
         return task.out_path, num_samples
     except AudioError as error:
         where = f"utterance '{task.utt_id}' of {task.scp}"
@@ -169,13 +177,9 @@ def _fits(file, task):
     )
 
 
-def _fingerprint(task):
+def _fingerprint(task, stamp):
     """What a written wav was made from, kept in its header, so that a rerun knows its own files."""
-    source = None
-    if is_plain_file(task.entry):
-        status = Path(task.entry).stat()
-        source = [status.st_size, status.st_mtime_ns]
-    recipe = [task.entry, source, task.segment, task.sample_rate, task.channels]
+    recipe = [task.entry, stamp, task.segment, task.sample_rate, task.channels]
     return "espnet2_m2m " + hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:32]
 
 
@@ -190,8 +194,8 @@ def _finished(path, fingerprint):
         return None
 
 
-def _write(task, fingerprint):
-    samples, sample_rate, is_float = _load(task.entry, task.segment)
+def _write(task, audio, fingerprint):
+    samples, sample_rate, is_float = audio
     if task.channels is not None:
         if max(task.channels) >= samples.shape[1]:
             raise AudioError(

@@ -30,11 +30,15 @@ def value_problem(name, key, value):
 
 
 def _text_problem(line):
-    """Transcripts: forbidden white space and symbols."""
+    """Transcripts: forbidden white space, control characters and symbols."""
     spaces = sorted({char for char in line if char.isspace() and char not in " \t"})
     if spaces:
         codes = ", ".join(f"U+{ord(char):04X}" for char in spaces)
         return f"expected only blank and tab as white space, found {codes}", "replace by a blank"
+    unprintable = sorted({char for char in line if not char.isprintable() and char != "\t"})
+    if unprintable:
+        codes = ", ".join(f"U+{ord(char):04X}" for char in unprintable)
+        return f"expected printable characters, found {codes}", "remove them"
     symbol = ILLEGAL_SYMBOLS.search(line)
     if symbol:
         return f"expected no <s>, </s> or #0, found `{symbol[0]}`", "remove the symbol"

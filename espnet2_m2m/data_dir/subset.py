@@ -5,7 +5,9 @@ from pathlib import Path
 from espnet2_m2m.data_dir.audio import AudioError, audio_header
 from espnet2_m2m.data_dir.directory import (
     AUDIO_SCP,
+    begin_data_dir,
     data_files,
+    finish_data_dir,
     name_some,
     parse_jsonl_id,
     read_segments,
@@ -17,6 +19,7 @@ from espnet2_m2m.data_dir.tables import (
     read_table,
     split_entry,
     split_lines,
+    table_content,
     write_bytes,
     write_table,
 )
@@ -26,7 +29,8 @@ def subset_data_dir(data_dir, out_dir, utt_ids):
     """Write a data dir with some of the utterances of another; the audio stays where it is.
 
     Every table keeps the ids that remain, spk2utt is made anew, and files that are no tables are
-    copied. utt2spk, without which a dir is not valid, is removed first and written last.
+    copied; tables of an earlier run that the source does not have are removed. utt2spk, without
+    which a dir is not valid, is removed first and written last.
 
     Args:
         data_dir, out_dir: two different folders.
@@ -51,7 +55,7 @@ def subset_data_dir(data_dir, out_dir, utt_ids):
         segments = read_segments(data_dir / "segments")
         recordings = {segments[utt_id][0] for utt_id in kept if utt_id in segments}
     ids_of = {"utt": kept, "spk": set(utt2spk.values()), "reco": recordings or kept}
-    (out_dir / "utt2spk").unlink(missing_ok=True)
+    begin_data_dir(out_dir, {*names, "spk2utt"})
     for name in names:
         key = table_key(name)
         if name in ("utt2spk", "spk2utt"):
@@ -64,12 +68,7 @@ def subset_data_dir(data_dir, out_dir, utt_ids):
             by_recording = recordings is not None and AUDIO_SCP.fullmatch(name)
             _filter_table(data_dir / name, out_dir / name, ids_of["reco" if by_recording else key])
     write_table(out_dir / "spk2utt", spk2utt_from(utt2spk))
-    write_table(out_dir / "utt2spk", utt2spk)
-
-
-def first_utterances(data_dir, num_utterances):
-    """The first ids of utt2spk, for a small `subset_data_dir`."""
-    return list(read_table(Path(data_dir) / "utt2spk"))[:num_utterances]
+    finish_data_dir(out_dir, table_content(out_dir / "utt2spk", utt2spk))
 
 
 def filter_data_dir(data_dir, out_dir, min_duration=0.1, max_duration=20.0):

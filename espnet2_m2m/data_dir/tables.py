@@ -107,6 +107,11 @@ def write_table(path, mapping):
     Raises:
         TableError: (a ValueError) a key is empty or holds white space, or a value a line end.
     """
+    write_bytes(path, table_content(path, mapping))
+
+
+def table_content(path, mapping):
+    """The bytes that `write_table` writes to `path`; errors as there."""
     lines = []
     for key in sorted(mapping, key=c_locale_key):
         value = str(mapping[key]).strip(" \t")
@@ -115,10 +120,13 @@ def write_table(path, mapping):
         if "\n" in value or "\r" in value:
             raise TableError(f"{path}: the value of '{key}' holds a line end: {value!r}")
         lines.append(f"{key} {value}".rstrip(" ") + "\n")
-    write_bytes(path, "".join(lines).encode("utf-8"))
+    return "".join(lines).encode("utf-8")
 
 
 def write_bytes(path, content):
-    """Write `content` (bytes) to `path` atomically."""
+    """Write `content` (bytes) to `path` atomically; a file with this content keeps its time."""
+    path = Path(path)
+    if path.is_file() and path.read_bytes() == content:
+        return
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)

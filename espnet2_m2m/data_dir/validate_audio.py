@@ -113,12 +113,10 @@ def check_audio_files(checker, summary, sample_rate, num_channels, num_workers, 
 
 
 def _scan_all(tasks, num_workers, progress, label):
-    from tqdm import tqdm
-
-    with tqdm(total=len(tasks), desc=label, unit="file", disable=not progress) as bar:
-        for (name, entry), result in zip(tasks, parallel_map(_scan_task, tasks, num_workers)):
-            bar.update()
-            yield name, entry, result
+    bar = {"desc": label, "unit": "file", "disable": not progress}
+    results = parallel_map(_scan_task, tasks, num_workers, progress=bar)
+    for (name, entry), result in zip(tasks, results, strict=True):
+        yield name, entry, result
 
 
 def _scan_task(task):

@@ -1,13 +1,14 @@
 """ESPnet's enhancement model, trained by mixtures."""
 
+import logging
 from typing import Dict, List, Optional, Tuple
 
 import torch
 from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from torch import Tensor
 
-from espnet2_m2m.enh.loss import MixtureConstraintCriterion, MixtureInputs
-from espnet2_m2m.enh.separator.m2m_separator import M2MSeparator
+from espnet2_m2m.enh.loss import MixtureConstraintCriterion, MixtureInputs, MixtureSolver
+from espnet2_m2m.enh.separator.m2m_separator import SILENCE, M2MSeparator
 from espnet2_m2m.loss.mixture_constraint import mask_frames
 
 
@@ -35,9 +36,16 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
     ):
         criterion = next(wrapper.criterion for wrapper in loss_wrappers
                          if isinstance(wrapper.criterion, MixtureConstraintCriterion))
-        for option in ("flexible_numspk", "always_forward_in_48k"):
+        for option in ("flexible_numspk", "always_forward_in_48k", "categories",
+                       "category_weights"):
             if conf.get(option):
-                raise ValueError(f"mixture_constraint does not go with model_conf's {option}: true")
+                raise ValueError("mixture_constraint does not go with model_conf's "
+                                 f"{option}: {conf[option]}; remove it")
+        for wrapper in loss_wrappers:
+            if (isinstance(wrapper.criterion, MixtureConstraintCriterion)
+                    and not isinstance(wrapper, MixtureSolver)):
+                raise ValueError("criterion mixture_constraint goes with wrapper: mixture, found "
+                                 f"{type(wrapper).__name__}")
         if mask_module is not None:
             raise ValueError("mixture_constraint does not go with a mask_module")
         if closetalk_from_ref and len(loss_wrappers) > 1:
@@ -47,6 +55,7 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         super().__init__(encoder, separator, decoder, mask_module, loss_wrappers, **conf)
         self.close_talk = criterion.close_talk
         self.closetalk_from_ref = closetalk_from_ref
+        self._warned = set()        # utterances whose silence has been reported
 
     def forward(
         self, speech_mix: Tensor, speech_mix_lengths: Optional[Tensor] = None, **kwargs,
@@ -59,19 +68,24 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             kwargs: closetalk_mix1 .. (batch, sample) close-talk mixtures; speech_ref1 ..
                 (batch, sample[, mic]) references for the other criteria; utt_id, list of str.
         Raises:
-            ValueError: missing or misshapen data, named.
+            ValueError: missing or misshapen data, or recordings that are not finite, named.
+        Silence: an utterance whose far-field mixture is silent has no weight; a warning names it.
+        Estimates that are not finite (overflow in half precision) make the loss NaN, so that
+        ESPnet's trainer skips the step.
         """
         utt_ids = kwargs.get("utt_id", [f"batch item {i}" for i in range(len(speech_mix))])
         lengths = speech_mix_lengths
         if lengths is None:
             lengths = torch.full((len(speech_mix),), speech_mix.shape[1], dtype=torch.long)
         speech_mix = speech_mix[:, :lengths.max()]
-        for utt_id, wave in zip(utt_ids, speech_mix):
-            if not wave.any():
-                raise ValueError(f"{utt_id}: speech_mix is silent; remove this utterance or trim its "
-                                 "silence, so that no training segment is all zero")
         close_talk = self._close_talk(speech_mix, kwargs)
+        _check_finite("speech_mix", speech_mix, utt_ids)
+        if close_talk is not None:
+            _check_finite("a close-talk mixture", close_talk, utt_ids)
         references = self._references(speech_mix, kwargs)
+        counted = self._heard(speech_mix, utt_ids)
+        if not counted.all():
+            speech_mix = self.separator.replace_items(speech_mix, ~counted)
 
         feature_mix, feature_lengths = self.encoder(speech_mix, lengths)
         network_input = feature_mix
@@ -79,15 +93,17 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             # For the network only: the loss does not depend on the level of a recording, and the
             # images are filtered to the recording as it is.
             axes = 1 if self.normalize_variance_per_ch or speech_mix.dim() == 2 else (1, 2)
-            level = speech_mix.std(dim=axes, keepdim=True)
+            level = speech_mix.std(dim=axes, keepdim=True).clamp(min=SILENCE)
             network_input, _ = self.encoder(speech_mix / level, lengths)
         estimates = self.separator.estimate(network_input, feature_lengths, {})
         frames = self.separator.frame_lengths(feature_lengths)
+        est = torch.cat([self.separator.spectrum(z) for z in estimates], dim=1)
+        finite = torch.isfinite(est.detach()).flatten(1).all(dim=1)
         inputs = MixtureInputs(
-            est=torch.cat([self.separator.spectrum(z) for z in estimates], dim=1),
+            est=torch.where(finite[:, None, None, None], est, 0),
             far_field=self.separator.far_field_spectrum(feature_mix, frames),
             close_talk=self._spectra(close_talk, lengths, frames),
-            lengths=frames)
+            lengths=frames, counted=counted)
 
         if references is None:
             # No criterion looks at references or estimates now: ESPnet's loop only wants tensors.
@@ -95,15 +111,43 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         else:
             images = self.separator.reference_images(inputs.est, feature_mix, feature_lengths)
             speech_pre = [self.decoder(image, lengths)[0] for image in images]
+        if counted.any() and not counted.all():     # the other criteria leave silent items out
+            references = [reference[counted] for reference in references]
+            speech_pre = [image[counted] for image in speech_pre]
+            feature_mix, lengths = feature_mix[counted], lengths[counted.to(lengths.device)]
         loss, stats, weight, _ = self.forward_loss(
             speech_pre, lengths, feature_mix, None, {"mixture_inputs": inputs}, references,
             num_spk=self.num_spk)
+        if not counted.any():
+            loss, weight = 0 * loss, 0 * weight
+        if not finite.all():
+            logging.warning("the estimates of %s are not finite; this step is skipped",
+                            _names(utt_ids, ~finite))
+            loss = loss + (torch.nan * est.real).sum()      # NaN must reach the gradients as well
+            stats = {name: torch.full_like(value, torch.nan) for name, value in stats.items()}
         return loss, stats, weight
 
     def collect_feats(self, speech_mix: Tensor, speech_mix_lengths: Tensor, **kwargs):
         """Stage 5 of ESPnet's recipes: the waveforms themselves; nothing is normalised by them."""
         return {"feats": speech_mix[:, :speech_mix_lengths.max()],
                 "feats_lengths": speech_mix_lengths}
+
+    def _heard(self, speech_mix: Tensor, utt_ids: List[str]) -> Tensor:
+        """(batch,) bool: the far-field mixture is not silent; a warning names those that are."""
+        mics = (self.separator.input_mics, self.separator.loss_mics)
+        heard = torch.ones(len(speech_mix), dtype=torch.bool, device=speech_mix.device)
+        for chosen in mics:
+            wave = speech_mix
+            if chosen is not None and wave.dim() == 3 and max(chosen) < wave.shape[2]:
+                wave = wave[:, :, chosen]
+            heard = heard & (wave.abs().flatten(1).amax(dim=1) > SILENCE)
+        if not heard.all():
+            new = heard.new_tensor([utt_id not in self._warned for utt_id in utt_ids]) & ~heard
+            self._warned.update(utt_id for utt_id, is_new in zip(utt_ids, new.tolist()) if is_new)
+            if new.any():
+                logging.warning("%s: speech_mix is silent, at least a segment of it; such segments "
+                                "have no weight", _names(utt_ids, new))
+        return heard
 
     def _close_talk(self, speech_mix: Tensor, data: Dict) -> Optional[Tensor]:
         """Stack the close-talk mixtures: (batch, sample, mic), or None for a far-field loss."""
@@ -153,3 +197,13 @@ def _check_mono(name: str, wave: Tensor) -> None:
     if wave.dim() != 2:
         raise ValueError(f"{name} must be one headset's mono recording (batch, sample), found "
                          f"{tuple(wave.shape)}")
+
+
+def _check_finite(name: str, waves: Tensor, utt_ids: List[str]) -> None:
+    finite = torch.isfinite(waves).flatten(1).all(dim=1)
+    if not finite.all():
+        raise ValueError(f"{_names(utt_ids, ~finite)}: {name} has NaN or infinite samples")
+
+
+def _names(utt_ids: List[str], chosen: Tensor) -> str:
+    return ", ".join(utt_id for utt_id, is_chosen in zip(utt_ids, chosen.tolist()) if is_chosen)

@@ -26,6 +26,7 @@ class MixtureInputs(NamedTuple):
     far_field: Tensor               # (batch, mic, freq, frame)
     close_talk: Optional[Tensor]    # (batch, mic, freq, frame)
     lengths: Tensor                 # (batch,) frames
+    counted: Tensor                 # (batch,) bool; the other items have no weight
 
 
 class MixtureConstraintCriterion(TimeDomainLoss):
@@ -70,8 +71,16 @@ class MixtureSolver(AbsLossWrapper):
     def forward(
         self, ref: List[Tensor], inf: List[Tensor], others: Dict,
     ) -> Tuple[Tensor, Dict[str, Tensor], Dict]:
-        """Return the batch mean of the loss and of its parts; `ref` and `inf` are not used."""
-        loss, stats = self.criterion.loss(*others["mixture_inputs"])
-        stats = {name: value.mean() for name, value in stats.items()}
-        stats[self.criterion.name] = loss.detach().mean()
-        return loss.mean(), stats, {}
+        """Return the mean of the loss and of its parts over the items that are `counted`.
+
+        It is zero, with zero gradient, if there is none; `ref` and `inf` are not used.
+        """
+        inputs = others["mixture_inputs"]
+        loss, stats = self.criterion.loss(
+            inputs.est, inputs.far_field, inputs.close_talk, inputs.lengths)
+        weight = inputs.counted.to(loss)
+        weight = weight / weight.sum().clamp(min=1)
+        stats = {name: (weight * value).sum() for name, value in stats.items()}
+        loss = (weight * loss).sum()
+        stats[self.criterion.name] = loss.detach()
+        return loss, stats, {}

@@ -11,10 +11,12 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from espnet2_m2m.bin import enh_scoring
+from espnet2_m2m import scoring
 from espnet2_m2m.data_dir import read_table
+from espnet2_m2m.data_dir.directory import name_some
 from espnet2_m2m.report import figures
 from espnet2_m2m.report.results import DECIMALS, ROWS, TITLES, format_scores
+from espnet2_m2m.simulation.scene import read_scenes
 
 # Counters, times and memory that the trainer reports beside the losses.
 NOT_A_CURVE = re.compile(r".*(_time|_mem_GB)|time|total_count|clip|loss_scale|grad_norm")
@@ -30,20 +32,17 @@ def render(exp_dir, data_dir, enhanced_dir, num_examples=3):
         data_dir, enhanced_dir: the scored set (bin/enh_scoring.py has been run).
         num_examples: number of test mixtures to look at and listen to.
     Raises:
-        FileNotFoundError, ValueError: not scored yet, or scores and data do not fit together.
+        FileNotFoundError, ValueError: not scored yet, or not the audio that is there now.
     """
     data_dir, enhanced_dir = Path(data_dir), Path(enhanced_dir)
     summary, rows = read_scores(enhanced_dir)
-    jobs = enh_scoring.list_jobs(data_dir, enhanced_dir, summary["ref_mic"])
+    fixed_order = summary["fixed_order_agrees"] is not None
+    jobs = scoring.list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
     jobs = {job["utt_id"]: job for job in jobs}
-    unknown = [row["utt_id"] for row in rows if row["utt_id"] not in jobs]
-    if unknown:
-        raise ValueError(
-            f"{enhanced_dir}/scoring/scores.csv: utterance '{unknown[0]}' is not in {data_dir};"
-            " run bin/enh_scoring.py for this data dir"
-        )
+    require_current(rows, jobs, data_dir, enhanced_dir / "scoring")
     gains = utterance_gains(rows)
-    scenes = read_scenes(data_dir / "scenes.jsonl")
+    scenes_path = data_dir / "scenes.jsonl"
+    scenes = read_scenes(scenes_path) if scenes_path.is_file() else {}  # real recordings: none
     texts = read_texts(data_dir, summary["num_speakers"])
     chosen = choose_examples(gains, num_examples)
     environment = jinja2.Environment(
@@ -88,6 +87,35 @@ def read_scores(enhanced_dir):
             elif name not in ("utt_id", "estimate_is_silent"):
                 row[name] = float(row[name] or "nan")
     return summary, rows
+
+
+def require_current(rows, jobs, data_dir, scoring_dir):
+    """Refuse scores of other audio than is there now; of pipes, nobody can tell.
+
+    Args:
+        rows: of scores.csv.
+        jobs: utt_id -> job of `scoring.list_jobs`.
+        data_dir, scoring_dir: for the message, and to read the keys that the scores were kept with.
+    Raises:
+        ValueError: other utterances, or files that changed since they were scored.
+    """
+    different = {row["utt_id"] for row in rows} ^ jobs.keys()
+    if different:
+        raise ValueError(
+            f"{scoring_dir}/scores.csv and {data_dir} need the same utterances, but only one has"
+            f" {name_some(sorted(different))}; run stage 8 (espnet2_m2m.bin.enh_scoring) again"
+        )
+    kept = scoring.read_cache(scoring_dir / "utterances.jsonl")
+    changed = [
+        utt_id
+        for utt_id, job in jobs.items()
+        if utt_id not in kept or kept[utt_id][0] != scoring.input_key(job)
+    ]
+    if changed:
+        raise ValueError(
+            f"{scoring_dir}/scores.csv: the audio is not what was scored, for utterance"
+            f" {name_some(changed)}; run stage 8 (espnet2_m2m.bin.enh_scoring) again"
+        )
 
 
 def utterance_gains(rows):
@@ -235,20 +263,6 @@ def _duration(seconds):
 # ---- Examples ------------------------------------------------------------------------------------
 
 
-def read_scenes(path):
-    """utt_id -> scene; empty where the set has no scenes.jsonl (real recordings)."""
-    if not path.is_file():
-        return {}
-    scenes = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            scene = json.loads(line)
-            scenes[scene["utt_id"]] = scene
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}:{number}: not a scene with an utt_id ({error!r})") from error
-    return scenes
-
-
 def read_texts(data_dir, num_speakers):
     """What the speakers say: a list with a table utt_id -> words for every speaker."""
     paths = [data_dir / f"text_spk{number}" for number in range(1, num_speakers + 1)]
@@ -258,7 +272,7 @@ def read_texts(data_dir, num_speakers):
 def example(label, job, rows, gains, scenes, texts):
     """One test mixture: clips with spectrogram and scores, and where everybody stood."""
     utt_id = job["utt_id"]
-    signals = enh_scoring.read_signals(job)
+    signals = scoring.read_signals(job)
     sample_rate = signals["sample_rate"]
     rows = sorted((r for r in rows if r["utt_id"] == utt_id), key=lambda row: row["speaker"])
     scene = scenes.get(utt_id)

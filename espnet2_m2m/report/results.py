@@ -26,7 +26,7 @@ def summarise(results):
     in none of the three, so that improvement = separated - mixture holds for the means.
 
     Args:
-        results: utt_id -> result of `bin.enh_scoring.score_job`.
+        results: utt_id -> result of `scoring.score_job`.
     Returns:
         dict of JSON types; "mean" is {group: {metric: float or None}}, "undefined" is
         {metric: number of rows left out}.

@@ -7,17 +7,14 @@ A source image is the complete reverberant signal of one talker at one mic, and
 at every mic, far-field and headset, in samples of the same scale.
 """
 
-import multiprocessing
-import os
-import signal
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from espnet2_m2m.data_dir.audio import fits_pcm16, write_wav
+from espnet2_m2m.data_dir.parallel import parallel_map
 
 REF_MIC = 0  # the far-field mic whose images are written: the paper's reference mic
 
@@ -129,21 +126,10 @@ def render_set(scenes, set_dir, speech, nj=1):
         for scene in scenes
         if not all(path.exists() for path in wav_paths(scene, set_dir).values())
     ]
-    progress = partial(
-        tqdm, total=len(scenes), initial=len(scenes) - len(todo), desc=str(set_dir), unit="mix"
-    )
+    bar = {"initial": len(scenes) - len(todo), "desc": str(set_dir), "unit": "mix"}
     job = partial(render_to_files, set_dir=set_dir, speech=speech)
-    if nj == 1 or len(todo) < 2:
-        for scene in progress(todo):
-            job(scene)
-        return
-    # Not forked: the parent may have threads. One thread each, so that nj is what it says.
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-    pool = multiprocessing.get_context("spawn").Pool(min(nj, len(todo)), _ignore_interrupt)
-    with pool:  # leaves by terminate(), also when a job fails
-        for _ in progress(pool.imap_unordered(job, todo)):
-            pass
+    for _ in parallel_map(job, todo, min(nj, len(todo)), in_order=False, progress=bar):
+        pass
 
 
 def render_to_files(scene, set_dir, speech):
@@ -210,8 +196,3 @@ def _white_noise(speech, snr_db, seed):
 
 def _from_db(level_db):
     return 10 ** (level_db / 20)
-
-
-def _ignore_interrupt():
-    """Ctrl-C goes to all processes; the parent alone answers it, without a page of tracebacks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

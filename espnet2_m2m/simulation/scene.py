@@ -2,8 +2,8 @@
 
 A scene says who speaks what, when, where and how loud, in which room and with how much noise.
 Rendering (render.py) only reads it. All that is drawn for an example comes from its id and the
-seed, except which utterances are spoken: these are dealt out over a set, so that each is used
-about equally often. Numbers are rounded (positions to 0.1 mm), so that a scene does not depend on
+seed, except who speaks which utterances: speakers and utterances are dealt out over a set, so that
+each is used about equally often. Numbers are rounded (positions to 0.1 mm), so that a scene does not depend on
 the last bit of a processor's arithmetic.
 
 Levels, noise and timing follow SMS-WSJ (Drude et al., arXiv:1910.13934) and section V of the M2M
@@ -105,6 +105,7 @@ def draw_scenes(set_name, num_scenes, speech, utts_of_speaker, room, settings, s
     Raises:
         ValueError: speaker ids that cannot be parts of utterance ids.
     """
+    _check_speaker_ids(utts_of_speaker)
     speakers = BalancedDraw(sorted(utts_of_speaker), _generator(seed, set_name, "speakers"))
     utterances = {
         speaker: BalancedDraw(sorted(utts), _generator(seed, set_name, "utterances", speaker))
@@ -121,7 +122,7 @@ def draw_scenes(set_name, num_scenes, speech, utts_of_speaker, room, settings, s
         ]
         scenes.append(_draw_scene(rng, example_id, turns, room, settings))
     scenes.sort(key=lambda scene: scene["utt_id"].encode())
-    _check_speaker_ids(scenes)
+    _check_order_of_pairs(scenes)
     return scenes
 
 
@@ -152,9 +153,23 @@ def scenes_to_text(scenes):
 
 
 def read_scenes(path):
-    """List of the scenes in a scenes.jsonl."""
+    """The scenes of a scenes.jsonl: dict utt_id -> scene.
+
+    Raises:
+        ValueError: a line is no JSON object with "utt_id"; the message names file and line.
+    """
+    scenes = {}
     with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+        for number, line in enumerate(file, start=1):
+            try:
+                scene = json.loads(line)
+                scenes[scene["utt_id"]] = scene
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{path}:{number}: not a scene with an utt_id ({error!r}); simulate the set"
+                    " again or remove the file"
+                ) from error
+    return scenes
 
 
 def _draw_turn(rng, speaker, utterances, speech, settings):
@@ -223,12 +238,20 @@ def _rounded(values, decimals=4):
     return np.round(values, decimals).tolist()
 
 
-def _check_speaker_ids(scenes):
+def _check_speaker_ids(speakers):
+    """Speaker ids become parts of utterance ids, and these become file names."""
+    for speaker in sorted(speakers):
+        if "/" in speaker or speaker.split() != [speaker]:
+            raise ValueError(
+                f"speaker id '{speaker}': it becomes a part of file names and must not hold '/' or"
+                " white space; rename the speaker in utt2spk"
+            )
+
+
+def _check_order_of_pairs(scenes):
     """Kaldi wants utt2spk sorted by utterance and by speaker (here the pair) at the same time."""
     pairs = [scene["utt_id"].removesuffix(f"-{scene['example_id']}") for scene in scenes]
     for pair, following in zip(pairs, pairs[1:], strict=False):
-        if "/" in pair:
-            raise ValueError(f"speaker ids in '{pair}': '/' cannot be part of a file name")
         if pair.encode() > following.encode():
             raise ValueError(
                 f"the speaker pairs '{pair}' and '{following}' break Kaldi's sorting rules; give"

@@ -1,14 +1,18 @@
 """M2M inside ESPnet's enhancement task."""
 
 import copy
+import logging
+import os
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Optional
 
 import torch
 from espnet2.tasks import enh
 from espnet2.tasks.enh import EnhancementTask
+from espnet2.train.reporter import Reporter
 
-from espnet2_m2m.data_dir import atomic_path
+from espnet2_m2m.data_dir import atomic_path, audio_header, read_table
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 from espnet2_m2m.enh.loss import MixtureConstraintCriterion, MixtureSolver
 from espnet2_m2m.enh.preprocessor import CheckedPreprocessor
@@ -41,23 +45,34 @@ class M2MEnhancementTask(EnhancementTask):
     @classmethod
     def build_preprocess_fn(cls, args, train):
         """ESPnet's preprocessor, followed by checks of what reaches the model."""
-        return CheckedPreprocessor(super().build_preprocess_fn(args, train))
+        preprocess = super().build_preprocess_fn(args, train)
+        return CheckedPreprocessor(preprocess) if names_criterion(args) else preprocess
 
     @classmethod
     def main_worker(cls, args):
         """ESPnet's training process, whose checkpoints survive being killed at any moment."""
         with atomic_torch_save():
+            if args.resume:
+                repair_checkpoints(args.output_dir, args.best_model_criterion)
+            if not names_criterion(args):
+                EnhancementTask.main_worker(args)       # a stock config meets ESPnet's own checks
+                return
+            rate = common_sample_rate(args)
+            if rate is not None:
+                args.sample_rate = rate                 # into config.yaml
             super().main_worker(args)
 
     @classmethod
     def build_model_from_file(cls, config_file=None, model_file=None, device="cpu"):
-        """ESPnet's loader, but weights that do not fit the config are refused.
+        """ESPnet's loader, but weights that do not fit an M2M config are refused.
 
         ESPnet loads what fits and leaves the rest random, without a word.
         """
         model, args = super().build_model_from_file(config_file, model_file, device)
-        if model_file is not None:
-            saved = torch.load(model_file, map_location="cpu", weights_only=True)
+        partial = getattr(args, "use_adapter", False)       # such a file may hold the adapter only
+        if model_file is not None and isinstance(model, ESPnetM2MModel) and not partial:
+            saved = torch.load(model_file, map_location="cpu", weights_only=False)
+            saved = saved.get("module", saved)              # deepspeed
             unmatched = sorted(set(saved) ^ set(model.state_dict()))
             if unmatched:
                 raise ValueError(
@@ -65,6 +80,68 @@ class M2MEnhancementTask(EnhancementTask):
                     f"side only, e.g. {', '.join(unmatched[:3])}; use the config.yaml that the "
                     "training wrote beside it")
         return model, args
+
+
+def names_criterion(args) -> bool:
+    """Whether a config names mixture_constraint among its criterions."""
+    criterions = getattr(args, "criterions", None) or []
+    return any(criterion["name"] == CRITERION for criterion in criterions)
+
+
+def common_sample_rate(args) -> Optional[int]:
+    """Sample rate in Hz of the training data, by the first recording of each list.
+
+    Returns:
+        None where it cannot be told: data of several rates on purpose, or that are not sound files.
+    Raises:
+        ValueError: training and validation data differ.
+    """
+    if getattr(args, "allow_multi_rates", False):
+        return None
+    rates = {}
+    for data in (args.train_data_path_and_name_and_type, args.valid_data_path_and_name_and_type):
+        for path, name, kind in data:
+            if name == "speech_mix" and kind == "sound":
+                entry = next(iter(read_table(path).values()), None)
+                if entry is not None:
+                    rates[path] = audio_header(entry)[2]
+    if len(set(rates.values())) > 1:
+        found = ", ".join(f"{path} {rate} Hz" for path, rate in rates.items())
+        raise ValueError(f"training and validation data need one sample rate, found {found}; "
+                         "resample them (stage 3 of the recipe)")
+    return next(iter(rates.values()), None)
+
+
+def repair_checkpoints(output_dir, best_model_criterion) -> None:
+    """Complete what a training left that was killed just after it had written checkpoint.pth.
+
+    ESPnet then writes Nepoch.pth and moves the links latest.pth and PHASE.KEY.best.pth to it. A
+    resumed training starts with epoch N + 1 and would never do so for epoch N.
+
+    Args:
+        output_dir: the experiment; nothing happens without a checkpoint.pth in it.
+        best_model_criterion: of the config, list of (phase, key, mode).
+    """
+    output_dir = Path(output_dir)
+    if not (output_dir / "checkpoint.pth").is_file():
+        return
+    states = torch.load(output_dir / "checkpoint.pth", map_location="cpu", weights_only=False)
+    reporter = Reporter()
+    reporter.load_state_dict(states["reporter"])
+    epoch = reporter.get_epoch()
+    newest = f"{epoch}epoch.pth"
+    if not (output_dir / newest).is_file():
+        logging.warning("%s is missing; restored from checkpoint.pth", output_dir / newest)
+        with atomic_path(output_dir / newest) as temporary:
+            torch.save(states["model"], temporary)
+    links = ["latest.pth"]
+    links += [f"{phase}.{key}.best.pth" for phase, key, mode in best_model_criterion
+              if reporter.has(phase, key) and reporter.get_best_epoch(phase, key, mode) == epoch]
+    for link in links:
+        link = output_dir / link
+        if not link.is_symlink() or os.readlink(link) != newest:
+            with atomic_path(link) as temporary:
+                temporary.symlink_to(newest)
 
 
 @contextmanager
@@ -103,8 +180,7 @@ def register() -> None:
 
 
 def _build_model(cls, args):
-    names = [criterion["name"] for criterion in getattr(args, "criterions", None) or []]
-    if CRITERION not in names:
+    if not names_criterion(args):
         return _stock_build_model(cls, args)
     options = {name: args.model_conf[name] for name in MODEL_OPTIONS if name in args.model_conf}
     args = copy.copy(args)

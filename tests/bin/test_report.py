@@ -18,8 +18,11 @@ import pytest
 import soundfile
 from fake_set import SAMPLE_RATE, make_set
 
-from espnet2_m2m.bin import enh_scoring, report
+from espnet2_m2m import scoring
+from espnet2_m2m.bin import report
+from espnet2_m2m.data_dir import read_table, write_table
 from espnet2_m2m.report import page
+from espnet2_m2m.simulation.scene import read_scenes
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -81,9 +84,7 @@ def run(root, *options):
 def scored(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     data_dir, enhanced_dir = make_set(root, num_utterances=4, swapped=[0])
-    enh_scoring.main(
-        ["--data_dir", str(data_dir), "--enhanced_dir", str(enhanced_dir), "--nj", "1"]
-    )
+    scoring.score_set(data_dir, enhanced_dir, nj=0)
     write_checkpoint(root / "exp" / "checkpoint.pth")
     return root
 
@@ -153,8 +154,8 @@ def test_audio(scored, read):
 
 def test_separated_clips_follow_the_permutation(scored, html):
     """In utterance 0 the outputs are swapped; "Separated 1" must still play speaker 1."""
-    jobs = enh_scoring.list_jobs(scored / "data" / "test", scored / "exp" / "enhanced_test")
-    signals = enh_scoring.read_signals(jobs[0])
+    jobs = scoring.list_jobs(scored / "data" / "test", scored / "exp" / "enhanced_test")
+    signals = scoring.read_signals(jobs[0])
     assert page.audio_uri(signals["estimates"][1], SAMPLE_RATE) in html
     read = Page(html)
     by_label = {player["aria-label"]: player["src"] for player in read.all("audio")}
@@ -197,7 +198,7 @@ def test_same_figures_again(scored):
     """Drawn again, a figure has the same bytes, whatever the user's matplotlib is set to."""
     import matplotlib
 
-    (scene, *_) = page.read_scenes(scored / "data" / "test" / "scenes.jsonl").values()
+    (scene, *_) = read_scenes(scored / "data" / "test" / "scenes.jsonl").values()
     samples = np.random.default_rng(0).standard_normal(4000)
     desired = page.figures.room_from_above(scene), page.figures.spectrogram(samples, SAMPLE_RATE)
     with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "svg.fonttype": "path"}):
@@ -258,7 +259,25 @@ class TestMessages:
     def test_scores_of_another_set(self, capsys, root):
         path = root / "exp" / "enhanced_test" / "scoring" / "scores.csv"
         path.write_text(path.read_text().replace("test00001", "other"))
-        assert "utterance 'a-b-other' is not in" in self.error(capsys, root)
+        message = self.error(capsys, root)
+        assert "only one has 'a-b-other', 'a-b-test00001'; run stage 8" in message
+
+    def test_only_some_of_the_utterances_are_scored(self, capsys, root):
+        path = root / "exp" / "enhanced_test" / "scoring" / "scores.csv"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+        assert "only one has 'a-b-test00003'; run stage 8" in self.error(capsys, root)
+
+    def test_separated_again_after_scoring(self, capsys, root):
+        """New audio under the old names: the old scores must not be shown with it."""
+        scp = root / "exp" / "enhanced_test" / "spk1.scp"
+        table = read_table(scp)
+        new = root / "new.wav"
+        shutil.copy(table["a-b-test00002"], new)
+        write_table(scp, {**table, "a-b-test00002": str(new)})
+        message = self.error(capsys, root)
+        assert "not what was scored, for utterance 'a-b-test00002'; run stage 8" in message
+        write_table(scp, table)
+        run(root, "--num_examples", "1")
 
     def test_broken_checkpoint(self, capsys, root):
         (root / "exp" / "checkpoint.pth").write_bytes(b"half")

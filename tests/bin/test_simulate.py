@@ -65,7 +65,7 @@ def test_complete_data_dirs(simulated):
     for name, num_mixtures in (("train", 5), ("valid", 1), ("test", 1)):
         set_dir = simulated / name
         assert not validate_data_dir(set_dir)
-        scenes = read_scenes(set_dir / "scenes.jsonl")
+        scenes = read_scenes(set_dir / "scenes.jsonl").values()
         assert len(scenes) == num_mixtures
         tables = {path.name: read_table(path) for path in set_dir.glob("*.scp")}
         assert sorted(tables) == [

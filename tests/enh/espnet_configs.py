@@ -2,6 +2,11 @@
 
 import argparse
 
+import torch
+import yaml
+
+from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+
 M2M = {
     "name": "mixture_constraint",
     "conf": {"n_fft": 64, "hop_length": 16, "closetalk_past_taps": 3, "farfield_past_taps": 4},
@@ -61,3 +66,13 @@ def config(separator="tfgridnetv2", criterions=(M2M, VALID_SI_SNR), **changes):
 def criterion(**conf):
     """The M2M criterion with other options."""
     return dict(M2M, conf={**M2M["conf"], **conf})
+
+
+def save(folder, args):
+    """A config.yaml and weights as a training leaves them."""
+    model = M2MEnhancementTask.build_model(args)
+    content = M2MEnhancementTask.get_default_config()
+    content.update(vars(args))
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    torch.save(model.state_dict(), folder / "model.pth")
+    return str(folder / "config.yaml"), str(folder / "model.pth")

@@ -146,12 +146,20 @@ def test_scene_depends_on_seed_and_id_only(speech):
 def test_scenes_survive_json_and_are_sorted(speech, tmp_path):
     scenes = draw(speech, RandomRoom(), 20)
     (tmp_path / "scenes.jsonl").write_text(scenes_to_text(scenes))
-    assert read_scenes(tmp_path / "scenes.jsonl") == scenes
+    assert list(read_scenes(tmp_path / "scenes.jsonl").values()) == scenes
     utt_ids = [scene["utt_id"] for scene in scenes]
     assert utt_ids == sorted(utt_ids)
     first = scenes[0]
     pair = "-".join(speaker["speaker_id"] for speaker in first["speakers"])
     assert first["utt_id"] == f"{pair}-{first['example_id']}"
+
+
+@pytest.mark.parametrize("speaker", ["s/1", "s 1", ""])
+def test_speaker_ids_become_file_names(speech, speaker):
+    """All of them are checked, also those that no mixture or only the last one uses."""
+    corpus = {**speech.utts_of_speaker, speaker: ["s0-u0"]}
+    with pytest.raises(ValueError, match=f"speaker id '{speaker}': it becomes a part of file"):
+        draw_scenes("test", 1, speech, corpus, MeetingRoom(), SceneSettings(), 0)
 
 
 def test_tilted_array_is_rigid():

@@ -29,5 +29,6 @@ local/m2m.sh \
     --valid_set valid \
     --test_sets test \
     --fs 8000 \
+    --fixed_order true \
     --enh_config conf/tuning/train_enh_m2m_tfgridnet_small.yaml \
     "${options[@]}"

@@ -14,6 +14,14 @@ from espnet2_m2m.enh.loss import MixtureConstraintCriterion
 from espnet2_m2m.loss.mixture_constraint import mask_frames
 from espnet2_m2m.stft import STFT
 
+# ESPnet's separators that fail somewhere inside on a recording of several mics.
+SINGLE_MIC = (
+    "AsteroidModel_Converter", "BSRNNSeparator", "ConformerSeparator", "DCCRNSeparator",
+    "DPCLE2ESeparator", "DPRNNSeparator", "DPTNetSeparator", "RNNSeparator", "SkiMSeparator",
+    "SVoiceSeparator", "TCNSeparator", "TFGridNetV3", "TransformerSeparator")
+SILENCE = 1e-12     # amplitudes up to this (-240 dB re full scale) are silence: their square, which
+                    # networks divide by, is zero in float32 before long
+
 
 class M2MSeparator(AbsSeparator):
     """Wraps an ESPnet separator; called as ESPnet's inference does, it returns FCP images.
@@ -29,7 +37,8 @@ class M2MSeparator(AbsSeparator):
         input_mics: far-field mics that the network gets, from 0; None for all.
         loss_mics: far-field mics that the loss sums over, from 0; None for all.
     Raises:
-        ValueError: an encoder or separator whose estimates are neither waveforms nor spectra.
+        ValueError: an encoder or separator whose estimates are neither waveforms nor spectra, or
+            mics that cannot be.
     """
 
     def __init__(
@@ -53,6 +62,13 @@ class M2MSeparator(AbsSeparator):
             if getattr(separator, option, False) == value:
                 raise ValueError(f"mixture_constraint takes the estimates of the speakers alone: "
                                  f"set separator_conf's {option}: false")
+        _check_separator(separator)
+        check_mics("input_mics", input_mics)
+        check_mics("loss_mics", loss_mics)
+        if loss_mics is not None and criterion.loss.ref_mic >= len(loss_mics):
+            raise ValueError(f"ref_mic: {criterion.loss.ref_mic} of mixture_constraint counts within "
+                             f"model_conf's loss_mics: {loss_mics}, so it must be below "
+                             f"{len(loss_mics)}")
         self.separator = separator
         self.mixture_constraint = criterion.loss
         self.input_mics = input_mics
@@ -70,18 +86,32 @@ class M2MSeparator(AbsSeparator):
     ) -> List[Tensor]:
         """The network's estimates Z of all sources: features (batch, sample) or (batch, frame, freq)."""
         feature = self.select_mics(feature, self.input_mics)
+        name = type(self.separator).__name__
         expected = getattr(self.separator, "n_imics", None)
         found = self.num_mics(feature)
+        if found > 1 and name in SINGLE_MIC:
+            raise ValueError(f"{name} takes one mic only, the recording has {found}: choose one by "
+                             "model_conf's input_mics: [0]")
         if expected is not None and expected != found:
             raise ValueError(f"the separator was configured for n_imics: {expected} mics, found "
                              f"{found}; change separator_conf's n_imics or model_conf's input_mics")
         if found == 1:
             feature = self._without_mic_axis(feature)
         estimates, _, _ = self.separator(feature, lengths, additional)
+        found = len(estimates) if isinstance(estimates, (list, tuple)) else type(estimates).__name__
+        if found != self.num_spk:
+            raise ValueError(f"mixture_constraint needs the estimates of {self.num_spk} speakers "
+                             f"from {name}, found {found}; choose another separator")
         if isinstance(estimates[0], (list, tuple)):
-            raise ValueError(f"{type(self.separator).__name__} returns the estimates of several "
-                             "layers, which mixture_constraint does not take")
-        return [self._without_mic_axis(self.select_mics(z, [0])) for z in estimates]
+            raise ValueError(f"{name} returns the estimates of several layers, which "
+                             "mixture_constraint does not take")
+        estimates = [self._without_mic_axis(self.select_mics(z, [0])) for z in estimates]
+        expected = tuple(self._without_mic_axis(feature).shape)
+        for z in estimates:
+            if tuple(z.shape) != expected:
+                raise ValueError(f"mixture_constraint needs estimates of shape {expected} from "
+                                 f"{name}, found {tuple(z.shape)}; choose another separator")
+        return estimates
 
     def forward(
         self, input: Tensor, ilens: Tensor, additional: Optional[Dict] = None,
@@ -98,10 +128,47 @@ class M2MSeparator(AbsSeparator):
             others: empty.
         Raises:
             ValueError: a recording with too few mics.
+        Silence: a recording that is silent at the network's or the loss's mics gives silence.
         """
-        estimates = self.estimate(input, ilens, additional)
+        input = self._zero_for_nan_mics(input)
+        silent = self.silent_items(input)
+        heard = self.replace_items(input, silent)
+        estimates = self.estimate(heard, ilens, additional)
         est = torch.stack([self.spectrum(z)[:, 0] for z in estimates], dim=1)
-        return self.reference_images(est, input, ilens), ilens, OrderedDict()
+        images = self.reference_images(est, heard, ilens)
+        silent = silent.to(images[0].device).reshape((-1,) + (1,) * (images[0].dim() - 1))
+        return [torch.where(silent, 0, image) for image in images], ilens, OrderedDict()
+
+    def silent_items(self, feature: Tensor) -> Tensor:
+        """(batch,) bool: nothing is heard at the mics of the network, or of the loss."""
+        silent = torch.zeros(len(feature), dtype=torch.bool, device=feature.device)
+        for mics in (self.input_mics, self.loss_mics):
+            level = abs(self.select_mics(feature, mics)).flatten(1).amax(dim=1)
+            silent = silent | (level <= SILENCE)
+        return silent
+
+    def replace_items(self, feature: Tensor, items: Tensor) -> Tensor:
+        """Put noise into these items of a batch; for silent ones, on which networks give NaN."""
+        if not items.any():
+            return feature
+        if isinstance(feature, ComplexTensor):
+            return ComplexTensor(self.replace_items(feature.real, items),
+                                 self.replace_items(feature.imag, items))
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(tuple(feature.shape[1:]), generator=generator)
+        items = items.reshape((-1,) + (1,) * (feature.dim() - 1)).to(feature.device)
+        return torch.where(items, noise.to(feature), feature)
+
+    def _zero_for_nan_mics(self, feature: Tensor) -> Tensor:
+        """ESPnet's normalize_variance turns a silent mic into 0 / 0; put the silence back."""
+        if isinstance(feature, ComplexTensor):
+            return ComplexTensor(self._zero_for_nan_mics(feature.real),
+                                 self._zero_for_nan_mics(feature.imag))
+        axes = (1, 3) if feature.dim() == 4 else (1,) if self.stft is not None else (1, 2)
+        nothing = (torch.isnan(feature) | (feature == 0)).all(axes[-1], keepdim=True)
+        if len(axes) == 2:
+            nothing = nothing.all(axes[0], keepdim=True)
+        return torch.where(nothing, 0, feature)
 
     def reference_images(self, est: Tensor, feature: Tensor, ilens: Tensor) -> List[Tensor]:
         """FCP images at mic `ref_channel` of estimates whose spectra are known.
@@ -127,7 +194,9 @@ class M2MSeparator(AbsSeparator):
             wave = feature if feature.dim() == 3 else feature[..., None]
             return self.stft(wave.transpose(1, 2).to(torch.promote_types(wave.dtype, torch.float32)))
         if isinstance(feature, ComplexTensor):      # encoder_conf's use_builtin_complex: false
-            feature = torch.complex(feature.real, feature.imag)
+            at_least_float32 = torch.promote_types(feature.real.dtype, torch.float32)
+            feature = torch.complex(feature.real.to(at_least_float32),
+                                    feature.imag.to(at_least_float32))
         spectrum = feature if feature.dim() == 4 else feature[:, :, None]
         return spectrum.permute(0, 2, 3, 1)
 
@@ -146,6 +215,7 @@ class M2MSeparator(AbsSeparator):
         if mics is None:
             return feature
         num_mics = self.num_mics(feature)
+        check_mics("ref_channel, input_mics or loss_mics", mics)
         if max(mics) >= num_mics:
             raise ValueError(f"mic {max(mics)} (counted from 0) was asked for by ref_channel, "
                              f"input_mics or loss_mics, but the recording has {num_mics} mic(s)")
@@ -159,3 +229,29 @@ class M2MSeparator(AbsSeparator):
 
     def _without_mic_axis(self, feature: Tensor) -> Tensor:
         return feature[:, :, 0] if self._has_mic_axis(feature) else feature
+
+
+def check_mics(name: str, mics: Optional[List[int]]) -> None:
+    """Mics are counted from 0, each named once; None is all of them.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if mics is None:
+        return
+    good = (isinstance(mics, (list, tuple)) and len(mics) > 0 and len(set(mics)) == len(mics)
+            and all(isinstance(mic, int) and not isinstance(mic, bool) and mic >= 0 for mic in mics))
+    if not good:
+        raise ValueError(f"{name} must be different mics, counted from 0, at least one, found {mics}")
+
+
+def _check_separator(separator: AbsSeparator) -> None:
+    """Refuse separators that give no estimates in training without references."""
+    name = type(separator).__name__
+    if name in ("DANSeparator", "DPCLSeparator"):
+        raise ValueError(f"{name} needs references in training, which mixture_constraint does "
+                         "without; choose another separator")
+    if name == "NeuralBeamformer" and str(separator.loss_type).startswith("mask"):
+        raise ValueError("in training NeuralBeamformer gives masks but no estimates with "
+                         f"separator_conf's loss_type: {separator.loss_type}; set loss_type: "
+                         "spectrum, or choose another separator")

@@ -1,0 +1,192 @@
+"""Around the model: separating by command, data options of training, checkpoints, sample rates."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from espnet2.train.reporter import Reporter
+from espnet_configs import M2M, VALID_SI_SNR, config, save
+
+from espnet2_m2m.bin import enh_inference, enh_train
+from espnet2_m2m.bin.enh_inference import SeparateSpeech
+from espnet2_m2m.tasks.enh_m2m import common_sample_rate, repair_checkpoints
+
+ROOT = Path(__file__).parents[2]
+UTTERANCES = ("utt1", "utt2", "utt3")       # utt3 is silent
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """A model of random weights and three recordings of 0.1 s at 8 kHz with three mics."""
+    torch.manual_seed(0)
+    train_config, model_file = save(tmp_path, config())
+    random = np.random.default_rng(0)
+    lines = []
+    for utt_id in UTTERANCES:
+        mix = random.normal(size=(800, 3)) * (0.1 if utt_id != "utt3" else 0)
+        soundfile.write(tmp_path / f"{utt_id}.wav", mix, 8000, subtype="FLOAT")
+        lines.append(f"{utt_id} {tmp_path / utt_id}.wav\n")
+    (tmp_path / "wav.scp").write_text("".join(lines))
+    options = ["--train_config", train_config, "--model_file", model_file, "--fs", "8000",
+               "--data_path_and_name_and_type", f"{tmp_path / 'wav.scp'},speech_mix,sound",
+               "--output_dir", str(tmp_path / "out"), "--num_workers", "0"]
+    return argparse.Namespace(folder=tmp_path, out=tmp_path / "out", options=options,
+                              model=(train_config, model_file))
+
+
+def times(experiment):
+    return {path.relative_to(experiment.out).as_posix(): path.stat().st_mtime_ns
+            for path in experiment.out.rglob("*.wav")}
+
+
+def done_already(capsys):
+    return capsys.readouterr().out.split("enh_inference: ")[1][0]
+
+
+def test_the_command_separates_what_is_missing_and_nothing_else(experiment, capsys):
+    """The command as ESPnet's enh.sh gives it, then what a user may do to its output."""
+    command = [sys.executable, "-m", "espnet2_m2m.run", "-m", "espnet2.bin.enh_inference"]
+    done = subprocess.run(command + experiment.options, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:]
+    first = times(experiment)
+    assert sorted(first) == [f"wavs/{n}/{utt_id}.wav" for n in (1, 2) for utt_id in UTTERANCES]
+    mix, _ = soundfile.read(experiment.folder / "utt1.wav", dtype="float32")
+    images = SeparateSpeech(*experiment.model)(mix[None], fs=8000)
+    for n, image in enumerate(images, start=1):
+        entries = dict(line.split() for line in open(experiment.out / f"spk{n}.scp"))
+        assert sorted(entries) == list(UTTERANCES)
+        actual, rate = soundfile.read(entries["utt1"], dtype="float32")
+        np.testing.assert_allclose(actual, image[0], atol=1e-5)
+        assert rate == 8000 and not soundfile.read(entries["utt3"])[0].any(), "silence stays silence"
+
+    os.utime(experiment.model[0])           # ESPnet rewrites config.yaml at every resume
+    os.utime(experiment.folder / "wav.scp")
+    enh_inference.main(experiment.options)
+    assert done_already(capsys) == "3" and times(experiment) == first
+
+    (experiment.out / "wavs/2/utt2.wav").unlink()
+    enh_inference.main(experiment.options)
+    assert done_already(capsys) == "2"
+    assert {path for path, time in times(experiment).items() if time != first[path]} == {
+        "wavs/1/utt2.wav", "wavs/2/utt2.wav"}
+
+    enh_inference.main([*experiment.options, "--ref_channel", "1"])
+    second = times(experiment)
+    assert done_already(capsys) == "0" and all(second[path] > first[path] for path in first)
+
+    weights = torch.load(experiment.model[1])
+    torch.save(weights, experiment.model[1])        # another training step would do the same
+    enh_inference.main([*experiment.options, "--ref_channel", "1"])
+    assert done_already(capsys) == "0"
+
+
+def test_a_key_file_of_bare_ids_limits_the_run(experiment, capsys):
+    (experiment.folder / "keys").write_text("utt2\n")
+    soundfile.write(experiment.folder / "utt1.wav", np.ones((800, 3)), 16000)   # not asked for
+    enh_inference.main([*experiment.options, "--key_file", str(experiment.folder / "keys")])
+    assert sorted(times(experiment)) == ["wavs/1/utt2.wav", "wavs/2/utt2.wav"]
+    assert (experiment.out / "spk2.scp").read_text().split()[0] == "utt2"
+
+
+def test_a_killed_rerun_leaves_no_scp_and_old_streams_are_not_listed(experiment, monkeypatch):
+    (experiment.out / "wavs/3").mkdir(parents=True)
+    (experiment.out / "spk3.scp").write_text("utt1 old.wav\n")
+    stock = enh_inference._stock()
+    with monkeypatch.context() as patch:
+        patch.setattr(stock, "inference", lambda **options: sys.exit("killed"))
+        with pytest.raises(SystemExit, match="killed"):
+            enh_inference.main(experiment.options)
+    assert not list(experiment.out.glob("*.scp"))
+    enh_inference.main(experiment.options)
+    assert sorted(path.name for path in experiment.out.glob("*.scp")) == ["spk1.scp", "spk2.scp"]
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--fs", "16000"], "the model was trained at 8000 Hz"),
+    (["--segment_size", "0.05", "--hop_size", "0.02", "--normalize_segment_scale", "true"],
+     "utt1 has 3 channels"),
+    (["--key_file", "KEYS"], "no utterance 'utt9'"),
+])
+def test_options_that_do_not_fit_end_in_one_line(experiment, capsys, options, message):
+    (experiment.folder / "keys").write_text("utt9\n")
+    options = [str(experiment.folder / "keys") if o == "KEYS" else o for o in options]
+    with pytest.raises(SystemExit):
+        enh_inference.main([*experiment.options, *options])
+    printed = capsys.readouterr().err
+    assert message in printed and "Traceback" not in printed
+
+
+def test_a_non_finite_signal_is_not_written(tmp_path):
+    writer = enh_inference.AtomicWriter(tmp_path / "wavs" / "1", None)
+    with pytest.raises(ValueError, match="^utt1: stream 1"):
+        writer["utt1"] = (8000, np.array([0.0, np.nan]))
+    assert not list(tmp_path.rglob("*.wav"))
+
+
+def test_headsets_stand_in_spk_scp_with_closetalk_from_ref(tmp_path):
+    for name in ("wav.scp", "spk1.scp", "spk2.scp", "closetalk1.scp"):
+        (tmp_path / name).touch()
+    actual = enh_train.data_options(tmp_path, [M2M], validation=False, closetalk_from_ref=True)
+    assert actual == [f"{tmp_path}/wav.scp,speech_mix,sound", f"{tmp_path}/spk1.scp,speech_ref1,sound",
+                      f"{tmp_path}/spk2.scp,speech_ref2,sound"]
+    actual = enh_train.data_options(tmp_path, [M2M, VALID_SI_SNR], validation=False)
+    assert actual[1:] == [f"{tmp_path}/closetalk1.scp,closetalk_mix1,sound"]
+
+
+def test_train_dir_follows_the_model_conf(tmp_path):
+    for name in ("wav.scp", "spk1.scp", "spk2.scp"):
+        (tmp_path / name).touch()
+    content = {"criterions": [M2M], "model_conf": {"closetalk_from_ref": True}}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(content))
+    command = enh_train.espnet_command(
+        ["--config", str(tmp_path / "train.yaml"), "--valid_dir", str(tmp_path), "--ngpu", "0"])
+    assert f"{tmp_path}/spk2.scp,speech_ref2,sound" in command and "--ngpu" in command
+
+
+def test_training_and_validation_need_one_sample_rate(tmp_path):
+    data = {}
+    for name, rate in (("train", 8000), ("valid", 16000)):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(100), rate)
+        (tmp_path / f"{name}.scp").write_text(f"utt {tmp_path / name}.wav\n")
+        data[name] = [(str(tmp_path / f"{name}.scp"), "speech_mix", "sound")]
+    args = argparse.Namespace(train_data_path_and_name_and_type=data["train"],
+                              valid_data_path_and_name_and_type=data["train"])
+    assert common_sample_rate(args) == 8000
+    args.valid_data_path_and_name_and_type = data["valid"]
+    with pytest.raises(ValueError, match="valid.scp 16000 Hz"):
+        common_sample_rate(args)
+
+
+def test_what_a_kill_after_the_checkpoint_leaves_undone_is_done_before_resuming(tmp_path):
+    """Epoch 2 is the best, but only checkpoint.pth was written when the training was killed."""
+    reporter = Reporter()
+    for epoch, loss in ((1, 2.0), (2, 1.0)):
+        reporter.set_epoch(epoch)
+        for phase in ("train", "valid"):
+            with reporter.observe(phase) as sub_reporter:
+                sub_reporter.register({"loss": loss, "snr": loss})
+                sub_reporter.next()
+    weights = {"weight": torch.arange(3.0)}
+    torch.save({"model": weights, "reporter": reporter.state_dict()}, tmp_path / "checkpoint.pth")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "1epoch.pth")
+    for link in ("latest.pth", "valid.loss.best.pth", "valid.snr.best.pth"):
+        (tmp_path / link).symlink_to("1epoch.pth")
+    (tmp_path / "latest.pth").unlink()
+    criterion = [("valid", "loss", "min"), ("valid", "snr", "max"), ("valid", "sdr", "max")]
+    for _ in range(2):
+        repair_checkpoints(tmp_path, criterion)
+        for link in ("2epoch.pth", "latest.pth", "valid.loss.best.pth"):
+            torch.testing.assert_close(torch.load(tmp_path / link), weights)
+        assert os.readlink(tmp_path / "valid.snr.best.pth") == "1epoch.pth"
+        assert not (tmp_path / "valid.sdr.best.pth").is_symlink()
+    repair_checkpoints(tmp_path / "new", criterion)
+    assert not (tmp_path / "new").exists()
