@@ -9,7 +9,7 @@ Z_tilde its stacked taps, g filter, lambda weight.
 import torch
 from torch import Tensor
 
-from espnet2_m2m.fir_least_squares import FIRLeastSquares
+from espnet2_m2m.fir_least_squares import FIRLeastSquares, full_precision
 
 
 def fcp_weight(mix: Tensor, floor: float = 1e-4, shared: bool = False) -> Tensor:
@@ -52,7 +52,7 @@ def forward_convolutive_prediction(
     Each source is solved for by itself against the whole mixture. Mics that share a weight share
     one covariance matrix and one factorisation. Gradients flow through the solve to `est`; `mix` and
     `weight` are recordings, so none flow to them. The arithmetic is done in the precision of `est`,
-    at least float32 (autocast is off), the solve in float64.
+    at least float32 (autocast and TF32 are off), the solve in float64.
 
     Args:
         est: (batch, source, freq, frame) complex STFT Z of the estimates. Scaling it by any nonzero
@@ -93,7 +93,7 @@ def forward_convolutive_prediction(
                          "or with one mic")
     if weight.is_complex():
         raise ValueError(f"weight must be real, found {weight.dtype}")
-    with torch.autocast(est.device.type, enabled=False):
+    with full_precision(est.device.type):
         est, mix = _at_least_complex64(est), _at_least_complex64(mix)
         # Dividing by the level changes neither images nor gradients (diag_load is relative), but
         # keeps the squares within range whatever the level of the network's output.

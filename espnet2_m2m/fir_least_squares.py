@@ -16,12 +16,27 @@ small enough for the processor's cache; nothing the size of the stacked taps is 
 backward pass, whose formulae stand in `backward`.
 """
 
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**28}     # of the lag products of one block of frequencies
+
+
+@contextmanager
+def full_precision(device_type: str):
+    """No autocast, and no TF32 in matrix products: both round more than `diag_load` makes up for."""
+    matmul = torch.backends.cuda.matmul
+    tf32 = matmul.allow_tf32
+    matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        matmul.allow_tf32 = tf32
 
 
 def stack_taps(z: Tensor, past_taps: int, future_taps: int) -> Tensor:
@@ -89,7 +104,7 @@ class FIRLeastSquares(torch.autograd.Function):
         with G'[k, l] = R'[k, k + l] + conj(R'[k + l, k]), since the lower triangle is the upper's
         conjugate.
         """
-        with torch.autocast(grad_images.device.type, enabled=False):
+        with full_precision(grad_images.device.type):
             return FIRLeastSquares._backward(ctx, grad_images, grad_filters)
 
     @staticmethod

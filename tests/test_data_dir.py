@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from data_dir_example import SAMPLE_RATE, make_data_dir, noise
 
+import espnet2_m2m.data_dir.audio
 from espnet2_m2m.data_dir import (
     AudioError,
     TableError,
@@ -249,6 +250,18 @@ def test_streamed_wav_has_no_length_to_check(tmp_path):
 )
 def test_read_audio_names_the_entry(entry, message):
     with pytest.raises(AudioError, match=message):
+        read_audio(entry)
+
+
+@pytest.mark.parametrize("entry", ["a.wav", "a.ark:5"])
+def test_what_the_system_refuses_is_an_audio_error(tmp_path, monkeypatch, entry):
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / entry.partition(":")[0]).touch()
+    monkeypatch.setattr(espnet2_m2m.data_dir.audio, "open", refuse, raising=False)
+    with pytest.raises(AudioError, match=f"{entry}: cannot be read .Permission denied.; check"):
         read_audio(entry)
 
 

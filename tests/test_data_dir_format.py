@@ -103,6 +103,44 @@ def test_pipes_and_arks_become_wavs(train):
     assert validate_data_dir("dump/train") == []
 
 
+def test_rerun_with_pipes_and_arks(train, written):
+    """An ark has a time and a size, a pipe only its samples; what is as before keeps its time."""
+    scp = read_table(train / "wav.scp")
+    pipe_id, ark_id, _ = scp
+    old = {utt_id: soundfile.read(scp[utt_id], dtype="int16")[0] for utt_id in (pipe_id, ark_id)}
+    piped = scp[pipe_id]
+
+    def save_ark(samples):
+        kaldiio.save_ark("b.ark", {ark_id: (SAMPLE_RATE, samples)}, scp="b.scp")
+
+    save_ark(old[ark_id])
+    scp.update({pipe_id: f"cat {piped} |", ark_id: read_table("b.scp")[ark_id]})
+    write_table(train / "wav.scp", scp)
+    for _ in range(2):
+        format_data_dir(train, "dump/train")
+    assert len(written) == 2
+    times = {path: path.stat().st_mtime_ns for path in Path("dump/train").rglob("*")}
+    format_data_dir(train, "dump/train")
+    files = [path for path in times if path.is_file()]
+    assert [path for path in files if path.stat().st_mtime_ns != times[path]] == []
+    save_ark(old[ark_id] // 2)
+    format_data_dir(train, "dump/train")
+    assert written[2:] == [f"dump/train/wav/wav/{ark_id}.wav"]
+    soundfile.write(piped, old[pipe_id] // 2, SAMPLE_RATE)
+    format_data_dir(train, "dump/train")
+    assert written[3:] == [f"dump/train/wav/wav/{pipe_id}.wav"]
+    np.testing.assert_array_equal(soundfile.read(written[3], dtype="int16")[0], old[pipe_id] // 2)
+
+
+def test_tables_that_the_source_lost_do_not_stay(train):
+    format_data_dir(train, "dump/train")
+    (train / "spk2.scp").unlink()
+    (train / "text_spk2").unlink()
+    format_data_dir(train, "dump/train")
+    desired = {path.name for path in train.iterdir()} - {"wav"} | {"utt2num_samples"}
+    assert {path.name for path in Path("dump/train").iterdir()} == desired
+
+
 def test_channels_of_the_mixture(train):
     assert format_data_dir(train, "dump/train", channels=[4, 0]) == (6 * 3, 3)
     for utt_id, path in read_table("dump/train/wav.scp").items():

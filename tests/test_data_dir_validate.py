@@ -194,6 +194,11 @@ BROKEN = {
         "text_spk1:1: expected only blank and tab as white space, found U+00A0",
         "blank",
     ),
+    "text: control character": (
+        edit("text_spk1", b"ONE TWO", "ONE\u0007TWO".encode()),
+        "text_spk1:1: expected printable characters, found U+0007",
+        "remove them",
+    ),
     "text: symbol": (
         edit("text_spk1", b"ONE TWO", b"<s> ONE"),
         "text_spk1:1: expected no <s>, </s> or #0, found `<s>`",

@@ -24,7 +24,6 @@ from espnet2_m2m.report.results import markdown_section
 from espnet2_m2m.scoring import score_set
 
 
-
 def _bool(text):
     if text not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")

@@ -3,8 +3,8 @@
     python -m espnet2_m2m.bin.make_demo_speech --out_dir data/clean
 
 writes a Kaldi data dir (wav.scp, utt2spk, spk2utt, text) and its audio, 22.05 kHz, in
-data/clean/wav. The same options give the same bits. It may be killed at any moment: the same command
-goes on where it stopped.
+data/clean/wav. The same options give the same bits. It may be killed at any moment: the same
+command goes on where it stopped.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from espnet2_m2m.corpora.demo import SAMPLE_RATE_HZ, sentences, speak, talkers
 from espnet2_m2m.data_dir.audio import write_wav
 from espnet2_m2m.data_dir.directory import spk2utt_from
 from espnet2_m2m.data_dir.parallel import parallel_map
-from espnet2_m2m.data_dir.tables import read_table, write_bytes, write_table
+from espnet2_m2m.data_dir.tables import read_table, remove_temporaries, write_bytes, write_table
 
 
 def get_parser():
@@ -74,8 +74,7 @@ def begin(out_dir, texts, seed):
             f"{out_dir} holds other speech: its settings.json is not what these options give"
             f" ({json.dumps(settings)}); choose another --out_dir or remove the folder"
         )
-    for leftover in Path(out_dir, "wav").glob(".*.wav"):  # of a killed run
-        leftover.unlink(missing_ok=True)
+    remove_temporaries(Path(out_dir, "wav"))
     if not path.is_file() and not _finished_with(texts, out_dir):
         for talker_id, spoken in texts.items():
             for k in range(len(spoken)):  # nobody knows what such wavs say

@@ -70,7 +70,7 @@ class CleanSpeech:
         """(sample,) float64 samples of an utterance at `sample_rate_hz`.
 
         Raises:
-            ValueError: missing, unreadable, not mono or not finite; the message names the utterance.
+            ValueError: missing, unreadable, not mono or not finite; it names the utterance.
         """
         entry, segment = self._locate(utt_id)
         try:

@@ -153,7 +153,7 @@ class _Espeak:
         self._lib.espeak_SetSynthCallback(self._callback)
 
     def set_voice(self, talker):
-        # Without a word, espeak-ng leaves out a variant that it does not know: two talkers, one voice.
+        # espeak-ng silently leaves out a variant that it does not know: two talkers, one voice.
         variant = talker.voice.partition("+")[2]
         known = not variant or (self._data_path / "voices" / "!v" / variant).is_file()
         if not known or self._lib.espeak_SetVoiceByName(talker.voice.encode()) != 0:

@@ -5,9 +5,12 @@ as bytes (`LC_ALL=C`), which is what Kaldi's programs and its validate_data_dir.
 """
 
 import os
+import re
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
+
+TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}(\..+)?")  # names of `atomic_path`
 
 
 class TableError(ValueError):
@@ -35,6 +38,13 @@ def atomic_path(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder):
+    """Remove the files that `atomic_path` left below `folder` when a process was killed."""
+    for path in Path(folder).rglob(".*"):
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def c_locale_key(key):

@@ -11,7 +11,6 @@ In a training config:
 
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
-import torch
 from espnet2.enh.loss.criterions.time_domain import TimeDomainLoss
 from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
 from torch import Tensor

@@ -28,7 +28,8 @@ class MixtureConstraintLoss(nn.Module):
         anchor_order: "fixed": source d belongs to headset d; "free": each utterance's best
             assignment, for recordings from which the headsets' order cannot be told.
         anchor_fade: (first, last) training step between which the anchor's weight falls linearly to
-            zero; None keeps it. Steps are this module's calls in training mode.
+            zero; None keeps it. Steps are this module's calls in training mode. The loss then falls
+            by itself, in validation too: compare epochs by `mc`.
         isms_weight: gamma of UNSSOR, on the far-field mics.
         ref_mic: reference far-field mic, from 0.
         ref_mic_weight: a_p of the reference mic; UNSSOR uses 1/5 with six mics.

@@ -15,6 +15,7 @@ import numpy as np
 
 from espnet2_m2m.data_dir.audio import fits_pcm16, write_wav
 from espnet2_m2m.data_dir.parallel import parallel_map
+from espnet2_m2m.data_dir.tables import remove_temporaries
 
 REF_MIC = 0  # the far-field mic whose images are written: the paper's reference mic
 
@@ -119,8 +120,7 @@ def render_set(scenes, set_dir, speech, nj=1):
     Raises:
         ValueError: audio that cannot be read, or that would clip; names the utterance.
     """
-    for leftover in Path(set_dir, "wav").glob("*/.*.wav"):  # of a killed run
-        leftover.unlink(missing_ok=True)
+    remove_temporaries(Path(set_dir, "wav"))
     todo = [
         scene
         for scene in scenes

@@ -70,7 +70,8 @@ class MeetingRoom:
     """One room for all examples: the array on a table, two seats that are 100 degrees apart.
 
     Speaker n, whoever that is, sits in seat n and wears headset n: so the far-field mics hear which
-    headset is whose. The mouths move a little from one example to the next. The array has a distance of 1.4 m and 1.7 m to the seats.
+    headset is whose. The mouths move a little from one example to the next. The array has a
+    distance of 1.4 m and 1.7 m to the seats.
     """
 
     room_size_m: tuple = (8.0, 6.0, 3.0)

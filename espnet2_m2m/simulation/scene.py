@@ -3,8 +3,8 @@
 A scene says who speaks what, when, where and how loud, in which room and with how much noise.
 Rendering (render.py) only reads it. All that is drawn for an example comes from its id and the
 seed, except who speaks which utterances: speakers and utterances are dealt out over a set, so that
-each is used about equally often. Numbers are rounded (positions to 0.1 mm), so that a scene does not depend on
-the last bit of a processor's arithmetic.
+each is used about equally often. Numbers are rounded (positions to 0.1 mm), so that a scene does
+not depend on the last bit of a processor's arithmetic.
 
 Levels, noise and timing follow SMS-WSJ (Drude et al., arXiv:1910.13934) and section V of the M2M
 paper.

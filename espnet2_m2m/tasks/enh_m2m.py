@@ -1,8 +1,8 @@
 """M2M inside ESPnet's enhancement task."""
 
 import copy
-import logging
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
@@ -131,7 +131,8 @@ def repair_checkpoints(output_dir, best_model_criterion) -> None:
     epoch = reporter.get_epoch()
     newest = f"{epoch}epoch.pth"
     if not (output_dir / newest).is_file():
-        logging.warning("%s is missing; restored from checkpoint.pth", output_dir / newest)
+        # Not logged: logging before ESPnet has configured it would silence ESPnet's own log.
+        print(f"{output_dir / newest} is missing; restored from checkpoint.pth", file=sys.stderr)
         with atomic_path(output_dir / newest) as temporary:
             torch.save(states["model"], temporary)
     links = ["latest.pth"]

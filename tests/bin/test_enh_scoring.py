@@ -1,7 +1,6 @@
 """Scoring a made-up set: the numbers, independence of --nj, resumption, RESULTS.md, messages."""
 
 import csv
-import json
 import os
 import subprocess
 import sys

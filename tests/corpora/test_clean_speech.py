@@ -90,6 +90,12 @@ def test_bad_audio_names_the_utterance(data_dir):
                 function(utt_id)
 
 
+def test_samples_that_are_not_finite(data_dir):
+    soundfile.write(data_dir / "a.wav", np.full(8000, np.nan), 8000, subtype="FLOAT")
+    with pytest.raises(ValueError, match="utterance 'a': expected finite samples, found NaN"):
+        CleanSpeech(data_dir, 8000).load("a")
+
+
 def test_stereo_is_refused(data_dir):
     soundfile.write(data_dir / "a.wav", np.zeros((100, 2)), 8000)
     speech = CleanSpeech(data_dir, 8000)

@@ -10,7 +10,9 @@ from espnet2_m2m.bin.make_demo_speech import main
 from espnet2_m2m.corpora.demo import (
     GRID_WORDS,
     MAX_TALKERS,
+    Talker,
     sentences,
+    speak,
     talkers,
     trim_silence,
 )
@@ -61,6 +63,33 @@ def test_number_of_sentences_is_checked():
         sentences("f01", 64001, seed=0)
 
 
+def test_unknown_variant():
+    """espeak-ng would speak with the accent's own voice and say nothing about it."""
+    pytest.importorskip("espeakng_loader", reason="synthesises speech with espeak-ng")
+    with pytest.raises(ValueError, match=r"no voice 'en\+nobody'"):
+        speak(Talker("f01", "en+nobody", 50, 160), ["bin blue at f two now"])
+
+
+def test_only_missing_speech_is_synthesised(tmp_path, capsys):
+    pytest.importorskip("espeakng_loader", reason="synthesises speech with espeak-ng")
+    options = ["--out_dir", str(tmp_path), "--num_talkers", "2", "--num_sentences", "2"]
+    main(options)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    times = {path: path.stat().st_mtime_ns for path in before}
+    missing = tmp_path / "wav" / "m01-00001.wav"
+    missing.unlink()
+    (tmp_path / "settings.json").unlink()  # as in folders that are older than this file
+    main(options)
+    assert {path: path.read_bytes() for path in before} == before
+    again = {path for path in before if path.stat().st_mtime_ns != times[path]}
+    assert again == {missing, tmp_path / "settings.json"}
+    with pytest.raises(SystemExit):
+        main([*options, "--seed", "1"])
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path} holds other speech" in message and "choose another --out_dir" in message
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_synthesised_speech(tmp_path):
     """Complete, trimmed, not clipped, the same to the bit for any number of talkers."""
     pytest.importorskip("espeakng_loader", reason="synthesises speech with espeak-ng")
@@ -80,4 +109,5 @@ def test_synthesised_speech(tmp_path):
         start, end = samples[:331], samples[-331:]  # 15 ms: the margin and a little more
         assert min(np.abs(start).max(), np.abs(end).max()) >= 0.01 * np.abs(samples).max() - 1e-4
     for path in (tmp_path / "one" / "wav").iterdir():
+        assert path.suffix == ".wav"
         assert path.read_bytes() == (tmp_path / "two" / "wav" / path.name).read_bytes()

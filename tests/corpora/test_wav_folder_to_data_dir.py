@@ -56,6 +56,15 @@ def test_folders_and_no_text(script, tmp_path):
     assert not (tmp_path / "data" / "text").exists()
 
 
+def test_absolute_paths_and_no_old_text(script, wav_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(script, "wavs", "data")
+    assert read_table("data/wav.scp")["amy-1_amy_12"] == str(wav_dir.resolve() / "1_amy_12.wav")
+    assert Path("data/text").is_file()
+    run(script, "wavs", "data", "{word}_{speaker}_{index}.wav", "")
+    assert not Path("data/text").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

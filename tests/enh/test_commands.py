@@ -1,7 +1,6 @@
 """Around the model: separating by command, data options of training, checkpoints, sample rates."""
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -66,7 +65,7 @@ def test_the_command_separates_what_is_missing_and_nothing_else(experiment, caps
         assert sorted(entries) == list(UTTERANCES)
         actual, rate = soundfile.read(entries["utt1"], dtype="float32")
         np.testing.assert_allclose(actual, image[0], atol=1e-5)
-        assert rate == 8000 and not soundfile.read(entries["utt3"])[0].any(), "silence stays silence"
+        assert rate == 8000 and not soundfile.read(entries["utt3"])[0].any(), "still silent"
 
     os.utime(experiment.model[0])           # ESPnet rewrites config.yaml at every resume
     os.utime(experiment.folder / "wav.scp")

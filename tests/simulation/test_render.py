@@ -149,15 +149,25 @@ def si_sdr_db(est, ref):
     return 10 * np.log10((target @ target) / ((est - target) @ (est - target)))
 
 
-def mean_si_sdr_db(speech, num_scenes):
-    """Mean SI-SDR of close-talk and of far-field mixtures in random rooms."""
-    closetalk, farfield = [], []
+def check_table_1(speech, num_scenes):
+    """SI-SDR of close-talk and of far-field mixtures in random rooms, and how levels spread it."""
+    closetalk, farfield, level_db = [], [], []
     for scene in draw(speech, RandomRoom(), num_scenes):
         rendering = render(scene, dry_signals(scene, speech))
         for n in (0, 1):
             closetalk.append(si_sdr_db(rendering.closetalk[n], rendering.closetalk_images[n, n]))
             farfield.append(si_sdr_db(rendering.farfield[0], rendering.farfield_images[n, 0]))
-    return np.mean(closetalk), np.mean(farfield)
+            speakers = scene["speakers"]
+            level_db.append(speakers[n]["level_db"] - speakers[1 - n]["level_db"])
+    closetalk, farfield, level_db = np.array([closetalk, farfield, level_db])
+    assert abs(closetalk.mean() - CLOSETALK_DB) < CLOSETALK_TOLERANCE_DB
+    assert abs(farfield.mean() - FARFIELD_DB) < FARFIELD_TOLERANCE_DB
+    # Level is that of all mics together, SI-SDR that of one: 0.6 dB apart (standard deviation).
+    assert np.abs(farfield - level_db).max() < 4 * 0.6 and level_db.std() > 1.5
+    # A talker louder by 1 dB is so at his headset, too; distances spread the rest by 4 dB, and
+    # leave a slope over levels of 2.5 dB spread uncertain by 4 / 2.5 / sqrt(24) = 0.33.
+    assert abs(np.polyfit(level_db, closetalk, deg=1)[0] - 1) < 3 * 0.33
+    assert 2 < (closetalk - level_db).std() < 6
 
 
 # The paper's Tables I and II: 14.7 dB and 0.0 dB. 300 mixtures gave 14.68 dB with the demo's speech
@@ -171,9 +181,7 @@ FARFIELD_DB, FARFIELD_TOLERANCE_DB = 0.0, 0.1
 def test_scores_of_table_1_with_demo_speech(tmp_path):
     pytest.importorskip("espeakng_loader", reason="synthesises speech with espeak-ng")
     make_demo_speech(["--out_dir", str(tmp_path), "--num_talkers", "4", "--num_sentences", "12"])
-    closetalk_db, farfield_db = mean_si_sdr_db(CleanSpeech(tmp_path, 8000), 12)
-    assert abs(closetalk_db - CLOSETALK_DB) < CLOSETALK_TOLERANCE_DB
-    assert abs(farfield_db - FARFIELD_DB) < FARFIELD_TOLERANCE_DB
+    check_table_1(CleanSpeech(tmp_path, 8000), 12)
 
 
 @pytest.mark.skipif(not FSDD.is_dir(), reason="needs ../shared/speech/fsdd")
@@ -183,6 +191,4 @@ def test_scores_of_table_1_with_recorded_speech(tmp_path):
     wav = {f"{path.stem.split('_')[1]}-{path.stem}": path for path in FSDD.glob("*.wav")}
     write_table(tmp_path / "wav.scp", wav)
     write_table(tmp_path / "utt2spk", {utt_id: utt_id.split("-")[0] for utt_id in wav})
-    closetalk_db, farfield_db = mean_si_sdr_db(CleanSpeech(tmp_path, 8000), 12)
-    assert abs(closetalk_db - CLOSETALK_DB) < CLOSETALK_TOLERANCE_DB
-    assert abs(farfield_db - FARFIELD_DB) < FARFIELD_TOLERANCE_DB
+    check_table_1(CleanSpeech(tmp_path, 8000), 12)
