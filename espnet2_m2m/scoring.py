@@ -79,7 +79,7 @@ def list_jobs(data_dir, enhanced_dir, ref_mic=0, fixed_order=True):
     segments = read_segments(segments_path) if segments_path.is_file() else {}
     utt_ids = sorted(segments or read_table(files["mixture"][0]), key=str.encode)
     signals = {utt_id: {family: [] for family in files} for utt_id in utt_ids}
-    for family, path in ((family, path) for family in files for path in files[family]):
+    for family, path in [(family, path) for family, paths in files.items() for path in paths]:
         table = read_table(path)
         missing = []
         for utt_id in utt_ids:

@@ -19,7 +19,7 @@ from espnet2.tasks.enh import EnhancementTask
 
 
 def main():
-    from ddp_driver import train        # by this name the children find it; here it is __main__
+    from ddp_driver import train  # by this name the children find it; here it is __main__
 
     args = EnhancementTask.get_parser().parse_args()
     args.version = "test"
