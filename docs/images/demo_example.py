@@ -64,7 +64,7 @@ def main():
             axis.set_title(f"{name}, speaker {speaker}{score}" if row else name, fontsize=9)
     figure.supxlabel("time (s)", fontsize=9)
     figure.supylabel("frequency (kHz)", fontsize=9)
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=110)
+    figure.savefig(Path(__file__).with_suffix(".png"), dpi=75)
 
 
 if __name__ == "__main__":
