@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["espnet2_m2m*"]),
-    package_data={"espnet2_m2m": ["**/*.html", "**/*.css", "**/*.js"]},
+    package_data={"espnet2_m2m.report": ["index.html"]},
     install_requires=[
         "espnet>=202511",
         # espnet.enh imports torchaudio without declaring it; a CPU-only torch does not work with it.
