@@ -18,6 +18,8 @@ import yaml
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "egs2" / "meeting_demo" / "enh1"
 CONFIG = "train_enh_m2m_tfgridnet_small"
+ONE_EPOCH = "--max_epoch 1 --num_iters_per_epoch 4"
+TWO_EPOCHS = "--max_epoch 2 --num_iters_per_epoch 4"
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests"),
        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
@@ -37,7 +39,7 @@ def folder(tmp_path_factory):
     """A finished run of all stages: 4 training, 2 validation, 2 test mixtures, one epoch."""
     folder = tmp_path_factory.mktemp("meeting demo")       # a path with a space
     run("--num_train", "4", "--num_valid", "2", "--num_test", "2", "--num_talkers", "6",
-        "--num_sentences", "4", "--enh_args", "--max_epoch 1", "--num_examples", "1", folder=folder)
+        "--num_sentences", "4", "--enh_args", ONE_EPOCH, "--num_examples", "1", folder=folder)
     return folder
 
 
@@ -84,7 +86,7 @@ def test_training_continues_after_a_kill(folder):
     """Killed in its second epoch, the training resumes from the first."""
     log = experiment(folder) / "train.log"
     command = ["./run.sh", "--datadir", f"{folder}/data", "--dumpdir", f"{folder}/dump", "--expdir",
-               f"{folder}/exp", "--stage", "6", "--stop_stage", "6", "--enh_args", "--max_epoch 2"]
+               f"{folder}/exp", "--stage", "6", "--stop_stage", "6", "--enh_args", TWO_EPOCHS]
     process = subprocess.Popen(command, cwd=RECIPE, env=ENV, start_new_session=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
@@ -93,7 +95,7 @@ def test_training_continues_after_a_kill(folder):
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    run("--stage", "6", "--stop_stage", "6", "--enh_args", "--max_epoch 2", folder=folder)
+    run("--stage", "6", "--stop_stage", "6", "--enh_args", TWO_EPOCHS, folder=folder)
     content = log.read_text()
     assert content.count("The training was resumed using") == 2
     assert content.count("1epoch results") == 1 and content.count("2epoch results") == 1
@@ -107,7 +109,8 @@ def test_two_processes_train_with_ddp_and_both_know_the_plug_in(folder, tmp_path
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "espnet2_m2m.run", "ddp_driver", "--config",
                str(tmp_path / "train.yaml"), "--output_dir", str(tmp_path / "exp"), "--ngpu", "0",
-               "--max_epoch", "1", "--batch_size", "2", "--num_workers", "0"]
+               "--max_epoch", "1", "--batch_size", "2", "--num_workers", "0",
+               "--num_iters_per_epoch", "4"]
     for phase, name in (("train", "train"), ("valid", "valid")):
         data_dir = folder / "dump" / "raw" / name
         for scp, data in (("wav", "speech_mix"), ("closetalk1", "speech_ref1"),
