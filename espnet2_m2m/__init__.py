@@ -14,6 +14,7 @@ _HOME = {
     "MixtureConstraintLoss": "espnet2_m2m.loss",
     "ri_mag_l1": "espnet2_m2m.loss",
     "isms": "espnet2_m2m.loss",
+    "pit_ri_mag": "espnet2_m2m.loss",
     "register": "espnet2_m2m.tasks.enh_m2m",
 }
 

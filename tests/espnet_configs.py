@@ -21,7 +21,15 @@ VALID_SI_SNR = {
 }
 
 STFT_CODER = {"n_fft": 64, "hop_length": 16}
+PIT = {"name": "ri_mag", "conf": {"n_fft": 64, "hop_length": 16}, "wrapper": "pit_spectra",
+       "wrapper_conf": {}}
 SEPARATORS = {
+    "tfgridnet_spectra": {
+        "encoder": "spectra", "decoder": "spectra", "encoder_conf": STFT_CODER, "decoder_conf": STFT_CODER,
+        "separator_conf": {
+            "n_srcs": 2, "n_imics": 3, "n_layers": 1, "emb_dim": 4, "emb_ks": 2, "emb_hs": 2,
+            "lstm_hidden_units": 6, "attn_n_head": 2, "attn_qk_dim": 1},
+    },
     "tfgridnetv2": {
         "encoder": "same", "decoder": "same",
         "separator_conf": {

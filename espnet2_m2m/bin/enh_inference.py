@@ -4,7 +4,7 @@
         --model_file exp/X/valid.loss.best.pth --fs 8000 \\
         --data_path_and_name_and_type data/test/wav.scp,speech_mix,sound --output_dir exp/X/enhanced
 
-The options are ESPnet's; only --normalize_segment_scale is false by default. Output is float at the
+The options are ESPnet's, --normalize_segment_scale is false by default, and --fcp_output is new. Output is float at the
 level it has in the mixture (unless --normalize_output_wav true), each file is written whole or not
 at all, and a rerun separates only what is missing: settings.json says what the files were made
 with, and a file is valid if it is newer. `SeparateSpeech` is the same from Python.
@@ -37,8 +37,13 @@ def __getattr__(name):      # SeparateSpeech, without ESPnet's slow import for t
 @cli_errors
 def main(cmd=None):
     stock = _stock()
+    from espnet2.utils.types import str2bool
+
     parser = stock.get_parser()
     parser.set_defaults(normalize_segment_scale=False)
+    parser.add_argument("--fcp_output", type=str2bool, default=None,
+                        help="output is the FCP image of the estimates (true for M2M by default) or the "
+                             "estimates themselves (false for PIT by default)")
     args = parser.parse_args(cmd)
     check_trained_rate(train_config(args), args.fs)
     output_dir = Path(args.output_dir)
@@ -58,6 +63,7 @@ def main(cmd=None):
             key_file.flush()
             options = vars(args) | {"key_file": key_file.name}
             options.pop("config", None)
+            stock.SeparateSpeech.fcp_output = options.pop("fcp_output")
             stock.inference(**options)
     for folder in _streams(output_dir, settings):
         entries = {utt_id: str((folder / f"{utt_id}.{args.output_format}").resolve())
@@ -106,7 +112,7 @@ def check_trained_rate(config: Path, sample_rate: int) -> None:
     content = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
     names = [criterion["name"] for criterion in content.get("criterions") or []]
     trained = content.get("sample_rate")
-    if "mixture_constraint" in names and trained is not None and trained != sample_rate:
+    if {"mixture_constraint", "ri_mag"} & set(names) and trained is not None and trained != sample_rate:
         raise ValueError(f"--fs is {sample_rate}, but the model was trained at {trained} Hz "
                          f"(sample_rate in {config})")
 
@@ -190,10 +196,20 @@ def _stock():
     """ESPnet's module, whose functions look up these names when they run."""
     from espnet2.bin import enh_inference as stock
 
+    from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
     from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
 
     class SeparateSpeech(stock.SeparateSpeech):
         __doc__ = stock.SeparateSpeech.__doc__
+        fcp_output = None       # set by `main`; None leaves it to the model
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            if self.fcp_output is not None:
+                if not isinstance(self.enh_model, ESPnetM2MModel):
+                    raise ValueError("--fcp_output is for models that were trained by a criterion of the "
+                                     f"plug-in, found {type(self.enh_model).__name__}")
+                self.enh_model.separator.fcp_output = self.fcp_output
 
         def __call__(self, speech_mix, fs=8000, **kwargs):
             """ESPnet's, except that normalize_output_wav leaves a silent estimate silent."""

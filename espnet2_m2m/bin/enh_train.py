@@ -3,6 +3,9 @@
     python -m espnet2_m2m.bin.enh_train --config conf/tuning/X.yaml --output_dir exp/X \\
         --train_dir dump/raw/train --valid_dir dump/raw/valid
 
+--config may be given several times, later files win, and a config may be based on others by its key
+`base` (enh/config.py); OUTPUT_DIR/train_config.yaml then holds what they add up to.
+
 --train_dir and --valid_dir pass the files that the config's criteria need: wav.scp always,
 closetalk{n}.scp for the mixture-constraint loss, spk{n}.scp for the criteria that compare with
 references, in training only if they are not `only_for_test: true`. All other options are ESPnet's,
@@ -16,7 +19,8 @@ from pathlib import Path
 import yaml
 
 from espnet2_m2m.bin import cli_errors
-from espnet2_m2m.data_dir import numbered_files
+from espnet2_m2m.data_dir import atomic_path, numbered_files
+from espnet2_m2m.enh.config import read_config
 
 
 def main(cmd=None):
@@ -32,16 +36,23 @@ def main(cmd=None):
 def espnet_command(cmd=None) -> list[str]:
     """The options of ESPnet's enh_train, with --train_dir and --valid_dir replaced by their files."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config")
+    parser.add_argument("--config", action="append", default=[])
+    parser.add_argument("--output_dir")
     parser.add_argument("--train_dir")
     parser.add_argument("--valid_dir")
     args, others = parser.parse_known_args(sys.argv[1:] if cmd is None else cmd)
     command = list(others)
-    if args.config is not None:
-        command += ["--config", args.config]
+    if args.output_dir is not None:
+        command += ["--output_dir", args.output_dir]
+    config = read_config(*args.config)
+    if args.config:
+        command += ["--config", str(_one_file(args.config, config, args.output_dir))]
     for phase, data_dir in (("train", args.train_dir), ("valid", args.valid_dir)):
         if data_dir is not None:
-            config = read_config(args.config)
+            if not config.get("criterions"):
+                raise ValueError(
+                    "--train_dir and --valid_dir need a --config with `criterions`, which decide on the "
+                    f"files of the data dir that are used; found none in {' '.join(args.config) or 'no config'}")
             from_ref = (config.get("model_conf") or {}).get("closetalk_from_ref", False)
             for data in data_options(data_dir, config["criterions"], validation=phase == "valid",
                                      closetalk_from_ref=from_ref):
@@ -49,19 +60,17 @@ def espnet_command(cmd=None) -> list[str]:
     return command
 
 
-def read_config(config) -> dict:
-    """A training config that has a `criterions` block.
-
-    Raises:
-        ValueError: no config, or no such block in it.
-    """
-    if config is None:
-        raise ValueError("--train_dir and --valid_dir need --config: its criterions decide which "
-                         "files of the data dir are used")
-    content = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
-    if not content.get("criterions"):
-        raise ValueError(f"{config}: expected a `criterions` block, found none")
-    return content
+def _one_file(paths: list[str], config: dict, output_dir) -> Path:
+    """The file that holds `config`, the merged `paths`; written unless it is one plain file."""
+    if len(paths) == 1 and "base" not in yaml.safe_load(Path(paths[0]).read_text(encoding="utf-8")):
+        return Path(paths[0])
+    if output_dir is None:
+        raise ValueError("several configs, or one with `base`, need --output_dir, where they are merged")
+    merged = Path(output_dir) / "train_config.yaml"
+    with atomic_path(merged) as temporary:
+        temporary.write_text(f"# Merged from {' '.join(paths)}\n" + yaml.safe_dump(config, sort_keys=False),
+                             encoding="utf-8")
+    return merged
 
 
 def data_options(

@@ -1,4 +1,4 @@
-"""ESPnet's enhancement model, trained by mixtures."""
+"""ESPnet's enhancement model, trained on spectra: by mixtures (M2M, UNSSOR), or by references (PIT)."""
 
 import logging
 from typing import Dict, List, Optional, Tuple
@@ -7,7 +7,7 @@ import torch
 from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from torch import Tensor
 
-from espnet2_m2m.enh.loss import MixtureConstraintCriterion, MixtureInputs, MixtureSolver
+from espnet2_m2m.enh.loss import LossInputs, MixtureConstraintCriterion, SpectraCriterion, SpectraWrapper
 from espnet2_m2m.enh.separator.m2m_separator import SILENCE, M2MSeparator
 from espnet2_m2m.loss.mixture_constraint import mask_frames
 
@@ -15,9 +15,10 @@ from espnet2_m2m.loss.mixture_constraint import mask_frames
 class ESPnetM2MModel(ESPnetEnhancementModel):
     """An enhancement model whose estimates are judged by the mixtures they add up to.
 
-    The mixture-constraint loss gets the network's estimates Z. All other criteria of the config get
-    the FCP images at the reference mic, the model's output at run time, so that e.g. `si_snr` with
-    `only_for_test: true` shows in validation how well the training separates.
+    The plug-in's losses get the network's estimates Z as spectra. All other criteria of the config get
+    the model's output at run time, which is the FCP images at the reference mic, so that e.g. `si_snr`
+    with `only_for_test: true` shows in validation how well the training separates. A model that is
+    trained by `ri_mag` alone (PIT) has the estimates themselves as output.
 
     Args:
         encoder, separator, decoder, mask_module, loss_wrappers, conf: as `ESPnetEnhancementModel`.
@@ -34,20 +35,22 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         input_mics: Optional[List[int]] = None, loss_mics: Optional[List[int]] = None,
         closetalk_from_ref: bool = False, **conf,
     ):
-        criterion = next(wrapper.criterion for wrapper in loss_wrappers
-                         if isinstance(wrapper.criterion, MixtureConstraintCriterion))
+        criterions = [wrapper.criterion for wrapper in loss_wrappers
+                      if isinstance(wrapper.criterion, SpectraCriterion)]
+        # With both losses, M2M decides on the output.
+        criterion = max(criterions, key=lambda criterion: criterion.fcp_output)
         for option in ("flexible_numspk", "always_forward_in_48k", "categories",
                        "category_weights"):
             if conf.get(option):
-                raise ValueError("mixture_constraint does not go with model_conf's "
+                raise ValueError(f"{criterion.name} does not go with model_conf's "
                                  f"{option}: {conf[option]}; remove it")
         for wrapper in loss_wrappers:
-            if (isinstance(wrapper.criterion, MixtureConstraintCriterion)
-                    and not isinstance(wrapper, MixtureSolver)):
-                raise ValueError("criterion mixture_constraint goes with wrapper: mixture, found "
-                                 f"{type(wrapper).__name__}")
+            if isinstance(wrapper.criterion, SpectraCriterion) and not isinstance(wrapper, SpectraWrapper):
+                raise ValueError(f"criterion {wrapper.criterion.name} does not go with wrapper "
+                                 f"{type(wrapper).__name__}: mixture_constraint has wrapper: mixture, "
+                                 "ri_mag has wrapper: pit_spectra")
         if mask_module is not None:
-            raise ValueError("mixture_constraint does not go with a mask_module")
+            raise ValueError(f"{criterion.name} does not go with a mask_module")
         if closetalk_from_ref and len(loss_wrappers) > 1:
             raise ValueError("with closetalk_from_ref: true there are no references, so "
                              "mixture_constraint must be the only criterion")
@@ -99,24 +102,31 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         frames = self.separator.frame_lengths(feature_lengths)
         est = torch.cat([self.separator.spectrum(z) for z in estimates], dim=1)
         finite = torch.isfinite(est.detach()).flatten(1).all(dim=1)
-        inputs = MixtureInputs(
+        active = self._active_criterions()
+        supervised = any(criterion.name == "ri_mag" for criterion in active)
+        inputs = LossInputs(
             est=torch.where(finite[:, None, None, None], est, 0),
             far_field=self.separator.far_field_spectrum(feature_mix, frames),
             close_talk=self._spectra(close_talk, lengths, frames),
+            references=(self._spectra(self._at_reference_mic(references), lengths, frames)
+                        if supervised else None),
             lengths=frames, counted=counted)
 
-        if references is None:
-            # No criterion looks at references or estimates now: ESPnet's loop only wants tensors.
+        if all(isinstance(criterion, SpectraCriterion) for criterion in active):
+            # No criterion looks at waveforms now: ESPnet's loop only wants tensors.
             references = speech_pre = [speech_mix]
         else:
-            images = self.separator.reference_images(inputs.est, feature_mix, feature_lengths)
-            speech_pre = [self.decoder(image, lengths)[0] for image in images]
+            if self.separator.fcp_output:
+                outputs = self.separator.reference_images(inputs.est, feature_mix, feature_lengths)
+            else:
+                outputs = estimates
+            speech_pre = [self.decoder(output, lengths)[0] for output in outputs]
         if counted.any() and not counted.all():     # the other criteria leave silent items out
             references = [reference[counted] for reference in references]
             speech_pre = [image[counted] for image in speech_pre]
             feature_mix, lengths = feature_mix[counted], lengths[counted.to(lengths.device)]
         loss, stats, weight, _ = self.forward_loss(
-            speech_pre, lengths, feature_mix, None, {"mixture_inputs": inputs}, references,
+            speech_pre, lengths, feature_mix, None, {"loss_inputs": inputs}, references,
             num_spk=self.num_spk)
         if not counted.any():
             loss, weight = 0 * loss, 0 * weight
@@ -171,9 +181,8 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
 
     def _references(self, speech_mix: Tensor, data: Dict) -> Optional[List[Tensor]]:
         """References for the criteria that are computed now; None if there is none such."""
-        names = [wrapper.criterion.name for wrapper in self.loss_wrappers
-                 if not isinstance(wrapper.criterion, MixtureConstraintCriterion)
-                 and not (self.training and wrapper.criterion.only_for_test)]
+        names = [criterion.name for criterion in self._active_criterions()
+                 if not isinstance(criterion, MixtureConstraintCriterion)]
         if not names:
             return None
         needed = [f"speech_ref{n}" for n in range(1, self.num_spk + 1)]
@@ -185,6 +194,16 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
                 "among its data: pass them, set the criterion's only_for_test: true to compute it "
                 "in validation only, or remove it")
         return [data[name][:, :speech_mix.shape[1]] for name in needed]
+
+    def _active_criterions(self) -> List:
+        """The criteria that are computed in the present phase."""
+        return [wrapper.criterion for wrapper in self.loss_wrappers
+                if not (self.training and wrapper.criterion.only_for_test)]
+
+    def _at_reference_mic(self, references: List[Tensor]) -> Tensor:
+        """Mono or multi-channel references -> (batch, sample, source)."""
+        mic = self.separator.trained_ref_channel
+        return torch.stack([ref if ref.dim() == 2 else ref[:, :, mic] for ref in references], dim=2)
 
     def _spectra(self, waves: Optional[Tensor], lengths: Tensor, frames: Tensor):
         if waves is None:

@@ -1,11 +1,18 @@
-"""The mixture-constraint loss as ESPnet criterion and loss wrapper.
+"""The plug-in's losses as ESPnet criterions and loss wrappers; both work on the network's spectra.
 
-In a training config:
+Mixture constraint (M2M, UNSSOR), in a training config:
 
     criterions:
       - name: mixture_constraint
         conf: {alpha: 1.0, anchor_weight: 1.0}    # options of MixtureConstraintLoss, and below
         wrapper: mixture
+        wrapper_conf: {weight: 1.0}
+
+Supervised (PIT), which needs references:
+
+    criterions:
+      - name: ri_mag
+        wrapper: pit_spectra
         wrapper_conf: {weight: 1.0}
 """
 
@@ -15,29 +22,45 @@ from espnet2.enh.loss.criterions.time_domain import TimeDomainLoss
 from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
 from torch import Tensor
 
-from espnet2_m2m.loss import MixtureConstraintLoss
+from espnet2_m2m.loss import MixtureConstraintLoss, pit_ri_mag
 
 
-class MixtureInputs(NamedTuple):
-    """What the loss needs beyond ESPnet's references and estimates; see `MixtureConstraintLoss`."""
+class LossInputs(NamedTuple):
+    """What the losses need beyond ESPnet's references and estimates; see `MixtureConstraintLoss`."""
 
     est: Tensor                     # (batch, source, freq, frame)
     far_field: Tensor               # (batch, mic, freq, frame)
     close_talk: Optional[Tensor]    # (batch, mic, freq, frame)
+    references: Optional[Tensor]    # (batch, source, freq, frame), at the reference mic
     lengths: Tensor                 # (batch,) frames
     counted: Tensor                 # (batch,) bool; the other items have no weight
 
 
-class MixtureConstraintCriterion(TimeDomainLoss):
-    """Configuration of the loss; ESPnet's model sees a time-domain criterion and passes it through.
+class SpectraCriterion(TimeDomainLoss):
+    """Configuration of a loss on spectra; ESPnet's model sees a time-domain criterion and passes it by.
+
+    Attributes:
+        loss: MixtureConstraintLoss, whose FCP makes the images at the reference mic.
+        n_fft, hop_length: STFT in samples, for separators that work on waveforms (`encoder: same`).
+        fcp_output: the model's output is the FCP image of an estimate, not the estimate itself.
+    """
+
+    def forward(self, ref, inf):
+        raise NotImplementedError("the wrapper computes this loss")
+
+
+class MixtureConstraintCriterion(SpectraCriterion):
+    """The mixture-constraint loss.
 
     Args:
         close_talk: the data hold close-talk mixtures (M2M); false trains on far-field mixtures
             alone (UNSSOR).
         n_fft, hop_length: STFT of the loss in samples, for separators that work on waveforms
-            (`encoder: same`); with `encoder: stft` the encoder's STFT is used.
+            (`encoder: same`); with spectra the encoder's STFT is used.
         conf: options of `MixtureConstraintLoss`.
     """
+
+    fcp_output = True
 
     def __init__(self, close_talk: bool = True, n_fft: int = 256, hop_length: int = 64, **conf):
         super().__init__("mixture_constraint")
@@ -52,17 +75,39 @@ class MixtureConstraintCriterion(TimeDomainLoss):
         except TypeError as error:
             raise ValueError(f"criterion mixture_constraint: {error}") from None
 
-    def forward(self, ref, inf):
-        raise NotImplementedError("the mixture wrapper computes this loss")
+
+class RIMagCriterion(SpectraCriterion):
+    """The supervised loss on the true images at the reference mic (PIT of Tables II and III).
+
+    The network's estimates are the model's output. `enh_inference --fcp_output true` filters them
+    like those of M2M instead, with the paper's taps.
+
+    Args:
+        n_fft, hop_length: as for `MixtureConstraintCriterion`.
+        ref_mic: far-field mic of the references, from 0.
+        only_for_test: compute it in validation only.
+    """
+
+    close_talk = False
+    fcp_output = False
+
+    def __init__(self, n_fft: int = 256, hop_length: int = 64, ref_mic: int = 0,
+                 only_for_test: bool = False):
+        super().__init__("ri_mag", only_for_test=only_for_test)
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.loss = MixtureConstraintLoss(ref_mic=ref_mic)
 
 
-class MixtureSolver(AbsLossWrapper):
-    """Hands the mixtures, which ESPnet's model leaves in `others`, to the loss."""
+class SpectraWrapper(AbsLossWrapper):
+    """Takes the spectra that `ESPnetM2MModel` leaves in `others`, and averages over the batch."""
 
-    def __init__(self, criterion: MixtureConstraintCriterion, weight: float = 1.0):
+    criterion_type = SpectraCriterion
+
+    def __init__(self, criterion: SpectraCriterion, weight: float = 1.0):
         super().__init__()
-        if not isinstance(criterion, MixtureConstraintCriterion):
-            raise ValueError("wrapper mixture goes with criterion mixture_constraint, found "
+        if not isinstance(criterion, self.criterion_type):
+            raise ValueError(f"wrapper {self.name} goes with criterion {self.goes_with}, found "
                              f"{criterion.name}")
         self.criterion = criterion
         self.weight = weight
@@ -74,12 +119,34 @@ class MixtureSolver(AbsLossWrapper):
 
         It is zero, with zero gradient, if there is none; `ref` and `inf` are not used.
         """
-        inputs = others["mixture_inputs"]
-        loss, stats = self.criterion.loss(
-            inputs.est, inputs.far_field, inputs.close_talk, inputs.lengths)
+        inputs = others["loss_inputs"]
+        loss, stats = self.loss_of_items(inputs)
         weight = inputs.counted.to(loss)
         weight = weight / weight.sum().clamp(min=1)
         stats = {name: (weight * value).sum() for name, value in stats.items()}
         loss = (weight * loss).sum()
         stats[self.criterion.name] = loss.detach()
         return loss, stats, {}
+
+    def loss_of_items(self, inputs: LossInputs) -> Tuple[Tensor, Dict[str, Tensor]]:
+        """The loss (batch,) and its parts by name, (batch,) each."""
+        raise NotImplementedError
+
+
+class MixtureSolver(SpectraWrapper):
+    """`wrapper: mixture`"""
+
+    criterion_type, name, goes_with = MixtureConstraintCriterion, "mixture", "mixture_constraint"
+
+    def loss_of_items(self, inputs):
+        return self.criterion.loss(inputs.est, inputs.far_field, inputs.close_talk, inputs.lengths)
+
+
+class SpectraPITSolver(SpectraWrapper):
+    """`wrapper: pit_spectra`"""
+
+    criterion_type, name, goes_with = RIMagCriterion, "pit_spectra", "ri_mag"
+
+    def loss_of_items(self, inputs):
+        mix = inputs.far_field[:, self.criterion.loss.ref_mic]
+        return pit_ri_mag(inputs.est, inputs.references, mix)[0], {}

@@ -7,11 +7,9 @@ together. It also pulls the cross-talk of the headset into that source, which is
 fade once the assignment is made.
 """
 
-import numpy as np
-import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from espnet2_m2m.loss.assignment import best_assignment
 from espnet2_m2m.loss.ri_mag import ri_mag_l1
 
 ORDERS = ("fixed", "free")
@@ -44,10 +42,7 @@ def anchor_loss(closetalk_images: Tensor, close_talk: Tensor, order: str = "fixe
         wearer = closetalk_images.diagonal(dim1=1, dim2=2).movedim(-1, 1)   # (batch, mic, freq, frame)
         return ri_mag_l1(wearer, close_talk)
     pairwise = ri_mag_l1(closetalk_images, close_talk[:, :, None])          # (batch, mic, source)
-    costs = pairwise.detach().cpu().numpy()
-    wearers = np.stack([linear_sum_assignment(cost)[1] for cost in costs])
-    wearers = torch.from_numpy(wearers).to(pairwise.device)[..., None]      # (batch, mic, 1)
-    return pairwise.gather(2, wearers)[..., 0]
+    return pairwise.gather(2, best_assignment(pairwise)[..., None])[..., 0]
 
 
 def faded_weight(weight: float, fade: tuple[int, int] | None, step: int) -> float:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def ri_mag_l1(est: Tensor, ref: Tensor) -> Tensor:
+def ri_mag_l1(est: Tensor, ref: Tensor, level: Tensor | None = None) -> Tensor:
     """Distance between two spectra, relative to the reference's magnitude.
 
         sum_{t,f} ( |Re(ref - est)| + |Im(ref - est)| + ||ref| - |est|| ) / sum_{t,f} |ref|
@@ -12,6 +12,7 @@ def ri_mag_l1(est: Tensor, ref: Tensor) -> Tensor:
     Args:
         est: (..., freq, frame) complex STFT.
         ref: (..., freq, frame) complex STFT; of a shape that broadcasts with `est`.
+        level: (..., freq, frame) spectrum by whose magnitude to divide; `ref` by default.
     Returns:
         (...) real, >= 0 (no unit). The distance to a silent reference is zero when the estimate is
         silent too, else very large, but finite.
@@ -24,6 +25,6 @@ def ri_mag_l1(est: Tensor, ref: Tensor) -> Tensor:
                          "and frame")
     error = ref - est
     distance = error.real.abs() + error.imag.abs() + (ref.abs() - est.abs()).abs()
-    level = ref.abs().sum(dim=(-2, -1))
-    tiny = torch.finfo(level.dtype).tiny ** 0.5     # its reciprocal is still far from overflow
-    return distance.sum(dim=(-2, -1)) / level.clamp(min=tiny)
+    total = (ref if level is None else level).abs().sum(dim=(-2, -1))
+    tiny = torch.finfo(total.dtype).tiny ** 0.5     # its reciprocal is still far from overflow
+    return distance.sum(dim=(-2, -1)) / total.clamp(min=tiny)

@@ -14,11 +14,18 @@ from espnet2.train.reporter import Reporter
 
 from espnet2_m2m.data_dir import atomic_path, audio_header, read_table
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
-from espnet2_m2m.enh.loss import MixtureConstraintCriterion, MixtureSolver
+from espnet2_m2m.enh.loss import (
+    MixtureConstraintCriterion,
+    MixtureSolver,
+    RIMagCriterion,
+    SpectraPITSolver,
+)
 from espnet2_m2m.enh.preprocessor import CheckedPreprocessor
+from espnet2_m2m.enh.separator.tfgridnet import TFGridNet
+from espnet2_m2m.enh.spectra import SpectraDecoder, SpectraEncoder
 
-CRITERION = "mixture_constraint"
-WRAPPER = "mixture"
+CRITERIONS = {"mixture_constraint": MixtureConstraintCriterion, "ri_mag": RIMagCriterion}
+WRAPPERS = {"mixture": MixtureSolver, "pit_spectra": SpectraPITSolver}
 MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref")
 
 _stock_build_model = EnhancementTask.__dict__["build_model"].__func__
@@ -27,7 +34,7 @@ _stock_build_model = EnhancementTask.__dict__["build_model"].__func__
 class M2MEnhancementTask(EnhancementTask):
     """ESPnet's enhancement task with close-talk mixtures as data and checks that name the utterance.
 
-    A config with criterion `mixture_constraint` builds an `ESPnetM2MModel`; any other config behaves
+    A config with criterion `mixture_constraint` or `ri_mag` builds an `ESPnetM2MModel`; any other config behaves
     as in ESPnet.
     """
 
@@ -83,9 +90,9 @@ class M2MEnhancementTask(EnhancementTask):
 
 
 def names_criterion(args) -> bool:
-    """Whether a config names mixture_constraint among its criterions."""
+    """Whether a config names a criterion of the plug-in."""
     criterions = getattr(args, "criterions", None) or []
-    return any(criterion["name"] == CRITERION for criterion in criterions)
+    return any(criterion["name"] in CRITERIONS for criterion in criterions)
 
 
 def common_sample_rate(args) -> Optional[int]:
@@ -170,13 +177,16 @@ def atomic_torch_save():
 def register() -> None:
     """Add the plug-in's names to espnet2.tasks.enh, so that stock ESPnet code knows them; idempotent.
 
-    Criterion `mixture_constraint` and wrapper `mixture` become available in configs, and
-    `EnhancementTask.build_model` builds an `ESPnetM2MModel` for a config that names that criterion:
-    with the stock model such a config would train nothing, and a trained one would separate
-    without FCP.
+    Criterions, wrappers, the separator `tfgridnet_spectra` and the coder `spectra` become available in
+    configs, and `EnhancementTask.build_model` builds an `ESPnetM2MModel` for a config that names one of
+    the criterions: with the stock model such a config would train nothing, and a trained one would
+    separate without FCP.
     """
-    enh.criterion_choices.classes[CRITERION] = MixtureConstraintCriterion
-    enh.loss_wrapper_choices.classes[WRAPPER] = MixtureSolver
+    enh.criterion_choices.classes.update(CRITERIONS)
+    enh.loss_wrapper_choices.classes.update(WRAPPERS)
+    enh.separator_choices.classes["tfgridnet_spectra"] = TFGridNet
+    enh.encoder_choices.classes["spectra"] = SpectraEncoder
+    enh.decoder_choices.classes["spectra"] = SpectraDecoder
     EnhancementTask.build_model = classmethod(_build_model)
 
 

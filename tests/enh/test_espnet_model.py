@@ -8,10 +8,10 @@ import pytest
 import torch
 from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from espnet2.tasks.enh import EnhancementTask
-from espnet_configs import M2M, SEPARATORS, SINGLE_CHANNEL, VALID_SI_SNR, config, criterion, save
+from espnet_configs import M2M, PIT, SEPARATORS, SINGLE_CHANNEL, VALID_SI_SNR, config, criterion, save
 from torch_complex.tensor import ComplexTensor
 
-from espnet2_m2m import MixtureConstraintLoss, register
+from espnet2_m2m import MixtureConstraintLoss, pit_ri_mag, register
 from espnet2_m2m.bin.enh_inference import SeparateSpeech
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 from espnet2_m2m.stft import STFT
@@ -361,7 +361,7 @@ def test_the_fade_of_the_anchor_continues_after_a_restart():
 @pytest.mark.parametrize("changes, message", [
     (dict(separator="rnn", encoder="conv", decoder="conv",
           encoder_conf={"channel": 8, "kernel_size": 16, "stride": 8},
-          decoder_conf={"channel": 8, "kernel_size": 16, "stride": 8}), "needs `encoder: stft`"),
+          decoder_conf={"channel": 8, "kernel_size": 16, "stride": 8}), "needs `encoder: spectra`"),
     (dict(separator="rnn", encoder_conf={"n_fft": 64, "spec_transform_type": "exponent"}),
      "spec_transform_type"),
     (dict(criterions=[criterion(close_talk=False, anchor_weight=1.0)]), "anchor_weight"),
@@ -427,3 +427,94 @@ def test_the_preprocessor_names_the_utterance(spoil, message):
     spoil(data)
     with pytest.raises(ValueError, match=message):
         check("utt1", data)
+
+
+class TestPIT:
+    """Supervised models: the plug-in's loss on the estimates themselves, which are also the output."""
+
+    @pytest.mark.parametrize("separator", ["tfgridnet_spectra", "tfgridnetv2"])
+    def test_the_loss_compares_the_estimates_with_the_references(self, separator):
+        torch.manual_seed(0)
+        model = M2MEnhancementTask.build_model(config(separator, [PIT, VALID_SI_SNR]))
+        data = make_batch()
+        actual, stats, _ = model(**data)
+        assert set(stats) == {"ri_mag", "loss"}, "SI-SNR is for validation"
+        stft = STFT(64, 16)
+        mix = stft(data["speech_mix"].transpose(1, 2))
+        lengths = torch.tensor([SAMPLES] * 2)
+        if separator == "tfgridnetv2":
+            est = stft(torch.stack(model.separator.separator(data["speech_mix"], lengths)[0], 1))
+        else:
+            est = torch.stack(model.separator.separator(mix.permute(0, 3, 1, 2), lengths)[0], 1).mT
+        refs = stft(torch.stack([data["speech_ref1"], data["speech_ref2"]], dim=1))
+        torch.testing.assert_close(actual.squeeze(), pit_ri_mag(est, refs, mix[:, 0])[0].mean())
+        exchanged = dict(data, speech_ref1=data["speech_ref2"], speech_ref2=data["speech_ref1"])
+        torch.testing.assert_close(model(**exchanged)[0], actual)
+
+    def test_references_of_all_mics_are_those_of_the_reference_mic(self):
+        torch.manual_seed(0)
+        model = M2MEnhancementTask.build_model(config("tfgridnet_spectra", [PIT]))
+        data = make_batch()
+        all_mics = dict(data)
+        for n in (1, 2):
+            all_mics[f"speech_ref{n}"] = torch.stack(
+                [data[f"speech_ref{n}"], *torch.randn(2, 2, SAMPLES)], dim=2)
+        torch.testing.assert_close(model(**all_mics)[0], model(**data)[0])
+
+    def test_output_is_the_estimate_or_on_request_its_fcp_image(self, tmp_path):
+        separate = SeparateSpeech(*save(tmp_path, config("tfgridnet_spectra", [PIT])))
+        mix = make_batch(batch=1)["speech_mix"] * 0.01
+        stft = STFT(64, 16)
+        spectra = stft(mix.transpose(1, 2))
+        with torch.no_grad():
+            est = separate.enh_model.separator.separator(
+                spectra.permute(0, 3, 1, 2), torch.tensor([spectra.shape[-1]]))[0]
+        direct = separate(mix, fs=8000)
+        for source in range(2):
+            wave = stft.inverse(est[source].mT, SAMPLES)
+            np.testing.assert_allclose(direct[source], wave, atol=1e-4 * wave.abs().max())
+        separate.enh_model.separator.fcp_output = True
+        far_field = spectra[0].numpy().astype(complex)
+        filtered = separate(mix, fs=8000)[0][0]
+        est = est[0][0].T.numpy().astype(complex)
+        filters = oracle.fcp_filter(est, far_field[0], oracle.farfield_weight(far_field), 19, 1, 1e-5)
+        desired = stft.inverse(torch.from_numpy(oracle.fcp_image(est, filters, 19, 1)), SAMPLES).numpy()
+        assert np.abs(filtered - desired).max() < 1e-3 * np.abs(desired).max()
+
+    def test_another_reference_mic_needs_fcp(self, tmp_path):
+        separate = SeparateSpeech(*save(tmp_path, config("tfgridnet_spectra", [PIT])), ref_channel=1)
+        mix = make_batch(batch=1)["speech_mix"]
+        with pytest.raises(ValueError, match="estimates the speech at mic 0, but ref_channel is 1"):
+            separate(mix, fs=8000)
+        separate.enh_model.separator.fcp_output = True
+        assert np.isfinite(separate(mix, fs=8000)).all()
+
+    def test_references_are_needed_in_training(self):
+        model = M2MEnhancementTask.build_model(config("tfgridnet_spectra", [PIT]))
+        with pytest.raises(ValueError, match="ri_mag needs references in training"):
+            model(**without_references(make_batch()))
+
+    def test_with_mixture_constraint_besides_both_count_and_the_output_is_filtered(self):
+        torch.manual_seed(0)
+        both = M2MEnhancementTask.build_model(config("tfgridnet_spectra", [PIT, M2M]))
+        data = make_batch()
+        loss, stats, _ = both(**data)
+        torch.testing.assert_close(loss.flatten(), (stats["ri_mag"] + stats["mixture_constraint"]).flatten())
+        assert both.separator.fcp_output
+
+    def test_silent_utterances_do_not_count(self):
+        torch.manual_seed(0)
+        model = M2MEnhancementTask.build_model(config("tfgridnet_spectra", [PIT]))
+        data = make_batch()
+        alone = {name: value[:1] for name, value in data.items()}
+        data["speech_mix"][1] = 0
+        torch.testing.assert_close(model(**data)[0], model(**alone)[0])
+
+    @pytest.mark.parametrize("criterions, message", [
+        ([dict(PIT, wrapper="pit", wrapper_conf={})], "ri_mag has wrapper: pit_spectra"),
+        ([dict(PIT, wrapper="mixture", wrapper_conf={})], "wrapper mixture goes with"),
+        ([dict(M2M, wrapper="pit_spectra", wrapper_conf={})], "wrapper pit_spectra goes with"),
+    ])
+    def test_wrappers_that_do_not_fit_are_refused(self, criterions, message):
+        with pytest.raises(ValueError, match=message):
+            M2MEnhancementTask.build_model(config("tfgridnet_spectra", criterions))

@@ -10,7 +10,8 @@ from espnet2.enh.separator.abs_separator import AbsSeparator
 from torch import Tensor
 from torch_complex.tensor import ComplexTensor
 
-from espnet2_m2m.enh.loss import MixtureConstraintCriterion
+from espnet2_m2m.enh.loss import SpectraCriterion
+from espnet2_m2m.enh.spectra import SpectraEncoder
 from espnet2_m2m.loss.mixture_constraint import mask_frames
 from espnet2_m2m.stft import STFT
 
@@ -24,16 +25,18 @@ SILENCE = 1e-12     # amplitudes up to this (-240 dB re full scale) are silence:
 
 
 class M2MSeparator(AbsSeparator):
-    """Wraps an ESPnet separator; called as ESPnet's inference does, it returns FCP images.
+    """Wraps an ESPnet separator; called as ESPnet's inference does, it returns the model's output.
 
     A signal in the network's domain ("feature") is either a waveform (batch, sample[, mic]), with
-    `encoder: same`, or an STFT (batch, frame[, mic], freq), with `encoder: stft`. The loss works on
-    spectra (batch, mic | source, freq, frame); `spectrum` and `feature` go from one to the other.
+    `encoder: same`, or an STFT (batch, frame[, mic], freq), with `encoder: spectra` or `stft`. The loss
+    works on spectra (batch, mic | source, freq, frame); `spectrum` and `feature` go from one to the
+    other.
 
     Args:
         separator: the network; estimates of its speakers are the sources.
         encoder: the model's encoder, which decides on the domain.
-        criterion: holds the loss and with it taps, weights and reference mic of FCP.
+        criterion: holds the loss and with it taps, weights and reference mic of FCP, and whether
+            the output is filtered by it: attribute `fcp_output`.
         input_mics: far-field mics that the network gets, from 0; None for all.
         loss_mics: far-field mics that the loss sums over, from 0; None for all.
     Raises:
@@ -42,12 +45,14 @@ class M2MSeparator(AbsSeparator):
     """
 
     def __init__(
-        self, separator: AbsSeparator, encoder, criterion: MixtureConstraintCriterion,
+        self, separator: AbsSeparator, encoder, criterion: SpectraCriterion,
         input_mics: Optional[List[int]] = None, loss_mics: Optional[List[int]] = None,
     ):
         super().__init__()
         if isinstance(encoder, NullEncoder):
             self.stft = STFT(criterion.n_fft, criterion.hop_length)
+        elif isinstance(encoder, SpectraEncoder):
+            self.stft = None
         elif isinstance(encoder, STFTEncoder):
             if encoder.spec_transform_type not in (None, "none"):
                 raise ValueError("FCP is linear and needs plain spectra: remove encoder_conf's "
@@ -55,9 +60,10 @@ class M2MSeparator(AbsSeparator):
             self.stft = None
         else:
             raise ValueError(
-                "mixture_constraint filters spectra, so it needs `encoder: stft` (with `decoder: "
-                "stft`), or `encoder: same` (with `decoder: same`) for a separator that works on "
-                f"waveforms; found {type(encoder).__name__}, whose features are not spectra")
+                f"{criterion.name} works on spectra, so it needs `encoder: spectra` (with `decoder: "
+                "spectra`) or ESPnet's `stft`, or `encoder: same` (with `decoder: same`) for a "
+                f"separator that works on waveforms; found {type(encoder).__name__}, whose features "
+                "are not spectra")
         for option, value in (("predict_noise", True), ("predict_dereverb", True)):
             if getattr(separator, option, False) == value:
                 raise ValueError(f"mixture_constraint takes the estimates of the speakers alone: "
@@ -71,11 +77,13 @@ class M2MSeparator(AbsSeparator):
                              f"{len(loss_mics)}")
         self.separator = separator
         self.mixture_constraint = criterion.loss
+        self.fcp_output = criterion.fcp_output
         self.input_mics = input_mics
         self.loss_mics = loss_mics
         # ESPnet's SeparateSpeech(ref_channel=...) sets this attribute.
         self.ref_channel = (loss_mics[criterion.loss.ref_mic] if loss_mics
                             else criterion.loss.ref_mic)
+        self.trained_ref_channel = self.ref_channel
 
     @property
     def num_spk(self) -> int:
@@ -116,28 +124,41 @@ class M2MSeparator(AbsSeparator):
     def forward(
         self, input: Tensor, ilens: Tensor, additional: Optional[Dict] = None,
     ) -> Tuple[List[Tensor], Tensor, OrderedDict]:
-        """FCP images of all sources at far-field mic `ref_channel`, eq. (10): M2M at run time.
+        """The sources at far-field mic `ref_channel`: M2M at run time.
+
+        With `fcp_output` these are the estimates' FCP images, eq. (10), else the estimates.
 
         Args:
             input: (batch, sample[, mic]) or (batch, frame[, mic], freq), the far-field mixtures.
             ilens: (batch,) samples or frames.
         Returns:
-            images: one (batch, sample) or (batch, frame, freq) a source; at the level they have in
+            outputs: one (batch, sample) or (batch, frame, freq) a source; at the level they have in
                 the mixture.
             ilens: as given.
             others: empty.
         Raises:
-            ValueError: a recording with too few mics.
+            ValueError: a recording with too few mics, or a `ref_channel` that the estimates, without
+                FCP, are not for.
         Silence: a recording that is silent at the network's or the loss's mics gives silence.
         """
         input = self._zero_for_nan_mics(input)
         silent = self.silent_items(input)
         heard = self.replace_items(input, silent)
         estimates = self.estimate(heard, ilens, additional)
-        est = torch.stack([self.spectrum(z)[:, 0] for z in estimates], dim=1)
-        images = self.reference_images(est, heard, ilens)
-        silent = silent.to(images[0].device).reshape((-1,) + (1,) * (images[0].dim() - 1))
-        return [torch.where(silent, 0, image) for image in images], ilens, OrderedDict()
+        outputs = self.outputs(estimates, heard, ilens)
+        silent = silent.to(outputs[0].device).reshape((-1,) + (1,) * (outputs[0].dim() - 1))
+        return [torch.where(silent, 0, output) for output in outputs], ilens, OrderedDict()
+
+    def outputs(self, estimates: List[Tensor], feature: Tensor, ilens: Tensor) -> List[Tensor]:
+        """Estimates (features) of a recording -> the model's output (features); see `forward`."""
+        if self.fcp_output:
+            est = torch.cat([self.spectrum(z) for z in estimates], dim=1)
+            return self.reference_images(est, feature, ilens)
+        if self.ref_channel != self.trained_ref_channel:
+            raise ValueError(f"the network estimates the speech at mic {self.trained_ref_channel}, but "
+                             f"ref_channel is {self.ref_channel}; only --fcp_output true filters the "
+                             "estimates to other mics")
+        return list(estimates)
 
     def silent_items(self, feature: Tensor) -> Tensor:
         """(batch,) bool: nothing is heard at the mics of the network, or of the loss."""
@@ -171,7 +192,7 @@ class M2MSeparator(AbsSeparator):
         return torch.where(nothing, 0, feature)
 
     def reference_images(self, est: Tensor, feature: Tensor, ilens: Tensor) -> List[Tensor]:
-        """FCP images at mic `ref_channel` of estimates whose spectra are known.
+        """FCP images, eq. (10), at mic `ref_channel` of estimates whose spectra are known.
 
         Args:
             est: (batch, source, freq, frame) spectra.

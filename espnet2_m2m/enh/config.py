@@ -1,0 +1,69 @@
+"""Training configs that hold only what differs from others.
+
+    base: size_paper.yaml           # one or several files, relative to this one; later ones win
+    separator_conf:
+      n_imics: 1
+
+Mappings are merged key by key, except that options are dropped with the choice they belong to: another
+`scheduler` does not keep the old `scheduler_conf`. Entries of `criterions` are merged by their `name`, other
+lists replaced.
+"""
+
+from pathlib import Path
+
+import yaml
+
+
+def read_config(*paths) -> dict:
+    """Merge configs, the files they are based on first, later ones over earlier ones.
+
+    Args:
+        paths: yaml files.
+    Returns:
+        the merged config, without `base`.
+    Raises:
+        FileNotFoundError, ValueError: a file that is missing, not a mapping, or based on itself.
+    """
+    merged = {}
+    for path in paths:
+        merged = merge(merged, _read(Path(path), ()))
+    return merged
+
+
+def merge(config, changes):
+    """`config` with `changes` made to it; neither is altered."""
+    if isinstance(config, dict) and isinstance(changes, dict):
+        merged = dict(config)
+        for key, value in changes.items():
+            choice = key.removesuffix("_conf")
+            other_choice = choice != key and choice in changes and changes[choice] != config.get(choice)
+            merged[key] = merge(config[key], value) if key in config and not other_choice else value
+            if f"{key}_conf" in config and f"{key}_conf" not in changes and value != config.get(key):
+                del merged[f"{key}_conf"]
+        return merged
+    if _are_named(config) and _are_named(changes):
+        merged = {entry["name"]: entry for entry in config}
+        for entry in changes:
+            merged[entry["name"]] = merge(merged.get(entry["name"], {}), entry)
+        return list(merged.values())
+    return changes
+
+
+def _are_named(value) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) and "name" in entry for entry in value)
+
+
+def _read(path: Path, users: tuple) -> dict:
+    if path.resolve() in users:
+        raise ValueError(f"{path}: is `base` of itself, through {users[-1]}")
+    if not path.is_file():
+        asked = f", the base of {users[-1]}" if users else ""
+        raise FileNotFoundError(f"{path}: no such config{asked}")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping of options, found {type(content).__name__}")
+    bases = content.pop("base", [])
+    merged = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = merge(merged, _read(path.parent / base, (*users, path.resolve())))
+    return merge(merged, content)
