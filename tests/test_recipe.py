@@ -15,6 +15,8 @@ import soundfile
 import torch
 import yaml
 
+from espnet2_m2m.enh.config import read_config
+
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "egs2" / "meeting_demo" / "enh1"
 CONFIG = "train_enh_m2m_tfgridnet_small"
@@ -103,7 +105,7 @@ def test_training_continues_after_a_kill(folder):
 
 def test_two_processes_train_with_ddp_and_both_know_the_plug_in(folder, tmp_path):
     """gloo on the CPU, ESPnet's stock task in spawned processes; headsets passed as speech_ref."""
-    config = yaml.safe_load((RECIPE / "conf" / "tuning" / f"{CONFIG}.yaml").read_text())
+    config = read_config(RECIPE / "conf" / "tuning" / f"{CONFIG}.yaml")
     config["criterions"] = config["criterions"][:1]
     config["model_conf"] = {"closetalk_from_ref": True}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))

@@ -52,7 +52,7 @@ def espnet_command(cmd=None) -> list[str]:
             if not config.get("criterions"):
                 raise ValueError(
                     "--train_dir and --valid_dir need a --config with `criterions`, which decide on the "
-                    f"files of the data dir that are used; found none in {' '.join(args.config) or 'no config'}")
+                    f"files of the data dir that are used; found none in {args.config or 'no config'}")
             from_ref = (config.get("model_conf") or {}).get("closetalk_from_ref", False)
             for data in data_options(data_dir, config["criterions"], validation=phase == "valid",
                                      closetalk_from_ref=from_ref):

@@ -34,8 +34,8 @@ _stock_build_model = EnhancementTask.__dict__["build_model"].__func__
 class M2MEnhancementTask(EnhancementTask):
     """ESPnet's enhancement task with close-talk mixtures as data and checks that name the utterance.
 
-    A config with criterion `mixture_constraint` or `ri_mag` builds an `ESPnetM2MModel`; any other config behaves
-    as in ESPnet.
+    A config with criterion `mixture_constraint` or `ri_mag` builds an `ESPnetM2MModel`; any other config
+    behaves as in ESPnet.
     """
 
     @classmethod

@@ -61,9 +61,9 @@ def test_mistakes_are_named(tmp_path):
 def test_the_command_hands_espnet_one_file(tmp_path):
     base = write(tmp_path / "base.yaml", batch_size=4, criterions=[])
     row = write(tmp_path / "row.yaml", base="base.yaml", batch_size=1)
-    command = enh_train.espnet_command(["--config", str(row), "--output_dir", str(tmp_path / "exp"), "--ngpu", "0"])
-    assert command == ["--ngpu", "0", "--output_dir", str(tmp_path / "exp"),
-                       "--config", str(tmp_path / "exp" / "train_config.yaml")]
+    exp = tmp_path / "exp"
+    command = enh_train.espnet_command(["--config", str(row), "--output_dir", str(exp), "--ngpu", "0"])
+    assert command == ["--ngpu", "0", "--output_dir", str(exp), "--config", str(exp / "train_config.yaml")]
     assert yaml.safe_load((tmp_path / "exp" / "train_config.yaml").read_text())["batch_size"] == 1
     assert enh_train.espnet_command(["--config", str(base)]) == ["--config", str(base)]
 
@@ -100,7 +100,8 @@ def test_rows_are_those_of_the_paper(row):
     assert conf.get("close_talk", True) == ("unssor" not in row)
 
 
-@pytest.mark.parametrize("row", ["table2_1a_m2m", "table2_4a_unssor", "table2_4b_pit", "table3_ours_m2m_anchor"])
+@pytest.mark.parametrize("row", ["table2_1a_m2m", "table2_4a_unssor", "table2_4b_pit",
+                                 "table3_ours_m2m_anchor"])
 @pytest.mark.parametrize("size, millions", [(None, (5, 12)), ("size_small", (0.1, 0.13))])
 def test_rows_build_in_both_sizes(row, size, millions):
     from espnet2_m2m.enh.espnet_model import ESPnetM2MModel

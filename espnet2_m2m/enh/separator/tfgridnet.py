@@ -98,7 +98,7 @@ class TFGridNet(AbsSeparator):
         for block in self.blocks:
             x = block(x)
         x = self.conv_out(x.permute(0, 3, 1, 2)).unflatten(1, (self.n_srcs, 2))
-        x = x.to(level.dtype) * level[..., None]                                # autocast: no half precision below
+        x = x.to(level.dtype) * level[..., None]        # autocast: no half precision from here on
         return torch.complex(x[:, :, 0], x[:, :, 1])
 
 
