@@ -41,10 +41,12 @@ setup(
     ],
     extras_require={
         "demo": ["espeakng-loader"],        # the synthetic talkers of egs2/meeting_demo
+        "sms_wsj": ["rir-generator"],       # the generator that made SMS-WSJ: egs2/sms_wsj_ff_ct
         "test": [
             "pytest",
             "hypothesis",
             "mir_eval<0.9",                 # 0.9 removes mir_eval.separation
+            "rir-generator",
         ],
     },
 )

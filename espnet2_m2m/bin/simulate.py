@@ -5,9 +5,18 @@
 
 writes the Kaldi data dirs data/train, data/valid and data/test, their audio in data/*/wav. It may
 be killed at any moment: the same command goes on where it stopped, to the same bits.
+
+A large simulation can be shared out among machines that see the same folders: `--job k/n`, for
+k = 1 ... n, renders the k-th of n shares of every set; the jobs may run in any order, at the same
+time and again. When all have ended, the same command without --job writes the tables (and renders
+what is missing).
 """
 
 import argparse
+import hashlib
+import json
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors
@@ -20,6 +29,7 @@ from espnet2_m2m.simulation.scene import (
     SETS,
     SceneSettings,
     draw_scenes,
+    read_scenes,
     scenes_to_text,
     split_speech,
 )
@@ -31,25 +41,39 @@ def get_parser():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--source_data", required=True, help="Kaldi data dir of clean speech: wav.scp, utt2spk ...")
+    add("--source_data", required=True, nargs="+",
+        help="Kaldi data dir of clean speech (wav.scp, utt2spk ...), shared out among the sets, or"
+             " three of them with different speakers: for train, valid and test")  # fmt: skip
     add("--out_dir", required=True, help="the sets are written to OUT_DIR/{train,valid,test}")
     add("--room", choices=sorted(ROOMS), default="meeting", help="one room, or one per mixture")
     add("--num_train", type=int, default=400, help="number of mixtures; 0 leaves the set out")
     add("--num_valid", type=int, default=20)
     add("--num_test", type=int, default=40)
     add("--split_by", choices=("speaker", "utterance"), default="speaker",
-        help="what the three sets must not share")  # fmt: skip
+        help="what the three sets must not share, when made from one data dir")  # fmt: skip
     default = SceneSettings()
     add("--sample_rate", type=int, default=default.sample_rate_hz, help="Hz")
     add("--min_duration", type=float, default=default.min_duration_s,
-        help="seconds of speech of each talker, at least")  # fmt: skip
+        help="seconds of speech of each talker, at least: utterances are strung together; 0: every"
+             " talker says one utterance, and all utterances are used equally often")  # fmt: skip
     add("--farfield_level_dbfs", type=float, default=default.farfield_level_dbfs,
         help="RMS of a talker's far-field image")  # fmt: skip
     add("--closetalk_gain_db", type=float, default=default.closetalk_gain_db,
         help="gain of the headsets relative to the far-field mics")  # fmt: skip
     add("--seed", type=int, default=0)
     add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
+    add("--job", type=parse_job, metavar="K/N",
+        help="render the K-th of N shares of every set and write no tables")  # fmt: skip
     return parser
+
+
+def parse_job(job):
+    """"3/100" -> (3, 100)."""
+    match = re.fullmatch(r"(\d+)/(\d+)", job)
+    number, num_jobs = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= num_jobs:
+        raise argparse.ArgumentTypeError(f"expected k/n with 1 <= k <= n, found '{job}'")
+    return number, num_jobs
 
 
 @cli_errors
@@ -63,22 +87,95 @@ def main(cmd=None):
         farfield_level_dbfs=args.farfield_level_dbfs,
         closetalk_gain_db=args.closetalk_gain_db,
     )
-    speech = CleanSpeech(args.source_data, args.sample_rate)
-    parts = split_speech(speech.utts_of_speaker, args.split_by, args.seed)
-    scenes_of_set = {}
-    for name in SETS:
+    speech, parts = read_sources(args)
+    scenes_of_set, origins = {}, {}
+    for name in parts:
+        set_dir = Path(args.out_dir, name)
         num_scenes = getattr(args, f"num_{name}")
-        if num_scenes > 0:
+        origins[name] = {
+            "num_scenes": num_scenes,
+            "room": args.room,
+            **asdict(settings),
+            "seed": args.seed,
+            "speech_sha256": _digest([parts[name], speech[name].text]),
+        }
+        scenes_of_set[name] = read_drawn_scenes(set_dir, origins[name])
+        if scenes_of_set[name] is None:
             scenes_of_set[name] = draw_scenes(
-                name, num_scenes, speech, parts[name], ROOMS[args.room](), settings, args.seed
+                name, num_scenes, speech[name], parts[name], ROOMS[args.room](), settings, args.seed
             )
-    for name, scenes in scenes_of_set.items():
-        check_same_scenes(scenes, Path(args.out_dir, name))
+            check_same_scenes(scenes_of_set[name], set_dir)
     for name, scenes in scenes_of_set.items():
         set_dir = Path(args.out_dir, name)
-        write_bytes(set_dir / "scenes.jsonl", scenes_to_text(scenes).encode("utf-8"))
-        render_set(scenes, set_dir, speech, args.nj)
-        write_tables(scenes, set_dir)
+        write_scenes(scenes, set_dir, origins[name])
+        if args.job:
+            number, num_jobs = args.job
+            render_set(scenes[number - 1 :: num_jobs], set_dir, speech[name], args.nj)
+        else:
+            render_set(scenes, set_dir, speech[name], args.nj)
+            write_tables(scenes, set_dir)
+
+
+def read_sources(args):
+    """The clean speech of every set that is asked for, and who may say what in it.
+
+    Returns:
+        dict set name -> CleanSpeech, dict set name -> dict speaker -> list of utterance ids.
+    Raises:
+        ValueError: sets that would share speakers.
+    """
+    names = [name for name in SETS if getattr(args, f"num_{name}") > 0]
+    if len(args.source_data) == 1:
+        speech = CleanSpeech(args.source_data[0], args.sample_rate)
+        parts = split_speech(speech.utts_of_speaker, args.split_by, args.seed)
+        return dict.fromkeys(names, speech), {name: parts[name] for name in names}
+    speech, set_of_speaker = {}, {}
+    for name, data_dir in zip(SETS, args.source_data, strict=True):
+        if name not in names:
+            continue
+        speech[name] = CleanSpeech(data_dir, args.sample_rate)
+        for speaker in speech[name].utts_of_speaker:
+            other = set_of_speaker.setdefault(speaker, name)
+            if other != name:
+                raise ValueError(
+                    f"speaker '{speaker}' is in the source data of {other} and of {name};"
+                    " no two of the sets may have a speaker in common"
+                )
+    return speech, {name: speech[name].utts_of_speaker for name in names}
+
+
+def read_drawn_scenes(set_dir, origin):
+    """The scenes that an earlier command or another job drew from the same origin, or None.
+
+    For tens of thousands of scenes reading takes seconds, drawing a minute.
+
+    Args:
+        origin: dict of JSON types, all that the scenes depend on.
+    """
+    path, note = Path(set_dir, "scenes.jsonl"), Path(set_dir, "simulation.json")
+    if not (path.is_file() and note.is_file()):
+        return None
+    if note.read_bytes() != _note(origin, path.read_text(encoding="utf-8")):
+        return None
+    return list(read_scenes(path).values())
+
+
+def write_scenes(scenes, set_dir, origin):
+    """Write scenes.jsonl and, for `read_drawn_scenes`, simulation.json.
+
+    All jobs of a simulation write the same bytes, and whole files only.
+    """
+    text = scenes_to_text(scenes)
+    write_bytes(Path(set_dir, "scenes.jsonl"), text.encode("utf-8"))
+    write_bytes(Path(set_dir, "simulation.json"), _note(origin, text))
+
+
+def _note(origin, scenes_text):
+    return (json.dumps({**origin, "scenes_sha256": _digest(scenes_text)}, indent=2) + "\n").encode()
+
+
+def _digest(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def check_same_scenes(scenes, set_dir):
@@ -119,10 +216,15 @@ def write_tables(scenes, set_dir):
 def _check(args):
     if max(args.num_train, args.num_valid, args.num_test) < 1:
         raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")
-    for option in ("num_train", "num_valid", "num_test", "seed"):
+    if len(args.source_data) not in (1, len(SETS)):
+        raise ValueError(
+            f"--source_data takes one data dir or three (for {', '.join(SETS)}), found"
+            f" {len(args.source_data)}"
+        )
+    for option in ("num_train", "num_valid", "num_test", "min_duration", "seed"):
         if getattr(args, option) < 0:
             raise ValueError(f"--{option} must not be negative, found {getattr(args, option)}")
-    for option in ("sample_rate", "min_duration", "nj"):
+    for option in ("sample_rate", "nj"):
         if getattr(args, option) <= 0:
             raise ValueError(f"--{option} must be positive, found {getattr(args, option)}")
 

@@ -7,15 +7,17 @@ A source image is the complete reverberant signal of one talker at one mic, and
 at every mic, far-field and headset, in samples of the same scale.
 """
 
+import os
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
+from espnet2_m2m.corpora.clean_speech import CleanSpeech
 from espnet2_m2m.data_dir.audio import fits_pcm16, write_wav
 from espnet2_m2m.data_dir.parallel import parallel_map
-from espnet2_m2m.data_dir.tables import remove_temporaries
+from espnet2_m2m.data_dir.tables import TEMPORARY
 
 REF_MIC = 0  # the far-field mic whose images are written: the paper's reference mic
 
@@ -93,12 +95,12 @@ def render(scene, dry):
 
     farfield, closetalk = images[:, :num_mics], images[:, num_mics:]
     closetalk_noise = [
-        _white_noise(mixture[None], scene["snr_db"], [scene["noise_seed"], 1 + headset])[0]
+        white_noise(mixture[None], scene["snr_db"], [scene["noise_seed"], 1 + headset])[0]
         for headset, mixture in enumerate(closetalk.sum(axis=0))
     ]
     return Rendering(
         farfield_images=farfield,
-        farfield_noise=_white_noise(
+        farfield_noise=white_noise(
             farfield.sum(axis=0), scene["snr_db"], [scene["noise_seed"], 0]
         ),
         closetalk_images=closetalk,
@@ -110,7 +112,8 @@ def render_set(scenes, set_dir, speech, nj=1):
     """Render scenes to wav files under `set_dir`/wav; what is there already is kept.
 
     Every file is written whole or not at all and depends on its scene alone, so that the result is
-    the same however often the work was interrupted and however many processes did it.
+    the same however often the work was interrupted and however many processes did it; others may
+    render other scenes to the same folder meanwhile.
 
     Args:
         scenes: list of dicts, as scene.draw_scenes makes them.
@@ -120,16 +123,51 @@ def render_set(scenes, set_dir, speech, nj=1):
     Raises:
         ValueError: audio that cannot be read, or that would clip; names the utterance.
     """
-    remove_temporaries(Path(set_dir, "wav"))
-    todo = [
-        scene
-        for scene in scenes
-        if not all(path.exists() for path in wav_paths(scene, set_dir).values())
-    ]
+    remove_temporaries_of(scenes, set_dir)
+    todo = missing_scenes(scenes, set_dir)
     bar = {"initial": len(scenes) - len(todo), "desc": str(set_dir), "unit": "mix"}
-    job = partial(render_to_files, set_dir=set_dir, speech=speech)
+    if min(nj, len(todo)) > 1:
+        # Workers open the corpus themselves: sent with each scene, its tables take longer than
+        # the rendering.
+        source = (speech.data_dir, speech.sample_rate_hz)
+        job = partial(_render_in_worker, set_dir=set_dir, source=source)
+    else:
+        job = partial(render_to_files, set_dir=set_dir, speech=speech)
     for _ in parallel_map(job, todo, min(nj, len(todo)), in_order=False, progress=bar):
         pass
+
+
+def missing_scenes(scenes, set_dir):
+    """Those of the scenes that lack a wav file under `set_dir`/wav.
+
+    Folders are listed, since asking for each of 200,000 files takes minutes on a network's disk.
+    """
+    folders = Path(set_dir, "wav").glob("*")
+    present = {path.name: set(os.listdir(path)) for path in folders if path.is_dir()}
+    return [
+        scene
+        for scene in scenes
+        if not all(
+            path.name in present.get(name, ()) for name, path in wav_paths(scene, set_dir).items()
+        )
+    ]
+
+
+def remove_temporaries_of(scenes, set_dir):
+    """Remove what a killed run left of these scenes; other jobs may just be writing theirs."""
+    utt_ids = {scene["utt_id"] for scene in scenes}
+    for path in Path(set_dir, "wav").glob("*/.*"):
+        if TEMPORARY.fullmatch(path.name) and path.name[1:].rsplit(".", 2)[0] in utt_ids:
+            path.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1)
+def _open_speech(data_dir, sample_rate_hz):
+    return CleanSpeech(data_dir, sample_rate_hz)
+
+
+def _render_in_worker(scene, set_dir, source):
+    render_to_files(scene, set_dir, _open_speech(*source))
 
 
 def render_to_files(scene, set_dir, speech):
@@ -188,8 +226,16 @@ def _convolve(dry, rirs):
     return images[..., DELAY_SAMPLES : DELAY_SAMPLES + dry.shape[-1]]
 
 
-def _white_noise(speech, snr_db, seed):
-    """Gaussian noise of the shape of `speech`, exactly `snr_db` below its power."""
+def white_noise(speech, snr_db, seed):
+    """Gaussian noise, exactly `snr_db` below the power of `speech`.
+
+    Args:
+        speech: (mic, sample), whose mics are taken together.
+        snr_db: in dB.
+        seed: of numpy's default_rng, an int or a list of them.
+    Returns:
+        (mic, sample)
+    """
     noise = np.random.default_rng(seed).standard_normal(speech.shape)
     return noise * np.sqrt(np.mean(speech**2) / np.mean(noise**2)) * _from_db(-snr_db)
 

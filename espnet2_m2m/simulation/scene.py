@@ -2,17 +2,21 @@
 
 A scene says who speaks what, when, where and how loud, in which room and with how much noise.
 Rendering (render.py) only reads it. All that is drawn for an example comes from its id and the
-seed, except who speaks which utterances: speakers and utterances are dealt out over a set, so that
-each is used about equally often. Numbers are rounded (positions to 0.1 mm), so that a scene does
-not depend on the last bit of a processor's arithmetic.
+seed, except who speaks which utterances: these are dealt out over a set. With one utterance of each
+talker, as in SMS-WSJ, the numbers of times that any two utterances are used differ by at most one;
+where utterances are strung together, speakers are used equally often, and each speaker's
+utterances. Numbers are rounded (positions to 0.1 mm), so that a scene does not depend on the last
+bit of a processor's arithmetic.
 
 Levels, noise and timing follow SMS-WSJ (Drude et al., arXiv:1910.13934) and section V of the M2M
-paper.
+paper: a mixture is as long as its longer talker's speech, and the other's begins at a random place
+where it fits in whole, so that the transcripts of both are complete.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
@@ -26,7 +30,9 @@ class SceneSettings:
     """What is common to all rooms. A pair of numbers is the range of a uniform draw."""
 
     sample_rate_hz: int = 8000
-    min_duration_s: float = 4.5  # of each talker's speech; training cuts segments of 4 s
+    # Utterances of a talker are strung together until they last so long (training cuts segments of
+    # 4 s); 0: every talker says one utterance, as in SMS-WSJ.
+    min_duration_s: float = 4.5
     pause_s: tuple = (0.1, 0.3)  # between two utterances of a talker
     level_range_db: float = 5.0  # talkers' levels are drawn from a range this wide
     # RMS of an image at the far-field mics at level 0 dB: the loudest of 600 mixtures then peaks
@@ -103,26 +109,21 @@ def draw_scenes(set_name, num_scenes, speech, utts_of_speaker, room, settings, s
     Returns:
         list of scenes (dicts that JSON can hold; `_draw_scene` shows them), sorted by utt_id.
     Raises:
-        ValueError: speaker ids that cannot be parts of utterance ids.
+        ValueError: speaker ids that cannot be parts of utterance ids; utterances that cannot be
+            used equally often.
     """
-    _check_speaker_ids(utts_of_speaker)
-    speakers = BalancedDraw(sorted(utts_of_speaker), _generator(seed, set_name, "speakers"))
-    utterances = {
-        speaker: BalancedDraw(sorted(utts), _generator(seed, set_name, "utterances", speaker))
-        for speaker, utts in utts_of_speaker.items()
-    }
+    check_speaker_ids(utts_of_speaker)
+    if settings.min_duration_s > 0:
+        draw_turns = _strung_turns(set_name, speech, utts_of_speaker, settings, seed)
+    else:
+        draw_turns = _single_turns(set_name, speech, utts_of_speaker, seed)
     scenes = []
     for k in range(num_scenes):
         example_id = f"{set_name}{k:05d}"
         rng = _generator(seed, example_id)
-        first = speakers.next()
-        turns = [
-            _draw_turn(rng, speaker, utterances[speaker], speech, settings)
-            for speaker in (first, speakers.next(exclude=first))
-        ]
-        scenes.append(_draw_scene(rng, example_id, turns, room, settings))
+        scenes.append(_draw_scene(rng, example_id, draw_turns(rng), room, settings))
     scenes.sort(key=lambda scene: scene["utt_id"].encode())
-    _check_order_of_pairs(scenes)
+    check_order_of_pairs(scenes)
     return scenes
 
 
@@ -145,6 +146,63 @@ class BalancedDraw:
                 if item != exclude:
                     return self._queue.pop(k)
             self._queue += [self._items[k] for k in self._rng.permutation(len(self._items))]
+
+
+def balanced_pairs(utts_of_speaker, rng):
+    """Endless draw of two utterances of different speakers, each utterance equally often.
+
+    One after the other, the utterances are a sequence of random permutations of all; so the numbers
+    of times that any two of them were drawn never differ by more than one.
+
+    Args:
+        utts_of_speaker: dict speaker -> list of utterance ids.
+        rng: numpy Generator.
+    Yields:
+        ((speaker, utterance id), (speaker, utterance id))
+    Raises:
+        ValueError: a speaker has more than half of the utterances, or there is but one speaker.
+    Example:
+        >>> pairs = balanced_pairs({"x": ["x1", "x2"], "y": ["y1"], "z": ["z1"]},
+        ...                        np.random.default_rng(0))
+        >>> sorted(utt_id for _ in range(2) for _, utt_id in next(pairs))
+        ['x1', 'x2', 'y1', 'z1']
+    """
+    utts = [(spk, utt) for spk in sorted(utts_of_speaker) for utt in sorted(utts_of_speaker[spk])]
+    _check_equal_use(utts_of_speaker, len(utts))
+    left_over = None  # of an odd number of utterances, until the next permutation
+    while True:
+        order = [utts[k] for k in rng.permutation(len(utts))]
+        if left_over is not None:
+            match = next(k for k, (speaker, _) in enumerate(order) if speaker != left_over[0])
+            yield left_over, order.pop(match)
+        left_over = order.pop() if len(order) % 2 else None
+        _separate_speakers(order, rng)
+        yield from zip(order[0::2], order[1::2], strict=True)
+
+
+def _separate_speakers(order, rng):
+    """Exchange, in place, until items 2k and 2k + 1 of `order` are of different speakers.
+
+    A partner for the exchange exists: as long as a speaker has no more than half of the items,
+    there are at least as many pairs without him as there are pairs of himself.
+    """
+    for k in range(0, len(order), 2):
+        speaker = order[k][0]
+        while order[k + 1][0] == speaker:
+            other = 2 * int(rng.integers(len(order) // 2))
+            if speaker not in (order[other][0], order[other + 1][0]):
+                order[k + 1], order[other] = order[other], order[k + 1]
+
+
+def _check_equal_use(utts_of_speaker, num_utts):
+    speaker = max(sorted(utts_of_speaker), key=lambda spk: len(utts_of_speaker[spk]))
+    most = len(utts_of_speaker[speaker])
+    if 2 * most > num_utts:
+        raise ValueError(
+            f"speaker '{speaker}' has {most} of {num_utts} utterances: with one utterance of each"
+            " talker, all can be used equally often only if no speaker has more than half of them;"
+            " add speakers, leave some utterances out or give --min_duration"
+        )
 
 
 def scenes_to_text(scenes):
@@ -172,24 +230,56 @@ def read_scenes(path):
     return scenes
 
 
-def _draw_turn(rng, speaker, utterances, speech, settings):
-    """One speaker's speech: utterances with short pauses until it is long enough.
+def _strung_turns(set_name, speech, utts_of_speaker, settings, seed):
+    """Function of an example's generator: the turns of two speakers, strung from utterances."""
+    speakers = BalancedDraw(sorted(utts_of_speaker), _generator(seed, set_name, "speakers"))
+    utterances = {
+        speaker: BalancedDraw(sorted(utts), _generator(seed, set_name, "utterances", speaker))
+        for speaker, utts in utts_of_speaker.items()
+    }
 
-    `start_sample` of an utterance counts from the first sample of the turn.
-    """
-    spoken, texts, end = [], [], 0
-    while end < settings.min_duration_s * settings.sample_rate_hz:
-        if spoken:
-            end += round(rng.uniform(*settings.pause_s) * settings.sample_rate_hz)
-        utt_id = utterances.next()
-        num_samples = speech.num_samples(utt_id)
-        if num_samples < 1:
-            raise ValueError(f"{speech.data_dir}: utterance '{utt_id}' has no samples")
-        spoken.append({"utt_id": utt_id, "start_sample": end, "num_samples": num_samples})
-        end += num_samples
-        texts.append(speech.text[utt_id] if speech.text is not None else None)
-    text = None if speech.text is None else " ".join(filter(None, texts))
-    return {"speaker_id": speaker, "num_samples": end, "text": text, "utterances": spoken}
+    def draw_turn(rng, speaker):
+        spoken, end = [], 0
+        while end < settings.min_duration_s * settings.sample_rate_hz:
+            if spoken:
+                end += round(rng.uniform(*settings.pause_s) * settings.sample_rate_hz)
+            spoken.append(_spoken(speech, utterances[speaker].next(), end))
+            end += spoken[-1]["num_samples"]
+        return _turn(speech, speaker, spoken)
+
+    def draw_turns(rng):
+        first = speakers.next()
+        return [draw_turn(rng, speaker) for speaker in (first, speakers.next(exclude=first))]
+
+    return draw_turns
+
+
+def _single_turns(set_name, speech, utts_of_speaker, seed):
+    """As `_strung_turns`, but one utterance of each speaker."""
+    pairs = balanced_pairs(utts_of_speaker, _generator(seed, set_name, "pairs"))
+    spoken = cache(partial(_spoken, speech, start_sample=0))  # opens a file for its length
+
+    def draw_turns(_rng):
+        return [_turn(speech, speaker, [dict(spoken(utt_id))]) for speaker, utt_id in next(pairs)]
+
+    return draw_turns
+
+
+def _spoken(speech, utt_id, start_sample):
+    """One utterance of a turn; `start_sample` counts from the first sample of the turn."""
+    num_samples = speech.num_samples(utt_id)
+    if num_samples < 1:
+        raise ValueError(f"{speech.data_dir}: utterance '{utt_id}' has no samples")
+    return {"utt_id": utt_id, "start_sample": start_sample, "num_samples": num_samples}
+
+
+def _turn(speech, speaker, spoken):
+    """What one speaker says: a list of `_spoken`, its length and its transcript."""
+    text = None
+    if speech.text is not None:
+        text = " ".join(filter(None, (speech.text[utterance["utt_id"]] for utterance in spoken)))
+    num_samples = spoken[-1]["start_sample"] + spoken[-1]["num_samples"]
+    return {"speaker_id": speaker, "num_samples": num_samples, "text": text, "utterances": spoken}
 
 
 def _draw_scene(rng, example_id, turns, room, settings):
@@ -238,8 +328,12 @@ def _rounded(values, decimals=4):
     return np.round(values, decimals).tolist()
 
 
-def _check_speaker_ids(speakers):
-    """Speaker ids become parts of utterance ids, and these become file names."""
+def check_speaker_ids(speakers):
+    """Speaker ids become parts of utterance ids, and these become file names.
+
+    Raises:
+        ValueError: an id that cannot.
+    """
     for speaker in sorted(speakers):
         if "/" in speaker or speaker.split() != [speaker]:
             raise ValueError(
@@ -248,8 +342,14 @@ def _check_speaker_ids(speakers):
             )
 
 
-def _check_order_of_pairs(scenes):
-    """Kaldi wants utt2spk sorted by utterance and by speaker (here the pair) at the same time."""
+def check_order_of_pairs(scenes):
+    """Kaldi wants utt2spk sorted by utterance and by speaker (here the pair) at the same time.
+
+    Args:
+        scenes: sorted by utt_id.
+    Raises:
+        ValueError: these speaker ids do not allow it.
+    """
     pairs = [scene["utt_id"].removesuffix(f"-{scene['example_id']}") for scene in scenes]
     for pair, following in zip(pairs, pairs[1:], strict=False):
         if pair.encode() > following.encode():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from espnet2_m2m.bin import simulate
 from espnet2_m2m.bin.simulate import main
 from espnet2_m2m.data_dir.tables import read_table, write_table
 from espnet2_m2m.data_dir.validate import validate_data_dir
@@ -112,6 +113,92 @@ def test_rerun_renders_nothing(source, simulated):
     before = {path: path.stat().st_mtime_ns for path in simulated.rglob("*.wav")}
     main(options(source, simulated))
     assert {path: path.stat().st_mtime_ns for path in simulated.rglob("*.wav")} == before
+
+
+def test_rerun_reads_the_scenes_and_draws_none(source, simulated, monkeypatch):
+    """Drawing tens of thousands takes a minute; every job and the last call would pay for it."""
+    monkeypatch.setattr(simulate, "draw_scenes", None)
+    before = contents(simulated)
+    main(options(source, simulated))
+    assert contents(simulated) == before
+
+
+def test_jobs_in_any_order_and_again(source, simulated, tmp_path, monkeypatch):
+    """Every job renders its share; the last call has nothing to render and writes the tables."""
+    rendered = []
+    for job in ("3/3", "1/3", "3/3", "2/3"):
+        main([*options(source, tmp_path), "--job", job])
+        assert not list(tmp_path.glob("*/wav.scp"))
+        rendered.append(len(list(tmp_path.glob("train/wav/farfield/*.wav"))))
+    assert rendered == [1, 3, 3, 5]  # of 5 mixtures in train
+    monkeypatch.setattr("espnet2_m2m.simulation.render.render", None)
+    main(options(source, tmp_path))
+    assert contents(tmp_path) == contents(simulated)
+
+
+def test_jobs_at_the_same_time_and_one_that_never_ran(source, simulated, tmp_path):
+    command = [sys.executable, "-m", "espnet2_m2m.bin.simulate", *options(source, tmp_path)]
+    jobs = [
+        subprocess.Popen([*command, "--job", f"{k}/3"], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+        for k in (1, 3)
+    ]
+    assert [job.wait() for job in jobs] == [0, 0]
+    assert len(list(tmp_path.glob("train/wav/farfield/*.wav"))) == 3  # the 1st, 3rd, 4th of 5
+    main(options(source, tmp_path))
+    assert contents(tmp_path) == contents(simulated)
+
+
+@pytest.mark.parametrize("job", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2"])
+def test_wrong_job(source, tmp_path, capsys, job):
+    with pytest.raises(SystemExit):
+        main([*options(source, tmp_path), f"--job={job}"])
+    assert f"expected k/n with 1 <= k <= n, found '{job}'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_scenes_of_another_hand_are_not_trusted(source, simulated, tmp_path, capsys):
+    """simulation.json tells what scenes.jsonl was drawn from, and the hash of what was written."""
+    main([*options(source, tmp_path), "--job", "1/9"])
+    path = tmp_path / "train" / "scenes.jsonl"
+    path.write_text(path.read_text().replace('"snr_db": 2', '"snr_db": 3'))
+    assert "holds another simulation" in failure(capsys, source, tmp_path)
+
+
+def one_set(source, out_dir, speakers):
+    """A data dir with some of the speakers."""
+    utt2spk = {utt: spk for utt, spk in read_table(source / "utt2spk").items() if spk in speakers}
+    for name in ("wav.scp", "utt2spk", "text"):
+        table = read_table(source / name)
+        write_table(out_dir / name, {utt_id: table[utt_id] for utt_id in utt2spk})
+    return str(out_dir)
+
+
+def test_a_data_dir_for_every_set(source, tmp_path):
+    speakers = {"train": ["s0", "s3"], "valid": ["s1", "s5"], "test": ["s2", "s4"]}
+    dirs = [one_set(source, tmp_path / name, chosen) for name, chosen in speakers.items()]
+    command = options(source, tmp_path / "out", train=3, valid=0, test=2)
+    command[1:2] = [*dirs[:1], str(tmp_path / "not needed"), *dirs[2:]]
+    command[command.index("--min_duration") + 1] = "0"
+    main(command)
+    for name in ("train", "test"):
+        scenes = read_scenes(tmp_path / "out" / name / "scenes.jsonl").values()
+        found = {speaker["speaker_id"] for scene in scenes for speaker in scene["speakers"]}
+        assert sorted(found) == speakers[name]
+        assert not validate_data_dir(tmp_path / "out" / name)
+    assert not (tmp_path / "out" / "valid").exists()
+
+
+def test_sets_must_not_share_speakers(source, tmp_path, capsys):
+    dirs = [one_set(source, tmp_path / "a", "s0 s1"), one_set(source, tmp_path / "b", "s1 s2")]
+    command = options(source, tmp_path / "out", valid=0)
+    for chosen, message in (
+        ([dirs[0], dirs[0], dirs[1]], "speaker 's1' is in the source data of train and of test"),
+        (dirs, "--source_data takes one data dir or three (for train, valid, test), found 2"),
+    ):
+        with pytest.raises(SystemExit):
+            main([command[0], *chosen, *command[2:]])
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
 
 def failure(capsys, *args, **kwargs):

@@ -10,6 +10,7 @@ from espnet2_m2m.simulation.rooms import MeetingRoom, RandomRoom, circular_array
 from espnet2_m2m.simulation.scene import (
     BalancedDraw,
     SceneSettings,
+    balanced_pairs,
     draw_scenes,
     read_scenes,
     scenes_to_text,
@@ -129,6 +130,76 @@ def test_balanced_draw_deals_out_everything_before_it_repeats():
     only = BalancedDraw(["a", "b"], np.random.default_rng(0))
     assert [only.next(exclude="a") for _ in range(3)] == ["b", "b", "b"]
     assert [only.next() for _ in range(3)] == ["a", "a", "a"]
+
+
+CORPORA = {
+    "even": {"a": 3, "b": 4, "c": 5},
+    "odd": {"a": 2, "b": 5, "c": 4},
+    "one speaker has half": {"a": 6, "b": 2, "c": 4},
+    "one speaker has half, but for one": {"a": 5, "b": 2, "c": 4},
+    "two speakers": {"a": 4, "b": 4},
+    "two utterances": {"a": 1, "b": 1},
+}
+
+
+def corpus_of(sizes):
+    return {speaker: [f"{speaker}{k}" for k in range(size)] for speaker, size in sizes.items()}
+
+
+@pytest.mark.parametrize("sizes", CORPORA.values(), ids=CORPORA)
+def test_pairs_use_all_utterances_equally_often_at_any_time(sizes):
+    corpus = corpus_of(sizes)
+    for seed in range(20):
+        pairs = balanced_pairs(corpus, np.random.default_rng(seed))
+        used = Counter(dict.fromkeys(sum(corpus.values(), []), 0))
+        for _ in range(5 * len(used)):
+            (first, first_utt), (second, second_utt) = next(pairs)
+            assert first != second
+            assert first_utt in corpus[first] and second_utt in corpus[second]
+            used.update([first_utt, second_utt])
+            assert max(used.values()) - min(used.values()) <= 1
+        assert set(used.values()) == {10}
+
+
+def test_pairs_are_random():
+    corpus = corpus_of({"a": 10, "b": 10, "c": 10})
+    partners = {
+        frozenset(utt for _, utt in pair)
+        for seed in range(100)
+        for pair in [next(balanced_pairs(corpus, np.random.default_rng(seed)))]
+    }
+    assert len(partners) > 60  # of 300 possible ones
+
+
+@pytest.mark.parametrize("sizes", [{"a": 4}, {"a": 4, "b": 3}])
+def test_a_speaker_with_more_than_half_of_the_utterances(sizes):
+    total = sum(sizes.values())
+    with pytest.raises(ValueError, match=f"'a' has 4 of {total} utterances.*--min_duration"):
+        next(balanced_pairs(corpus_of(sizes), np.random.default_rng(0)))
+
+
+def test_one_utterance_of_each_talker(speech):
+    """SMS-WSJ's rules: as long as the longer utterance, the other one whole at a random place."""
+    settings = SceneSettings(min_duration_s=0)
+    scenes = draw(speech, RandomRoom(), 60, settings=settings)
+    used, places = Counter(), []
+    for scene in scenes:
+        lengths = []
+        for speaker in scene["speakers"]:
+            (utterance,) = speaker["utterances"]
+            used[utterance["utt_id"]] += 1
+            assert utterance["start_sample"] == 0
+            assert utterance["num_samples"] == speech.num_samples(utterance["utt_id"])
+            assert speaker["text"] == speech.text[utterance["utt_id"]]
+            lengths.append(utterance["num_samples"])
+        assert scene["num_samples"] == max(lengths)
+        shorter = scene["speakers"][int(np.argmin(lengths))]
+        if min(lengths) < max(lengths):
+            places.append(shorter["offset_samples"] / (max(lengths) - min(lengths)))
+    assert within(places, 0, 1) and np.ptp(places) > 0.8
+    assert set(used.values()) == {5} and len(used) == 24  # 60 mixtures of two of 24 utterances
+    fewer = {scene["example_id"]: scene for scene in draw(speech, RandomRoom(), 7, settings=settings)}
+    assert all(scene == fewer.get(scene["example_id"], scene) for scene in scenes)
 
 
 def test_scene_depends_on_seed_and_id_only(speech):

@@ -1,0 +1,212 @@
+"""Add the close-talk mics of SMS-WSJ-FF-CT to an existing SMS-WSJ.
+
+    python -m espnet2_m2m.bin.simulate_sms_wsj --sms_wsj /corpora/sms_wsj --out_dir data --nj 16
+
+writes the Kaldi data dirs data/train, data/valid and data/test. Far-field mixtures stay where they
+are; headsets and the images at the reference mic are written to data/*/wav. It may be killed at any
+moment: the same command goes on where it stopped, to the same samples.
+
+It can be shared out among machines that see the same folders: `--job k/n`, for k = 1 ... n, renders
+the k-th of n shares of every set; the jobs may run in any order, at the same time and again. The job
+that finds all done writes the tables, or the same command without --job, when all have ended.
+"""
+
+import argparse
+import os
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin.simulate import check_same_scenes, parse_job
+from espnet2_m2m.data_dir.directory import spk2utt_from
+from espnet2_m2m.data_dir.parallel import parallel_map
+from espnet2_m2m.data_dir.tables import write_bytes, write_table
+from espnet2_m2m.simulation.render import remove_temporaries_of
+from espnet2_m2m.simulation.scene import SETS, scenes_to_text
+from espnet2_m2m.simulation.sms_wsj import (
+    DATASETS,
+    check_farfield,
+    draw_scenes,
+    example_audio,
+    read_database,
+    render_to_files,
+    wav_paths,
+)
+
+
+def get_parser():
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--sms_wsj", required=True, help="sms_wsj.json, or the folder that holds it")
+    add("--out_dir", required=True, help="the sets are written to OUT_DIR/{train,valid,test}")
+    add("--reroot", nargs="*", default=[], metavar="OLD=NEW",
+        help="a path of the json below OLD is looked for below NEW")  # fmt: skip
+    for name in SETS:
+        add(f"--num_{name}", type=int, metavar="N",
+            help=f"the first N mixtures of {DATASETS[name]}; 0 leaves the set out; default: all")  # fmt: skip
+    add("--num_checks", type=int, default=3,
+        help="mixtures of each set whose far-field images are made again before all else")  # fmt: skip
+    add("--sample_rate", type=int, default=8000, help="Hz, of SMS-WSJ's files")
+    add("--closetalk_gain_db", type=float, default=-20.0,
+        help="gain of the headsets relative to the far-field mics")  # fmt: skip
+    add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
+    add("--job", type=parse_job, default=(1, 1), metavar="K/N",
+        help="render the K-th of N shares of every set")  # fmt: skip
+    return parser
+
+
+@cli_errors
+def main(cmd=None):
+    """Draw the headsets of all sets, check some mixtures, then render one set after the other."""
+    args = get_parser().parse_args(cmd)
+    _check(args)
+    sets = read_sets(args)
+    scenes = {name: [scene for scene, _ in mixtures] for name, mixtures in sets.items()}
+    for name in sets:
+        check_same_scenes(scenes[name], Path(args.out_dir, name))
+
+    number, num_jobs = args.job
+    shares = {name: mixtures[number - 1 :: num_jobs] for name, mixtures in sets.items()}
+    todo = {name: missing_mixtures(share, Path(args.out_dir, name)) for name, share in shares.items()}
+    check_some(todo, args.num_checks, args.nj)
+    for name, mixtures in sets.items():
+        set_dir = Path(args.out_dir, name)
+        write_bytes(set_dir / "scenes.jsonl", scenes_to_text(scenes[name]).encode("utf-8"))
+        remove_temporaries_of([scene for scene, _ in shares[name]], set_dir)
+        num_done = len(shares[name]) - len(todo[name])
+        bar = {"initial": num_done, "desc": str(set_dir), "unit": "mix"}
+        job = partial(render_to_files, set_dir=set_dir)
+        for _ in parallel_map(job, todo[name], args.nj, in_order=False, progress=bar):
+            pass
+        num_missing = len(missing_mixtures(mixtures, set_dir))
+        if num_missing == 0:
+            write_tables(mixtures, set_dir)
+        else:
+            print(
+                f"{set_dir}: job {number} of {num_jobs} is done, {num_missing} of {len(mixtures)}"
+                " mixtures are left to the others; no tables yet"
+            )
+
+
+def read_sets(args):
+    """The mixtures of every set that is asked for: dict set name -> list of (scene, ExampleAudio)."""
+    json_path = Path(args.sms_wsj)
+    if json_path.is_dir():
+        json_path = json_path / "sms_wsj.json"
+    database = read_database(json_path)
+    folder = json_path.parent.resolve()
+    reroot = [pair.split("=") for pair in args.reroot]
+    sets = {}
+    for name in SETS:
+        examples = _chosen_examples(database, name, getattr(args, f"num_{name}"), json_path)
+        if examples:
+            scenes = draw_scenes(examples, args.sample_rate, args.closetalk_gain_db)
+            ids = [scene["example_id"] for scene in scenes]
+            audio = [example_audio(id_, examples[id_], folder, reroot) for id_ in ids]
+            sets[name] = list(zip(scenes, audio))
+    return sets
+
+
+def missing_mixtures(mixtures, set_dir):
+    """Those that lack a wav file; folders are listed, as a network's disk takes long for each file."""
+    folders = Path(set_dir, "wav").glob("*")
+    present = {path.name: set(os.listdir(path)) for path in folders if path.is_dir()}
+    return [
+        (scene, audio)
+        for scene, audio in mixtures
+        if not all(
+            path.name in present.get(name, ()) for name, path in wav_paths(scene, set_dir).items()
+        )
+    ]
+
+
+def check_some(todo, num_checks, nj):
+    """Make far-field images again, of mixtures evenly spread over what is to be rendered.
+
+    Raises:
+        ValueError: one differs from the file, see sms_wsj.MIN_AGREEMENT_DB.
+    """
+    chosen = []
+    for mixtures in todo.values():
+        count = min(num_checks, len(mixtures))
+        chosen += [mixtures[k * len(mixtures) // count] for k in range(count)]
+    if chosen:
+        bar = {"desc": "check", "unit": "mix"}
+        worst_db = min(parallel_map(check_farfield, chosen, nj, progress=bar))
+        print(
+            f"far-field images of {len(chosen)} mixtures made again: they agree with the files to"
+            f" {worst_db:.1f} dB at least"
+        )
+
+
+def write_tables(mixtures, set_dir):
+    """Write the set's Kaldi tables; wav.scp is the last, so who has it has all.
+
+    Args:
+        mixtures: list of (scene, ExampleAudio).
+        set_dir: folder of the set.
+    """
+    set_dir = Path(set_dir)
+    scenes = {scene["utt_id"]: scene for scene, _ in mixtures}
+    utt2spk = {
+        utt_id: "-".join(speaker["speaker_id"] for speaker in scene["speakers"])
+        for utt_id, scene in scenes.items()
+    }
+    write_table(set_dir / "utt2spk", utt2spk)
+    write_table(set_dir / "spk2utt", spk2utt_from(utt2spk))
+    write_table(
+        set_dir / "utt2dur",
+        {u: f"{scene['num_samples'] / scene['sample_rate_hz']:.6f}" for u, scene in scenes.items()},
+    )
+    paths = {utt_id: wav_paths(scene, set_dir) for utt_id, scene in scenes.items()}
+    for n in range(len(mixtures[0][0]["speakers"])):
+        texts = {utt_id: scene["speakers"][n]["text"] for utt_id, scene in scenes.items()}
+        write_table(set_dir / f"text_spk{n + 1}", texts)
+    for name in wav_paths(mixtures[0][0], set_dir):
+        write_table(set_dir / f"{name}.scp", {utt_id: files[name] for utt_id, files in paths.items()})
+    write_table(set_dir / "wav.scp", {scene["utt_id"]: audio.observation for scene, audio in mixtures})
+
+
+def _chosen_examples(database, name, number, json_path):
+    """The first `number` (None: all) examples of a set; {} when it is left out."""
+    if number == 0:
+        return {}
+    if DATASETS[name] not in database:
+        raise ValueError(
+            f"{json_path}: expected the dataset {DATASETS[name]}, found only {', '.join(database)};"
+            f" --num_{name} 0 leaves it out"
+        )
+    examples = database[DATASETS[name]]
+    number = len(examples) if number is None else number
+    if not 0 < number <= len(examples):
+        raise ValueError(
+            f"{json_path}: {DATASETS[name]} has {len(examples)} mixtures, --num_{name} is {number}"
+        )
+    return dict(list(examples.items())[:number])
+
+
+def _check(args):
+    if find_spec("rir_generator") is None:
+        raise ValueError("the package rir-generator is needed: pip install rir-generator")
+    numbers = [getattr(args, f"num_{name}") for name in SETS]
+    if not any(number is None or number > 0 for number in numbers):
+        raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")
+    for option, low in (*((f"num_{name}", 0) for name in SETS), ("num_checks", 0), ("nj", 1)):
+        value = getattr(args, option)
+        if value is not None and value < low:
+            raise ValueError(f"--{option} must be {low} or more, found {value}")
+    if not np.isfinite(args.closetalk_gain_db):
+        raise ValueError(f"--closetalk_gain_db must be a number, found {args.closetalk_gain_db}")
+    for pair in args.reroot:
+        if not all(pair.partition("=")) or pair.count("=") > 1:
+            raise ValueError(f"--reroot expects OLD=NEW, found '{pair}'")
+
+
+if __name__ == "__main__":
+    main()
