@@ -137,7 +137,11 @@ fi
 
 if runs 13; then
     for set in ${test_sets}; do
-        log "stage 13: report -> $(enhanced "${set}")/report/index.html"
+        log "stage 13: diagnosis and report -> $(enhanced "${set}")/report/index.html"
+        ${python} -m espnet2_m2m.bin.diagnose --train_config "${enh_exp}/config.yaml" \
+            --model_file "${enh_exp}/${inference_model}" --data_dir "${dumpdir}/raw/${set}" \
+            --out_dir "${enh_exp}/diagnosis" --ngpu "$((ngpu > 0))" \
+            || log "stage 13: without a diagnosis, for the reason above"
         ${python} -m espnet2_m2m.bin.report --exp_dir "${enh_exp}" \
             --data_dir "${dumpdir}/raw/${set}" --enhanced_dir "$(enhanced "${set}")" \
             --out_dir "$(enhanced "${set}")/report" --num_examples "${num_examples}"

@@ -17,6 +17,7 @@ SPEAKER_MARKERS = ("o", "s", "^", "D")  # shapes too: colour is not everybody's
 TRAIN_COLOUR, VALID_COLOUR = SPEAKER_COLOURS[:2]
 # Colours that stand for the page's: replaced in the SVG by variables that the theme sets.
 INK, FAINT = "#0a0b0c", "#0d0e0f"
+PAPER = {INK: "#24292f", FAINT: "#c3c8ce"}  # where there is no theme: a picture on white
 THEME = """<style>
 :root { --ink: #24292f; --faint: #c3c8ce }
 @media (prefers-color-scheme: dark) { :root { --ink: #d7dce2; --faint: #4a515a } }
@@ -216,3 +217,56 @@ def room_from_above(scene):
     array.set_xlabel("cm")
     array.set_title("array, enlarged", fontsize=9)
     return _uri(figure)
+
+
+@_styled
+def agreement(agrees, sample_rate):
+    """Whether outputs belong to the same talkers at all frequencies: mean and single utterances.
+
+    Args:
+        agrees: {"references" | "headsets": (utterance, freq) lists, 0 to 1}, not empty.
+        sample_rate: Hz.
+    """
+    return _uri(_draw_agreement(agrees, sample_rate))
+
+
+def save_agreement(path, agrees, sample_rate):
+    """The same as a PNG file on white; without anything to compare with it says so."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {name: PAPER.get(value, value) for name, value in STYLE.items()}
+        )
+        _draw_agreement(agrees, sample_rate).savefig(path, dpi=150, facecolor="white")
+
+
+def _draw_agreement(agrees, sample_rate):
+    figure, axes = _figure(7.2, 2.2 + 1.3 * len(agrees), nrows=1 + len(agrees), sharex=True,
+                           height_ratios=[2] + [1.3] * len(agrees), squeeze=False)
+    mean, *single = axes[:, 0]
+    top = sample_rate / 2000  # kHz
+    if not agrees:
+        mean.annotate("no references and no headsets to compare with", (0.5, 0.5),
+                      xycoords="axes fraction", ha="center")
+    colours = {"references": SPEAKER_COLOURS[0], "headsets": SPEAKER_COLOURS[1]}
+    for (name, rows), below in zip(agrees.items(), single):
+        rows = 100 * np.array(rows)
+        frequency = np.linspace(0, top, rows.shape[1])
+        style = {"references": "-", "headsets": "--"}[name]
+        mean.plot(frequency, rows.mean(axis=0), style, color=colours[name], label=f"by {name}")
+        map_ = matplotlib.colors.LinearSegmentedColormap.from_list(name, [VALID_COLOUR, "#dfe9f2"])
+        edges = (frequency[1] if len(frequency) > 1 else top) / 2
+        below.grid(False)
+        below.imshow(rows, aspect="auto", interpolation="none", cmap=map_, vmin=0, vmax=100,
+                     extent=(-edges, top + edges, len(rows) + 0.5, 0.5))
+        below.yaxis.get_major_locator().set_params(integer=True)
+        below.set_ylabel("utterance")
+        below.set_title(f"by {name}: orange frequencies have another assignment", loc="left",
+                        fontsize=9)
+    mean.set_ylim(-3, 103)
+    mean.set_xlim(0, top)
+    mean.set_ylabel("utterances that agree (%)")
+    if agrees:
+        mean.legend(loc="lower right", ncols=2)
+    axes[-1, 0].set_xlabel("frequency (kHz)")
+    return figure

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 
 from espnet2_m2m import scoring
-from espnet2_m2m.data_dir import read_table
+from espnet2_m2m.data_dir import read_table, source_stamp
 from espnet2_m2m.data_dir.directory import name_some
 from espnet2_m2m.report import figures
 from espnet2_m2m.report.results import DECIMALS, ROWS, TITLES, format_scores
@@ -57,6 +57,7 @@ def render(exp_dir, data_dir, enhanced_dir, num_examples=3):
         summary=summary,
         tables=score_tables(summary),
         training=read_training(Path(exp_dir) / "checkpoint.pth"),
+        diagnosis=read_diagnosis(Path(exp_dir) / "diagnosis" / "diagnosis.json"),
         distribution=distribution_figures(rows),
         hardest=hardest(rows, gains),
         examples=[
@@ -258,6 +259,44 @@ def _duration(seconds):
     if minutes < 1:
         return f"{seconds:.0f} s"
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def read_diagnosis(path):
+    """What bin/diagnose.py found, in words, numbers and a figure; None where it has not been run."""
+    if not path.is_file():
+        return None
+    from espnet2_m2m.report import diagnosis  # torch takes seconds, so only where needed
+
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        model = Path(result["model_file"])
+        figure = None
+        if result["agrees"]:
+            shares = {name: 100 * np.mean(rows) for name, rows in result["agrees"].items()}
+            figure = {
+                "src": figures.agreement(result["agrees"], result["sample_rate_hz"]),
+                "height": 336 if len(result["agrees"]) == 1 else 461,
+                "alt": "Share of utterances, over frequency, whose outputs belong to the same talkers"
+                " as at the other frequencies; on average "
+                + ", ".join(f"{share:.0f} % by {name}" for name, share in shares.items()),
+            }
+        return {
+            "ok": result["verdict"] == "separates",
+            "summary": result["summary"],
+            "votes": diagnosis.sentence_of_votes(result),
+            "why": result["why"],
+            "change": result["change"],
+            "model": model.name,
+            "outdated": model.is_file() and source_stamp(model) != result["model_stamp"],
+            "data_dir": result["data_dir"],
+            "table": diagnosis.table(result["mean"]),
+            "headsets": diagnosis.headset_table(result["mean"]),
+            "figure": figure,
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: not a diagnosis ({error!r}); run espnet2_m2m.bin.diagnose again"
+        ) from error
 
 
 # ---- Examples ------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def markdown_section(summary):
             f" SDR count as {-metrics.MAX_DB:.0f} dB, PESQ is undefined."
         )
     if "closetalk" in mean:
-        lines += ["", "Close-talk mixtures (reference: close-talk speech)", ""]
+        lines += ["", "Table I: close-talk mixtures (reference: close-talk speech)", ""]
         lines += _table(mean, {"closetalk": "close-talk mixture"})
         notes = _notes(summary, "closetalk", num_rows)
         lines += ["", *notes] if notes else []

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
@@ -216,6 +217,76 @@ def test_without_scenes_and_checkpoint(scored, tmp_path):
     assert "no checkpoint.pth, so there are no learning curves" in read.text
     assert "no scenes.jsonl, so the rooms are not drawn" in read.text
     assert len(read.all("audio")) == 7 and len(read.all("img")) == 2 + 7
+
+
+def write_diagnosis(root):
+    """What bin/diagnose.py leaves in exp/diagnosis, of copies of random mixtures; returns the result."""
+    import torch
+
+    from espnet2_m2m import MixtureConstraintLoss
+    from espnet2_m2m.data_dir import source_stamp
+    from espnet2_m2m.diagnosis import diagnose_utterance
+    from espnet2_m2m.report.diagnosis import diagnose_set
+
+    spectra = torch.randn(5, 9, 60, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    found = diagnose_utterance(
+        spectra[[0, 0]], spectra[:3], MixtureConstraintLoss(), spectra[3:], None, None
+    )
+    settings = {"alpha": 1.0, "anchor_weight": 0.0, "anchor_order": "free", "anchor_fade": None}
+    settings |= {"isms_weight": 0.0, "close_talk": True, "supervised": False}
+    model = root / "exp" / "valid.loss.best.pth"
+    model.write_bytes(b"weights")
+    result = diagnose_set({"a": found, "b": found}, settings) | {
+        "num_utterances": 2,
+        "model_file": str(model),
+        "model_stamp": source_stamp(model),
+        "data_dir": "<data>/test",
+        "sample_rate_hz": SAMPLE_RATE,
+    }
+    path = root / "exp" / "diagnosis" / "diagnosis.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(result))
+    return result
+
+
+def test_diagnosis(scored, html, tmp_path, capsys):
+    """Shown where it has been made, quiet otherwise; a broken or outdated one is not passed off."""
+    assert "diagnosis" not in html.replace("table.words", "").lower()
+    root = tmp_path / "copy"
+    shutil.copytree(scored, root)
+    result = write_diagnosis(root)
+    html = run(root, "--num_examples", "1")
+    read = Page(html)
+    test_self_contained(html, read)
+    test_accessible(read)
+    assert "The network copies its input: every output is the mixture." in read.text
+    assert "2 of 2 utterances" in read.text and "<data>/test" in read.text
+    for line in result["why"] + result["change"]:
+        assert line in read.text
+    assert "left of the mixture by one output alone (dB)" in read.text and "headset 2" in read.text
+    (figure,) = [image for image in read.all("img") if "Share of utterances" in image["alt"]]
+    svg = unquote(figure["src"].partition(",")[2])
+    ElementTree.fromstring(svg)
+    assert "by headsets" in svg and "by references" not in svg
+    assert "has changed since" not in read.text
+
+    (root / "exp" / "valid.loss.best.pth").write_bytes(b"weights of a later epoch")
+    assert "The model file has changed since" in Page(run(root, "--num_examples", "1")).text
+
+    (root / "exp" / "diagnosis" / "diagnosis.json").write_text("{half")
+    with pytest.raises(SystemExit):
+        run(root)
+    assert "diagnosis.json: not a diagnosis" in capsys.readouterr().err
+
+
+def test_agreement_figures(tmp_path):
+    """The PNG of bin/diagnose.py: with both, one, and nothing to compare with."""
+    rows = np.random.default_rng(0).integers(0, 2, (4, 33)).tolist()
+    for agrees in ({"references": rows, "headsets": rows}, {"headsets": rows}, {}):
+        path = tmp_path / f"{len(agrees)}.png"
+        page.figures.save_agreement(path, agrees, SAMPLE_RATE)
+        pixels = matplotlib.image.imread(path)
+        assert pixels.shape[1] == 1080 and pixels[0, 0, :3].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 50])

@@ -1,0 +1,250 @@
+"""Find out why a training does not separate.
+
+    python -m espnet2_m2m.bin.diagnose --train_config exp/X/config.yaml \\
+        --model_file exp/X/valid.loss.best.pth --data_dir dump/raw/test --out_dir exp/X/diagnosis
+
+runs the model on some utterances of a data dir, looks at its estimates by FCP as the loss does, prints
+a verdict (frequency permutation, a copy of the input ...), how sure it is, and what to change in the
+config, and writes
+
+    out_dir/DIAGNOSIS.md       verdict, reasons, remedies, and a table of the quantities
+    out_dir/diagnosis.json     the same for programs, with the quantities of every utterance
+    out_dir/agreement.png      over frequency: does the assignment of outputs to talkers agree?
+
+References (spk{n}.scp) and headsets (closetalk{n}.scp) of the data dir are used where they exist; with
+neither, copies of the input are still found. The report (stage 13) shows exp/X/diagnosis.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin.enh_scoring import positive
+from espnet2_m2m.data_dir import (
+    AudioError,
+    atomic_path,
+    numbered_files,
+    read_audio,
+    read_segments,
+    read_table,
+    source_stamp,
+)
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet2_m2m.bin.diagnose",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--train_config", required=True, help="config.yaml that the training wrote")
+    parser.add_argument("--model_file", required=True, help="the model, e.g. valid.loss.best.pth")
+    parser.add_argument("--data_dir", required=True, help="a set with wav.scp, best with closetalk{n}.scp"
+                        " and spk{n}.scp")
+    parser.add_argument("--out_dir", required=True, help="folder for the files above")
+    parser.add_argument("--num_utts", type=positive, default=10,
+                        help="utterances to look at, evenly spaced in the set (default 10)")
+    parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0, help="1: work on the GPU (default 0)")
+    return parser
+
+
+@cli_errors
+def main(cmd=None):
+    args = get_parser().parse_args(cmd)
+    for path in (args.train_config, args.model_file):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+    jobs = list_jobs(args.data_dir, args.num_utts)
+    from tqdm import tqdm
+
+    from espnet2_m2m.report import diagnosis, figures
+
+    model, config = load_model(args.train_config, args.model_file, "cuda" if args.ngpu else "cpu")
+    if model.closetalk_from_ref:
+        for job in jobs.values():
+            job["closetalk"], job["spk"] = job["spk"], []
+    utterances, rate = {}, config.sample_rate
+    for utt_id, job in tqdm(jobs.items(), desc="diagnose", unit="utt"):
+        signals = read_signals(utt_id, job, model.separator.trained_ref_channel, rate)
+        utterances[utt_id] = diagnose(model, utt_id, signals)
+        rate = signals["sample_rate"]
+    result = {
+        "train_config": args.train_config,
+        "model_file": args.model_file,
+        "model_stamp": source_stamp(args.model_file),
+        "data_dir": args.data_dir,
+        "num_utterances": len(utterances),
+        "sample_rate_hz": rate,
+        **diagnosis.diagnose_set(utterances, settings(model)),
+        "utterances": utterances,
+    }
+    out_dir = Path(args.out_dir)
+    with atomic_path(out_dir / "agreement.png") as temporary:
+        figures.save_agreement(temporary, result["agrees"], rate)
+    markdown = diagnosis.markdown(result)
+    with atomic_path(out_dir / "DIAGNOSIS.md") as temporary:
+        temporary.write_text(markdown + "\n![Agreement over frequency](agreement.png)\n", encoding="utf-8")
+    with atomic_path(out_dir / "diagnosis.json") as temporary:
+        temporary.write_text(json.dumps(result, allow_nan=False) + "\n", encoding="utf-8")
+    print(markdown)
+    print(f"{out_dir}: DIAGNOSIS.md, diagnosis.json, agreement.png")
+
+
+# ---- The model -----------------------------------------------------------------------------------
+
+
+def load_model(train_config, model_file, device):
+    """(model in evaluation mode, its config).
+
+    Raises:
+        ValueError: the model was not trained by a loss of this package.
+    """
+    from espnet2_m2m.enh.espnet_model import ESPnetM2MModel  # takes seconds
+    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+
+    model, config = M2MEnhancementTask.build_model_from_file(train_config, model_file, device)
+    if not isinstance(model, ESPnetM2MModel):
+        names = ", ".join(criterion["name"] for criterion in config.criterions)
+        raise ValueError(f"{train_config}: expected a criterion of this package (mixture_constraint, ri_mag), "
+                         f"found {names}; only their models have estimates that FCP can be applied to")
+    return model.eval(), config
+
+
+def diagnose(model, utt_id, signals):
+    """`diagnose_utterance` for a model and the signals of `read_signals`."""
+    import torch
+
+    from espnet2_m2m.diagnosis import diagnose_utterance
+
+    device = next(model.parameters()).device
+    separator = model.separator
+    mixture = torch.from_numpy(signals["mixture"]).to(device)[None]                 # (1, sample, mic)
+    length = torch.tensor([mixture.shape[1]])
+
+    def spectra(waves):
+        """Mono recordings -> (mic, freq, frame), None without any."""
+        if not waves:
+            return None
+        stacked = torch.from_numpy(np.stack(waves)).to(device)
+        return separator.spectrum(model.encoder(stacked, length.expand(len(waves)))[0])[:, 0]
+
+    def inverse(spectrum):
+        """(signal, freq, frame) -> (signal, sample)."""
+        return model.decoder(separator.feature(spectrum, mixture), length.expand(len(spectrum)))[0]
+
+    with torch.no_grad():
+        feature, lengths = model.encoder(mixture, length)
+        network_input = feature
+        if model.normalize_variance or model.normalize_variance_per_ch:     # as in training
+            axes = 1 if model.normalize_variance_per_ch else (1, 2)
+            network_input, _ = model.encoder(mixture / mixture.std(axes, keepdim=True).clamp(min=1e-12), length)
+        est = torch.cat([separator.spectrum(z) for z in separator.estimate(network_input, lengths)], dim=1)[0]
+        if not torch.isfinite(est).all() and mixture.any():
+            raise ValueError(f"utterance '{utt_id}': the model's estimates have NaN or infinite values, so the "
+                             "training has diverged; use the model of an earlier epoch, and train with a "
+                             "lower learning rate")
+        est = torch.nan_to_num(est)     # of silence, some networks make 0 / 0
+        far_field = separator.far_field_spectrum(feature, separator.frame_lengths(lengths))[0]
+        num_sources = len(est)
+        for family, name in (("closetalk", "close-talk mixtures"), ("references", "references")):
+            if len(signals[family]) > num_sources:
+                raise ValueError(f"utterance '{utt_id}' has {len(signals[family])} {name}, but the model has "
+                                 f"{num_sources} outputs; choose a set with at most as many talkers")
+        return diagnose_utterance(est, far_field, separator.mixture_constraint, spectra(signals["closetalk"]),
+                                  spectra(signals["references"]), inverse)
+
+
+def settings(model) -> dict:
+    """What `report.diagnosis.diagnose_set` wants to know of the training."""
+    loss = model.separator.mixture_constraint
+    names = ("alpha", "anchor_weight", "anchor_order", "anchor_fade", "isms_weight")
+    return {name: getattr(loss, name) for name in names} | {
+        "close_talk": model.close_talk,
+        "supervised": not any(wrapper.criterion.name == "mixture_constraint"
+                              for wrapper in model.loss_wrappers),
+    }
+
+
+# ---- The data ------------------------------------------------------------------------------------
+
+
+def list_jobs(data_dir, num_utts) -> dict:
+    """Evenly spaced utterances of a set.
+
+    Returns:
+        utt_id -> {"mixture", "closetalk", "spk": lists of scp entries, "segment": (start, end) or None}.
+    Raises:
+        ValueError, FileNotFoundError: a list is missing or lacks an utterance.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f"{data_dir}: no such directory")
+    paths = {"mixture": [data_dir / "wav.scp"]}
+    for family in ("closetalk", "spk"):
+        paths[family] = [data_dir / f"{family}{n}.scp" for n in numbered_files(data_dir, family)]
+    tables = {family: [(path, read_table(path)) for path in files] for family, files in paths.items()}
+    segments = data_dir / "segments"
+    segments = read_segments(segments) if segments.is_file() else None
+    utt_ids = sorted(tables["mixture"][0][1] if segments is None else segments, key=str.encode)
+    if not utt_ids:
+        raise ValueError(f"{data_dir}: no utterance in wav.scp")
+    chosen = np.linspace(0, len(utt_ids) - 1, min(num_utts, len(utt_ids))).round().astype(int)
+    jobs = {}
+    for utt_id in (utt_ids[index] for index in chosen):
+        cut = None if segments is None else segments[utt_id]
+        jobs[utt_id] = {"segment": None if cut is None else cut[1:]}
+        for family, files in tables.items():
+            jobs[utt_id][family] = []
+            for path, table in files:
+                key = utt_id if cut is None else cut[0]
+                if key not in table:
+                    raise ValueError(f"{path}: no entry '{key}', which {paths['mixture'][0]} has")
+                jobs[utt_id][family].append(table[key])
+    return jobs
+
+
+def read_signals(utt_id, job, ref_mic, sample_rate) -> dict:
+    """The signals of an utterance.
+
+    Args:
+        job: of `list_jobs`.
+        ref_mic: channel of references that hold all mics.
+        sample_rate: Hz that they must have; None: any.
+    Returns:
+        mixture (sample, mic), closetalk and references: lists of (sample,); sample_rate in Hz.
+    Raises:
+        ValueError: unreadable, other rates or lengths, no such channel; names utterance and file.
+    """
+    signals = {"closetalk": [], "references": []}
+    # The mixture comes first: the others must have its rate and length.
+    entries = [(family, entry) for family in ("mixture", "closetalk", "spk") for entry in job[family]]
+    for name, entry in entries:
+        where = f"utterance '{utt_id}': {entry}"
+        try:
+            samples, found = read_audio(entry, job["segment"])
+        except AudioError as error:
+            raise ValueError(f"utterance '{utt_id}': {error}") from error
+        if not np.isfinite(samples).all():
+            raise ValueError(f"{where} has samples that are not finite (NaN or infinity)")
+        sample_rate = sample_rate or found
+        if found != sample_rate:
+            raise ValueError(f"{where} has {found} Hz, expected {sample_rate} Hz; resample it to the rate "
+                             "that the model was trained with")
+        if name == "mixture":
+            signals["mixture"] = samples
+            continue
+        if len(samples) != len(signals["mixture"]):
+            raise ValueError(f"{where} has {len(samples)} samples, the far-field mixture "
+                             f"{len(signals['mixture'])}; the signals of an utterance must be equally long")
+        channel = ref_mic if name == "spk" and samples.shape[1] > 1 else 0
+        if channel >= samples.shape[1]:
+            raise ValueError(f"{where} has {samples.shape[1]} channels, so no mic {channel} (counted from 0)")
+        signals["references" if name == "spk" else name].append(samples[:, channel])
+    return signals | {"sample_rate": sample_rate}
+
+
+if __name__ == "__main__":
+    main()
