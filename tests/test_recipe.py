@@ -103,6 +103,25 @@ def test_training_continues_after_a_kill(folder):
     assert content.count("1epoch results") == 1 and content.count("2epoch results") == 1
 
 
+def test_run_table_trains_separates_and_scores_a_row(folder):
+    """PIT with one mic: trained by references, its estimates scored as they are and after FCP."""
+    command = ["./run_table.sh", "--rows", "table3_3_pit", "--seeds", "0", "--max_epoch", "1",
+               "--enh_args", "--num_iters_per_epoch 4", "--datadir", f"{folder}/data", "--dumpdir",
+               f"{folder}/dump", "--expdir", f"{folder}/study"]
+    done = subprocess.run(command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=600)
+    assert done.returncode == 0, done.stdout[-5000:]
+    exp = folder / "study" / "small_1ep" / "table3_3_pit_seed0"
+    summaries = [json.loads((exp / name / "scoring" / "summary.json").read_text())
+                 for name in ("enhanced_test", "enhanced_test_fcp")]
+    si_sdr = [summary["mean"]["separated"]["si_sdr"] for summary in summaries]
+    assert si_sdr[0] != si_sdr[1]
+    tables = (exp.parent / "TABLES.md").read_text()
+    assert f"{si_sdr[0]:.1f}" in tables and f"{si_sdr[1]:.1f}" in tables
+    again = subprocess.run(command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE, timeout=60)
+    assert again.returncode == 0 and "finished before" in again.stdout
+
+
 def test_two_processes_train_with_ddp_and_both_know_the_plug_in(folder, tmp_path):
     """gloo on the CPU, ESPnet's stock task in spawned processes; headsets passed as speech_ref."""
     config = read_config(RECIPE / "conf" / "tuning" / f"{CONFIG}.yaml")

@@ -1,0 +1,55 @@
+"""Print Tables I-III of the M2M paper with the paper's figures, ours and the difference side by side.
+
+    python -m espnet2_m2m.bin.make_tables --study_dir exp/small_6ep
+
+reads the runs `<row>_seed<k>` of a study (local/run_table.sh makes it) and writes into its folder
+
+    TABLES.md            the tables, which are also printed, and what they were made from
+    tables.csv           the same figures in full, a line per row and metric
+    si_sdr_steps.png     validation SI-SDR over training steps, mean and range of the seeds
+    si_sdr_boxes.png     SI-SDR of the test signals, all seeds together
+
+Runs without scores are named below the tables; nothing is computed anew.
+"""
+
+import argparse
+from pathlib import Path
+
+from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.data_dir import atomic_path
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet2_m2m.bin.make_tables",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--study_dir", required=True, help="folder of the runs")
+    parser.add_argument("--test_set", default="test", help="scored set (default test)")
+    return parser
+
+
+@cli_errors
+def main(cmd=None):
+    args = get_parser().parse_args(cmd)
+    # matplotlib, not needed for --help
+    from espnet2_m2m.report import study_figures, tables
+
+    study = tables.collect(args.study_dir, args.test_set)
+    pictures = [("si_sdr_boxes.png", "SI-SDR of the test signals")]
+    study_figures.save_boxes(study.folder / "si_sdr_boxes.png", tables.distributions(study))
+    curves = tables.learning_curves(study)
+    if curves:  # runs copied without their checkpoints have none
+        pictures.insert(0, ("si_sdr_steps.png", "Validation SI-SDR over training steps"))
+        study_figures.save_learning_curves(study.folder / "si_sdr_steps.png", curves)
+    text = tables.markdown(study, pictures)
+    for name, content in (("TABLES.md", text), ("tables.csv", tables.csv_text(study))):
+        with atomic_path(Path(study.folder) / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    print(text, end="")
+    print(f"\nwritten to {study.folder}: TABLES.md, tables.csv, {', '.join(name for name, _ in pictures)}")
+
+
+if __name__ == "__main__":
+    main()

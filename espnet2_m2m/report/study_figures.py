@@ -1,0 +1,159 @@
+"""Pictures of a study as PNG: SI-SDR over training steps, and its distribution over signals.
+
+Colours are those of Okabe and Ito (grey for black), which also colour-blind readers tell apart; line styles
+repeat with another period than colours, and every curve and box has its name beside it.
+"""
+
+import functools
+import itertools
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from espnet2_m2m.data_dir import atomic_path
+from espnet2_m2m.report import figures
+
+INK, FAINT = "#24292f", "#c3c8ce"  # the light theme of the report page
+STYLE = {
+    name: {figures.INK: INK, figures.FAINT: FAINT}.get(value, value)
+    for name, value in figures.STYLE.items()
+}
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
+LINES = ("-", "--", "-.", ":")
+WHISKERS = (5, 95)  # percentiles
+
+
+def _save(path, panels, draw, size, **subplots):
+    """Draw each panel on axes of its own, in our style whatever the user's matplotlibrc says."""
+    if not panels:
+        raise ValueError(f"{path}: nothing to draw")
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        figure = Figure(figsize=size, layout="constrained")
+        for axes, (title, data) in zip(figure.subplots(squeeze=False, **subplots).flat, panels):
+            axes.set_title(title, loc="left")
+            draw(axes, data)
+            axes.label_outer()  # of shared axes once
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+
+
+def _colour(place):
+    return COLOURS[place % len(COLOURS)]
+
+
+def save_learning_curves(path, panels):
+    """SI-SDR of the validation set over training steps: mean and range of the seeds.
+
+    Args:
+        path: PNG file.
+        panels: of `tables.learning_curves`.
+    """
+    curves = [curve for _, panel in panels for curve in panel]
+    low = min(min(curve[4]) for curve in curves)
+    high = max(max(curve[5]) for curve in curves)
+    margin = max(0.5, 0.06 * (high - low))
+    draw = functools.partial(_draw_curves, low=low - margin, high=high + margin)
+    _save(path, panels, draw, (6.8 * len(panels), 4.8), ncols=len(panels))
+
+
+def _draw_curves(axes, curves, low, high):
+    for place, _, steps, mean, lowest, highest in curves:
+        style = {"color": _colour(place), "linestyle": LINES[place % len(LINES)]}
+        marker = {"marker": "o", "markersize": 3.5} if len(steps) < 30 else {}
+        axes.plot(steps, mean, linewidth=1.6, **style, **marker)
+        axes.fill_between(steps, lowest, highest, color=_colour(place), alpha=0.15, linewidth=0)
+    last = max(curve[2][-1] for curve in curves)
+    axes.set_ylim(low, high)
+    axes.set_xlim(0, last * 1.02)
+    axes.set_xlabel("training steps (batches)")
+    axes.set_ylabel("validation SI-SDR (dB)")
+    # Names stand right of the axes at the height of their curve's end, as far apart as their font.
+    height = (high - low) * 0.048
+    ends = sorted(curves, key=lambda curve: curve[3][-1])
+    for curve, y in zip(ends, spread([curve[3][-1] for curve in ends], height)):
+        place, name, steps, mean = curve[:4]
+        axes.annotate(
+            name,
+            xy=(steps[-1], mean[-1]),
+            xytext=(1.04, y),
+            textcoords=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=8.5,
+            color=_colour(place),
+            arrowprops={"arrowstyle": "-", "color": _colour(place), "linewidth": 0.6, "relpos": (0, 0.5)},
+        )
+
+
+def spread(values, gap):
+    """Positions at least `gap` apart, in the order of the ascending `values` and close to them.
+
+    Neighbours that are too close form a block, centred on the mean of its values.
+    """
+    blocks = []  # [values]
+    for value in values:
+        blocks.append([value])
+        while len(blocks) > 1 and _bottom(blocks[-1], gap) - _top(blocks[-2], gap) < gap:
+            last = blocks.pop()
+            blocks[-1] += last
+    return [_bottom(block, gap) + n * gap for block in blocks for n in range(len(block))]
+
+
+def _bottom(block, gap):
+    return float(np.mean(block)) - gap * (len(block) - 1) / 2
+
+
+def _top(block, gap):
+    return float(np.mean(block)) + gap * (len(block) - 1) / 2
+
+
+def save_boxes(path, panels):
+    """SI-SDR of the test signals (utterance, speaker), all seeds together: a box per system.
+
+    Args:
+        path: PNG file.
+        panels: of `tables.distributions`.
+    """
+    rows = [len(boxes) for _, boxes in panels]
+    size = (7.5, 1.0 * len(panels) + 0.36 * sum(rows))
+    _save(path, panels, _draw_boxes, size, nrows=len(panels), sharex=True, height_ratios=rows)
+
+
+def _draw_boxes(axes, boxes):
+    drawn = axes.boxplot(
+        [values for _, _, values in boxes],
+        orientation="horizontal",
+        whis=WHISKERS,
+        widths=0.6,
+        patch_artist=True,
+        flierprops={"marker": ".", "markersize": 2.5, "markeredgewidth": 0},
+    )
+    for (place, name, _), box in zip(boxes, drawn["boxes"]):
+        # The mixture is what all start from, no system.
+        colour = FAINT if name.endswith("mixture") else _colour(place)
+        box.set(facecolor=matplotlib.colors.to_rgba(colour, 0.55), edgecolor=INK, linewidth=0.8)
+    for part in ("whiskers", "caps", "medians"):
+        matplotlib.artist.setp(drawn[part], color=INK, linewidth=1.4 if part == "medians" else 0.8)
+    for (place, name, _), fliers in zip(boxes, drawn["fliers"]):
+        colour = INK if name.endswith("mixture") else _colour(place)
+        fliers.set(markerfacecolor=colour, alpha=0.5)
+    axes.set_yticks(range(1, len(boxes) + 1), [name for _, name, _ in boxes])
+    axes.invert_yaxis()  # the table's order from above
+    axes.tick_params(axis="y", length=0)
+    axes.grid(False, axis="y")
+    # The medians as numbers, beyond the right-most point.
+    right = max(itertools.chain.from_iterable(values for _, _, values in boxes))
+    left = min(itertools.chain.from_iterable(values for _, _, values in boxes))
+    reach = max(right - left, 1.0)
+    axes.set_xlim(min(left - 0.03 * reach, axes.get_xlim()[0]), max(right + 0.03 * reach, axes.get_xlim()[1]))
+    for y, (_, _, values) in enumerate(boxes, start=1):
+        axes.annotate(
+            f"{np.median(values):.1f}",
+            (1.01, y),
+            xycoords=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=8.5,
+        )
+    axes.set_xlabel("SI-SDR of a test signal (dB); box: quartiles, whiskers: 5 to 95 %, right: median")

@@ -1,0 +1,191 @@
+#!/usr/bin/env bash
+# The study of the M2M paper with one command: train, separate and score rows of Tables II and III for
+# several seeds, then print Tables I-III, the paper's figures beside ours. Run it in egs2/<corpus>/enh1
+# after stages 1 to 4 of run.sh. A rerun skips what is finished and continues the rest.
+set -euo pipefail
+
+log() { echo "$(date '+%H:%M:%S') $*"; }
+
+rows=                   # e.g. "table2_1a_m2m table2_4b_pit"; default: all table*.yaml of conf/tuning
+size=small              # network and training: paper | small
+max_epoch=              # default: that of conf/tuning/size_SIZE.yaml
+seeds="0 1 2"           # one training of each row per seed; all rows of the first seed come first
+jobs=1                  # runs at the same time
+ngpu=0                  # GPUs of each run
+nj=2                    # processes of each run's scoring
+fs=8000                 # sample rate in Hz
+train_set=train
+valid_set=valid
+test_set=test
+datadir=data
+dumpdir=dump
+expdir=exp              # the study is written to EXPDIR/SIZE_EPOCHSep/ROW_seedK
+enh_args=               # further options of enh_train, e.g. "--num_iters_per_epoch 50"
+python=python3          # e.g. ~/espnet/tools/venv/bin/python3
+
+help_message="usage: $0 [--option value] ...   (defaults in brackets)
+$(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
+command="$0 ${*@Q}"
+
+. ./path.sh
+. local/parse_options.sh
+
+fail() { echo "$0: $*" >&2; exit 1; }
+
+# ---- Checks, before hours of training ----
+
+[ $# -eq 0 ] || fail "unexpected argument '$1'; see --help"
+[[ ${size} == paper || ${size} == small ]] || fail "--size is paper or small, found '${size}'"
+[ -n "${rows}" ] || rows=$(basename -s .yaml -a conf/tuning/table*.yaml)
+for row in ${rows}; do
+    if [ ! -f "conf/tuning/${row}.yaml" ] || [[ ${row} != table[23]_* ]]; then
+        fail "no row '${row}'; conf/tuning has" $(basename -s .yaml -a conf/tuning/table*.yaml)
+    fi
+done
+[ -n "${max_epoch}" ] || max_epoch=$(sed -n 's/^max_epoch: *\([0-9]*\).*/\1/p' "conf/tuning/size_${size}.yaml")
+for number in "${max_epoch}" "${jobs}"; do
+    [[ ${number} =~ ^[1-9][0-9]*$ ]] || fail "--max_epoch and --jobs are numbers above 0, found '${number}'"
+done
+[ -n "${seeds}" ] || fail "--seeds needs at least one seed"
+for seed in ${seeds}; do
+    [[ ${seed} =~ ^(0|[1-9][0-9]*)$ ]] || fail "--seeds are numbers, e.g. \"0 1 2\", found '${seed}'"
+done
+for set in "${train_set}" "${valid_set}" "${test_set}"; do
+    # utt2spk is what a finished data dir has
+    [ -f "${dumpdir}/raw/${set}/utt2spk" ] || fail "${dumpdir}/raw/${set}: no finished data dir; make it with" \
+        "./run.sh --stop_stage 4 --datadir ${datadir} --dumpdir ${dumpdir}"
+done
+
+# ---- One run ----
+
+study=${expdir}/${size}_${max_epoch}ep
+configs_of() { echo "conf/tuning/$1.yaml$([ "${size}" = paper ] || echo " conf/tuning/size_${size}.yaml")"; }
+args_of() {
+    local args="--seed $1 --max_epoch ${max_epoch}"
+    if grep -q '^scheduler: *cosineannealinglr' "conf/tuning/size_${size}.yaml"; then
+        args+=" --scheduler_conf T_max=${max_epoch}"    # the training ends with small steps
+    fi
+    echo "${args}${enh_args:+ ${enh_args}}"
+}
+# PIT's estimates are also passed through FCP, as M2M's are.
+tags_of() { if [[ $1 == *_pit ]]; then echo "plain fcp"; else echo plain; fi; }
+scoring_of() { echo "$1/enhanced_${test_set}$([ "$2" = plain ] || echo "_$2")/scoring"; }
+
+# What decides on a training: a folder holds one training, and a rerun with other options is refused.
+settings_of() { echo "$(configs_of "$1") $(args_of "$2") $(realpath "${dumpdir}")"; }
+has_other_settings() {
+    local exp=${study}/$1_seed$2
+    [ -f "${exp}/checkpoint.pth" ] && [ -f "${exp}/run_table.settings" ] \
+        && [ "$(< "${exp}/run_table.settings")" != "$(settings_of "$1" "$2")" ]
+}
+
+# ESPnet logs these when a training is complete.
+is_trained() {
+    grep -qs -e "training was finished at ${max_epoch} epochs" -e "already reached at max_epoch" \
+        -e "\[Early stopping\]" "$1/train.log"
+}
+
+is_finished() {     # trained, and scored since the model or the test set changed; takes milliseconds
+    local exp=${study}/$1_seed$2 tag summary file
+    is_trained "${exp}" || return 1
+    for tag in $(tags_of "$1"); do
+        summary=$(scoring_of "${exp}" "${tag}")/summary.json
+        for file in "${exp}/valid.loss.best.pth" "${dumpdir}/raw/${test_set}/wav.scp"; do
+            [ "${summary}" -nt "${file}" ] || return 1
+        done
+    done
+}
+
+m2m() {     # m2m ROW SEED FIRST_STAGE LAST_STAGE [OPTION VALUE] ...
+    local/m2m.sh --stage "$3" --stop_stage "$4" --python "${python}" --ngpu "${ngpu}" --nj "${nj}" --fs "${fs}" \
+        --train_set "${train_set}" --valid_set "${valid_set}" --test_sets "${test_set}" \
+        --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${study}" --enh_tag "$1_seed$2" \
+        --enh_config "$(configs_of "$1")" --enh_args "$(args_of "$2")" "${@:5}"
+}
+
+train_and_score() {
+    local exp=${study}/$1_seed$2 begin=${SECONDS}
+    m2m "$1" "$2" 6 6 || return 1
+    is_trained "${exp}" || { log "the training ended before epoch ${max_epoch}; see ${exp}/train.log"; return 1; }
+    training_seconds=$((SECONDS - begin))
+    m2m "$1" "$2" 7 8 || return 1
+    if [[ $(tags_of "$1") == *fcp ]]; then
+        m2m "$1" "$2" 7 8 --inference_tag fcp --inference_args "--fcp_output true"
+    fi
+}
+
+quote() {       # as a JSON string
+    local text=${1//\\/\\\\}
+    echo "\"${text//\"/\\\"}\""
+}
+
+run_one() {     # run_one ROW SEED NAME: its output goes to run_table.log, what it took to run_table.jsonl
+    local exp=${study}/$1_seed$2 begin=${SECONDS} started resumed=false status=finished
+    local training_seconds=null commit
+    mkdir -p "${exp}"
+    exec 9> "${exp}/.lock"      # held until the last process of this run has ended
+    flock -n 9 || { log "$3: not started, another run_table.sh is at work in ${exp}"; return; }
+    if [ -f "${exp}/checkpoint.pth" ]; then
+        resumed=true
+    else
+        settings_of "$1" "$2" > "${exp}/run_table.settings"
+    fi
+    started=$(date '+%Y-%m-%dT%H:%M:%S%z')
+    commit=$(git describe --always --dirty --exclude '*' 2> /dev/null) && commit=$(quote "${commit}") || commit=null
+    log "$3: started, log in ${exp}/run_table.log"
+    train_and_score "$1" "$2" >> "${exp}/run_table.log" 2>&1 < /dev/null || status=failed
+    log "$3: ${status} after $((SECONDS - begin)) s"
+    printf '{"started": "%s", "status": "%s", "seed": %s, "resumed": %s, "training_seconds": %s, "seconds": %s, ' \
+        "${started}" "${status}" "$2" "${resumed}" "${training_seconds}" "$((SECONDS - begin))" \
+        >> "${exp}/run_table.jsonl"
+    printf '"commit": %s, "command": %s}\n' "${commit}" "$(quote "${command}")" >> "${exp}/run_table.jsonl"
+}
+
+# ---- All runs ----
+
+[ "${jobs}" -eq 1 ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}     # runs share the cores
+
+runs=()
+for seed in ${seeds}; do
+    for row in ${rows}; do
+        runs+=("${row} ${seed}")
+    done
+done
+log "${#runs[@]} runs -> ${study}"
+
+# Each run is a process group (set -m) that Ctrl-C or kill of this script ends too.
+trap 'trap - INT TERM HUP; for group in $(jobs -p); do kill -- "-${group}" 2> /dev/null || true; done; exit 130' \
+    INT TERM HUP
+for index in "${!runs[@]}"; do
+    read -r row seed <<< "${runs[index]}"
+    name="[$((index + 1)) of ${#runs[@]}] ${row} seed ${seed}"
+    if has_other_settings "${row}" "${seed}"; then
+        log "${name}: not started, ${study}/${row}_seed${seed} is a training with other options" \
+            "($(< "${study}/${row}_seed${seed}/run_table.settings")); now they are" \
+            "$(settings_of "${row}" "${seed}"); choose another --expdir or remove the folder"
+        continue
+    fi
+    if is_finished "${row}" "${seed}"; then
+        log "${name}: finished before"
+        continue
+    fi
+    while [ "$(jobs -rp | wc -l)" -ge "${jobs}" ]; do
+        wait -n || true
+    done
+    set -m
+    run_one "${row}" "${seed}" "${name}" &
+    set +m
+done
+wait
+trap - INT TERM HUP
+
+status=0
+for run in "${runs[@]}"; do
+    read -r row seed <<< "${run}"
+    if ! is_finished "${row}" "${seed}" || has_other_settings "${row}" "${seed}"; then
+        echo "$0: ${row} seed ${seed} failed; see ${study}/${row}_seed${seed}/run_table.log" >&2
+        status=1
+    fi
+done
+${python} -m espnet2_m2m.bin.make_tables --study_dir "${study}" --test_set "${test_set}" || status=1
+exit "${status}"

@@ -1,0 +1,242 @@
+"""local/run_table.sh in a small recipe whose stages' script only pretends: order, resumption, failures."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fake_study import write_run
+
+ROOT = Path(__file__).parent.parent
+ROWS = "table2_1a_m2m table2_4b_pit"
+# What local/m2m.sh is asked for goes to calls.log. `behaviour/<tag>` makes a run misbehave.
+STAGES = r"""#!/usr/bin/env bash
+set -eu
+while [ $# -gt 0 ]; do declare "${1#--}=$2"; shift 2; done
+exp=${expdir}/${enh_tag}
+echo "${enh_tag} ${stage}-${stop_stage} ${inference_tag:-}|${enh_config}|${enh_args}|${inference_args:-}|\
+${OMP_NUM_THREADS:-}|${fs}|${test_sets}" >> calls.log
+mkdir -p "${exp}"
+behaviour=$(cat "behaviour/${enh_tag}" 2> /dev/null || true)
+if [ "${stage}" = 6 ]; then
+    mkdir "active/${enh_tag}"
+    if [ "${behaviour}" = together ]; then      # goes on only when two are at work
+        for _ in {1..200}; do [ "$(ls active | wc -l)" -lt 2 ] || touch "met/${enh_tag}"; sleep 0.02; done
+    fi
+    [ "$(ls active | wc -l)" -le 2 ] || touch met/too_many
+    [ "${behaviour}" != slow ] || sleep 300
+    rmdir "active/${enh_tag}"
+    [ "${behaviour}" != broken ] || { echo "out of memory"; exit 1; }
+    [ "${behaviour}" = diverged ] || echo "The training was finished at 2 epochs " >> "${exp}/train.log"
+    cp template/checkpoint.pth template/config.yaml "${exp}"
+    touch "${exp}/valid.loss.best.pth"
+else
+    out=${exp}/enhanced_${test_sets}${inference_tag:+_${inference_tag}}
+    rm -rf "${out}"
+    mkdir "${out}"
+    cp -r template/enhanced_test/scoring "${out}/scoring"
+fi
+"""
+PYTHON = """#!/bin/sh
+echo "$*" >> python.log
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """egs2/<corpus>/enh1 after stages 1 to 4."""
+    folder = tmp_path / "my recipe"
+    for name in ("local", "conf/tuning", "behaviour", "active", "met"):
+        (folder / name).mkdir(parents=True)
+    for name in ("run_table.sh", "parse_options.sh"):
+        shutil.copy(ROOT / "local" / name, folder / "local")
+    shutil.copy(ROOT / "egs2/meeting_demo/enh1/path.sh", folder)
+    (folder / "run_table.sh").symlink_to("local/run_table.sh")
+    for path, content in ((folder / "local/m2m.sh", STAGES), (folder / "python", PYTHON)):
+        path.write_text(content)
+        path.chmod(0o755)
+    for row in ROWS.split():
+        (folder / f"conf/tuning/{row}.yaml").write_text("base: size_paper.yaml\n")
+    (folder / "conf/tuning/size_paper.yaml").write_text("scheduler: reducelronplateau\nmax_epoch: 2   # all\n")
+    (folder / "conf/tuning/size_small.yaml").write_text("scheduler: cosineannealinglr\nmax_epoch: 2\n")
+    for name in ("train", "valid", "test"):
+        (folder / "dump/raw" / name).mkdir(parents=True)
+        for table in ("utt2spk", "wav.scp"):
+            (folder / "dump/raw" / name / table).write_text("a a\n")
+    write_run(folder, "template", 0, 10.0)
+    (folder / "template_seed0").rename(folder / "template")
+    return folder
+
+
+def start(recipe, *options, python="./python", **env):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **env}
+    if "OMP_NUM_THREADS" not in env:
+        environment.pop("OMP_NUM_THREADS", None)
+    return subprocess.Popen(
+        ["./run_table.sh", "--python", python, *options], cwd=recipe, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+
+
+def run(recipe, *options, desired=0, **env):
+    """./run_table.sh until its end; returns what it printed and the calls of m2m.sh."""
+    (recipe / "calls.log").write_text("")
+    process = start(recipe, *options, **env)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == desired, printed
+    return printed, calls(recipe)
+
+
+def calls(recipe):
+    return (recipe / "calls.log").read_text().splitlines()
+
+
+def test_order_and_options(recipe):
+    """All rows of a seed before the next seed; PIT is separated and scored twice."""
+    printed, called = run(recipe, "--seeds", "0 7", "--fs", "16000", "--enh_args", '--optim_conf "lr=1" --x \\')
+    assert [call.partition("|")[0] for call in called] == [
+        f"{row}_seed{seed} {stages}"
+        for seed in (0, 7)
+        for row, stages in (
+            ("table2_1a_m2m", "6-6 "), ("table2_1a_m2m", "7-8 "),
+            ("table2_4b_pit", "6-6 "), ("table2_4b_pit", "7-8 "), ("table2_4b_pit", "7-8 fcp"),
+        )
+    ]  # fmt: skip
+    configs, args, inference_args, threads, fs, test_sets = called[-1].split("|")[1:]
+    assert configs == "conf/tuning/table2_4b_pit.yaml conf/tuning/size_small.yaml"
+    assert args == '--seed 7 --max_epoch 2 --scheduler_conf T_max=2 --optim_conf "lr=1" --x \\'
+    assert (inference_args, threads, fs, test_sets) == ("--fcp_output true", "", "16000", "test")
+    assert "[4 of 4] table2_4b_pit seed 7: finished after" in printed
+    assert (recipe / "python.log").read_text() == (
+        "-m espnet2_m2m.bin.make_tables --study_dir exp/small_2ep --test_set test\n")
+    record = (recipe / "exp/small_2ep/table2_1a_m2m_seed7/run_table.jsonl").read_text()
+    record = json.loads(record)
+    assert (record["seed"], record["status"], record["resumed"], record["commit"]) == (
+        7, "finished", False, None)  # fmt: skip
+    assert 0 <= record["training_seconds"] <= record["seconds"] < 60
+    assert record["command"].endswith("""'--optim_conf "lr=1" --x \\'""")
+
+
+def test_paper_size_and_other_budget(recipe):
+    _, called = run(recipe, "--size", "paper", "--rows", "table2_1a_m2m", "--seeds", "0", "--jobs", "1")
+    assert called[0].split("|")[1:3] == ["conf/tuning/table2_1a_m2m.yaml", "--seed 0 --max_epoch 2"]
+    assert (recipe / "exp/paper_2ep/table2_1a_m2m_seed0/enhanced_test/scoring/summary.json").is_file()
+    # The pretended log ends at epoch 2, so a budget of 3 is not reached.
+    printed, _ = run(recipe, "--max_epoch", "3", "--rows", "table2_1a_m2m", "--seeds", "0", desired=1)
+    assert (recipe / "exp/small_3ep/table2_1a_m2m_seed0").is_dir()
+    log = (recipe / "exp/small_3ep/table2_1a_m2m_seed0/run_table.log").read_text()
+    assert "the training ended before epoch 3" in log
+
+
+def test_finished_runs_are_skipped_until_their_input_changes(recipe):
+    run(recipe, "--seeds", "0")
+    printed, called = run(recipe, "--seeds", "0", "--nj", "1", "--jobs", "2")
+    assert called == [] and printed.count("finished before") == 2
+    os.utime(recipe / "exp/small_2ep/table2_1a_m2m_seed0/valid.loss.best.pth")      # trained on by hand
+    _, called = run(recipe, "--seeds", "0")
+    assert {call.split()[0] for call in called} == {"table2_1a_m2m_seed0"}
+    shutil.rmtree(recipe / "exp/small_2ep/table2_4b_pit_seed0/enhanced_test_fcp")
+    _, called = run(recipe, "--seeds", "0")
+    assert {call.split()[0] for call in called} == {"table2_4b_pit_seed0"}
+    (recipe / "exp/small_2ep/table2_4b_pit_seed0/train.log").write_text("1epoch results")    # scored by hand
+    _, called = run(recipe, "--seeds", "0")
+    assert {call.split()[0] for call in called} == {"table2_4b_pit_seed0"}
+    os.utime(recipe / "dump/raw/test/wav.scp")      # another test set
+    _, called = run(recipe, "--seeds", "0")
+    assert len(called) == 5
+
+
+@pytest.mark.parametrize("behaviour", ["broken", "diverged"])
+def test_others_go_on_when_a_run_fails(recipe, behaviour):
+    (recipe / "behaviour/table2_1a_m2m_seed0").write_text(behaviour)
+    printed, called = run(recipe, "--seeds", "0 1", desired=1)
+    assert sum("7-8 |" in call for call in called) == 3, "the failed one is not separated"
+    assert "[1 of 4] table2_1a_m2m seed 0: failed after" in printed
+    log = "exp/small_2ep/table2_1a_m2m_seed0/run_table.log"
+    assert f"table2_1a_m2m seed 0 failed; see {log}" in printed and printed.count("failed;") == 1
+    desired = {"broken": "out of memory", "diverged": "the training ended before epoch 2"}[behaviour]
+    assert desired in (recipe / log).read_text()
+    assert "make_tables" in (recipe / "python.log").read_text(), "the tables show the others"
+    (recipe / "behaviour/table2_1a_m2m_seed0").unlink()
+    _, called = run(recipe, "--seeds", "0 1")
+    assert {call.split()[0] for call in called} == {"table2_1a_m2m_seed0"}
+
+
+def test_a_training_with_other_options_is_not_taken_for_this_one(recipe):
+    run(recipe, "--seeds", "0")
+    printed, called = run(recipe, "--seeds", "0", "--enh_args", "--batch_size 2", desired=1)
+    assert called == [] and printed.count("is a training with other options") == 2
+    printed, called = run(recipe, "--seeds", "0", "--enh_args", "--batch_size 2", "--expdir", "other")
+    assert len(called) == 5
+
+
+def test_options_may_be_mended_when_nothing_was_trained(recipe):
+    options = ["--seeds", "0", "--rows", "table2_1a_m2m"]
+    (recipe / "behaviour/table2_1a_m2m_seed0").write_text("broken")
+    run(recipe, *options, "--enh_args", "--batch_sise 2", desired=1)
+    (recipe / "behaviour/table2_1a_m2m_seed0").unlink()
+    run(recipe, *options, "--enh_args", "--batch_size 2")
+
+
+def test_two_runs_at_the_same_time_with_one_thread_each(recipe):
+    for row in ROWS.split():
+        (recipe / f"behaviour/{row}_seed0").write_text("together")
+    _, called = run(recipe, "--jobs", "2")
+    assert sorted(path.name for path in (recipe / "met").iterdir()) == [f"{row}_seed0" for row in ROWS.split()]
+    assert len(called) == 15 and all(call.split("|")[4] == "1" for call in called)
+    shutil.rmtree(recipe / "exp")
+    _, called = run(recipe, "--jobs", "2", "--seeds", "1", OMP_NUM_THREADS="3")
+    assert all(call.split("|")[4] == "3" for call in called)
+
+
+def test_kill_ends_the_training_too_and_a_second_call_waits_for_nobody(recipe):
+    (recipe / "behaviour/table2_1a_m2m_seed0").write_text("slow")
+    options = ["--seeds", "0", "--rows", "table2_1a_m2m"]
+    (recipe / "calls.log").write_text("")
+    process = start(recipe, *options)
+    deadline = time.time() + 30
+    while not (recipe / "active/table2_1a_m2m_seed0").exists():
+        assert time.time() < deadline
+        time.sleep(0.02)
+    other = start(recipe, *options)
+    printed, _ = other.communicate(timeout=30)
+    assert other.returncode == 1 and "another run_table.sh is at work" in printed, printed
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=30)     # returns once all that hold its stdout have ended
+    assert process.returncode == 130, printed
+    (recipe / "behaviour/table2_1a_m2m_seed0").unlink()
+    (recipe / "active/table2_1a_m2m_seed0").rmdir()
+    deadline = time.time() + 30
+    command = ["flock", "-n", recipe / "exp/small_2ep/table2_1a_m2m_seed0/.lock", "true"]
+    while subprocess.run(command).returncode:
+        assert time.time() < deadline, "the training still runs"
+        time.sleep(0.05)
+    run(recipe, *options)
+
+
+def test_tables_come_at_the_end(recipe):
+    printed, _ = run(recipe, "--seeds", "0 1", "--python", sys.executable)
+    text = (recipe / "exp/small_2ep/TABLES.md").read_text()
+    assert text in printed
+    assert "10.0 ± 0.0 |  -6.9" in text
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--dumpdir", "nowhere"], "nowhere/raw/train: no finished data dir; make it with ./run.sh --stop_stage 4"),
+    (["--rows", "table2_1a_m2m table2_9"], "no row 'table2_9'; conf/tuning has table2_1a_m2m table2_4b_pit"),
+    (["--rows", "size_small"], "no row 'size_small'"),
+    (["--size", "medium"], "--size is paper or small, found 'medium'"),
+    (["--seeds", "one"], "--seeds are numbers"),
+    (["--seeds", ""], "--seeds needs at least one seed"),
+    (["--jobs", "0"], "numbers above 0, found '0'"),
+    (["--max_epoch", "2.5"], "numbers above 0, found '2.5'"),
+    (["--row", "x"], "unknown option --row"),
+    (["x"], "unexpected argument 'x'"),
+])  # fmt: skip
+def test_mistakes_are_found_before_anything_is_trained(recipe, options, message):
+    printed, called = run(recipe, *options, desired=1)
+    assert message in printed and called == [] and not (recipe / "exp").exists()
