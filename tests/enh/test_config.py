@@ -82,7 +82,8 @@ def test_rows_are_those_of_the_paper(row):
     assert "base" not in config
     table = int(row[5])
     assert config["separator_conf"]["n_imics"] == (6 if table == 2 else 1)
-    assert config.get("model_conf", {}).get("input_mics") == (None if table == 2 else [0])
+    mics = {name: (None if table == 2 else [0]) for name in ("input_mics", "loss_mics")}
+    assert {name: config.get("model_conf", {}).get(name) for name in mics} == mics
     (loss, valid) = config["criterions"]
     assert valid["name"] == "si_snr" and valid["conf"]["only_for_test"]
     if "pit" in row:
