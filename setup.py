@@ -44,6 +44,7 @@ setup(
         "sms_wsj": ["rir-generator"],       # the generator that made SMS-WSJ: egs2/sms_wsj_ff_ct
         "test": [
             "pytest",
+            "pytest-xdist",
             "hypothesis",
             "mir_eval<0.9",                 # 0.9 removes mir_eval.separation
             "rir-generator",
