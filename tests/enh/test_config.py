@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from espnet2_m2m.bin import enh_train
@@ -103,15 +104,19 @@ def test_rows_are_those_of_the_paper(row):
 
 @pytest.mark.parametrize("row", ["table2_1a_m2m", "table2_4a_unssor", "table2_4b_pit",
                                  "table3_ours_m2m_anchor"])
-@pytest.mark.parametrize("size, millions", [(None, (5, 12)), ("size_small", (0.1, 0.13))])
-def test_rows_build_in_both_sizes(row, size, millions):
+@pytest.mark.parametrize("sizes, millions", [
+    ([], (5, 12)), (["size_small"], (0.1, 0.13)), (["size_small", "rate_16k"], (0.1, 0.13))])
+def test_rows_build_in_all_sizes(row, sizes, millions):
     from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
     from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
 
-    paths = [TUNING / f"{row}.yaml"] + ([TUNING / f"{size}.yaml"] if size else [])
+    paths = [TUNING / f"{name}.yaml" for name in (row, *sizes)]
     defaults = M2MEnhancementTask.get_default_config()
     model = M2MEnhancementTask.build_model(argparse.Namespace(**merge(defaults, read_config(*paths))))
     assert isinstance(model, ESPnetM2MModel)
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     assert millions[0] < parameters < millions[1]
     assert model.separator.fcp_output == ("pit" not in row)
+    samples, freqs = (256, 257) if "rate_16k" in sizes else (128, 129)
+    spectra, frames = model.encoder(torch.randn(1, 4 * samples), torch.tensor([4 * samples]))
+    assert spectra.shape == (1, int(frames), freqs) and int(frames) == 4 * samples // (samples // 2) + 1
