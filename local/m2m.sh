@@ -22,7 +22,7 @@ num_speakers=2
 min_wav_duration=4.01   # seconds; shorter (or as short as a chunk) is of no use in training
 max_wav_duration=20     # seconds
 enh_config=conf/tuning/table2_1a_m2m.yaml # one or more, separated by spaces; later ones win
-enh_args=               # further options of enh_train, e.g. "--max_epoch 2"
+enh_args=               # further options of enh_train, e.g. "--max_epoch 9 --scheduler_conf T_max=9"
 enh_tag=                # name of the experiment; default: the configs'
 datadir=data
 dumpdir=dump
@@ -98,12 +98,12 @@ if runs 5; then
 fi
 
 if runs 6; then
-    # A step allocates the same large tensors again and again. glibc would return each to the kernel at
-    # once, and page it in anew: a sixth of a CPU step.
-    export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
     log "stage 6: training -> ${enh_exp} (log: ${enh_exp}/train.log)"
     mkdir -p "${enh_exp}"
     set +e
+    # A step allocates the same large tensors again and again. glibc would return each to the kernel at
+    # once, and page it in anew: a sixth of a CPU step.
+    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456 \
     ${python} -m espnet2_m2m.bin.enh_train "${config_options[@]}" --output_dir "${enh_exp}" \
         --train_dir "${dumpdir}/raw/${train_set}" --valid_dir "${dumpdir}/raw/${valid_set}" \
         --ngpu "${ngpu}" --multiprocessing_distributed true --resume true ${enh_args} \

@@ -50,6 +50,7 @@ done
 for seed in ${seeds}; do
     [[ ${seed} =~ ^(0|[1-9][0-9]*)$ ]] || fail "--seeds are numbers, e.g. \"0 1 2\", found '${seed}'"
 done
+[[ ${fs} == 8000 || ${fs} == 16000 ]] || fail "--fs is 8000 or 16000, found '${fs}'"
 for set in "${train_set}" "${valid_set}" "${test_set}"; do
     # utt2spk is what a finished data dir has
     [ -f "${dumpdir}/raw/${set}/utt2spk" ] || fail "${dumpdir}/raw/${set}: no finished data dir; make it with" \
@@ -59,7 +60,12 @@ done
 # ---- One run ----
 
 study=${expdir}/${size}_${max_epoch}ep
-configs_of() { echo "conf/tuning/$1.yaml$([ "${size}" = paper ] || echo " conf/tuning/size_${size}.yaml")"; }
+configs_of() {
+    local configs=conf/tuning/$1.yaml
+    [ "${size}" = paper ] || configs+=" conf/tuning/size_${size}.yaml"
+    [ "${fs}" = 8000 ] || configs+=" conf/tuning/rate_16k.yaml"
+    echo "${configs}"
+}
 args_of() {
     local args="--seed $1 --max_epoch ${max_epoch}"
     if grep -q '^scheduler: *cosineannealinglr' "conf/tuning/size_${size}.yaml"; then
@@ -72,7 +78,20 @@ tags_of() { if [[ $1 == *_pit ]]; then echo "plain fcp"; else echo plain; fi; }
 scoring_of() { echo "$1/enhanced_${test_set}$([ "$2" = plain ] || echo "_$2")/scoring"; }
 
 # What decides on a training: a folder holds one training, and a rerun with other options is refused.
-settings_of() { echo "$(configs_of "$1") $(args_of "$2") $(realpath "${dumpdir}")"; }
+settings_of() {
+    local configs
+    configs=$(configs_of "$1")
+    echo "${configs} $(args_of "$2") $(realpath "${dumpdir}") $(contents_of ${configs} | sha256sum | cut -c 1-16)"
+}
+contents_of() {     # of configs and of those that they are based on, without comments
+    local config base
+    for config in "$@"; do
+        sed 's/ *#.*//; /^ *$/d' "${config}"
+        for base in $(sed -n 's/^base: *\[\{0,1\}\([^]#]*\).*/\1/p' "${config}" | tr ',' ' '); do
+            contents_of "$(dirname "${config}")/${base}"
+        done
+    done
+}
 has_other_settings() {
     local exp=${study}/$1_seed$2
     [ -f "${exp}/checkpoint.pth" ] && [ -f "${exp}/run_table.settings" ] \

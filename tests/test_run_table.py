@@ -64,6 +64,7 @@ def recipe(tmp_path):
         (folder / f"conf/tuning/{row}.yaml").write_text("base: size_paper.yaml\n")
     (folder / "conf/tuning/size_paper.yaml").write_text("scheduler: reducelronplateau\nmax_epoch: 2   # all\n")
     (folder / "conf/tuning/size_small.yaml").write_text("scheduler: cosineannealinglr\nmax_epoch: 2\n")
+    (folder / "conf/tuning/rate_16k.yaml").write_text("chunk_length: 64000\n")
     for name in ("train", "valid", "test"):
         (folder / "dump/raw" / name).mkdir(parents=True)
         for table in ("utt2spk", "wav.scp"):
@@ -107,7 +108,7 @@ def test_order_and_options(recipe):
         )
     ]  # fmt: skip
     configs, args, inference_args, threads, fs, test_sets = called[-1].split("|")[1:]
-    assert configs == "conf/tuning/table2_4b_pit.yaml conf/tuning/size_small.yaml"
+    assert configs == "conf/tuning/table2_4b_pit.yaml conf/tuning/size_small.yaml conf/tuning/rate_16k.yaml"
     assert args == '--seed 7 --max_epoch 2 --scheduler_conf T_max=2 --optim_conf "lr=1" --x \\'
     assert (inference_args, threads, fs, test_sets) == ("--fcp_output true", "", "16000", "test")
     assert "[4 of 4] table2_4b_pit seed 7: finished after" in printed
@@ -172,6 +173,21 @@ def test_a_training_with_other_options_is_not_taken_for_this_one(recipe):
     assert called == [] and printed.count("is a training with other options") == 2
     printed, called = run(recipe, "--seeds", "0", "--enh_args", "--batch_size 2", "--expdir", "other")
     assert len(called) == 5
+
+
+def test_a_config_that_was_changed_is_another_training(recipe):
+    tuning, row = recipe / "conf/tuning", "table2_1a_m2m"
+    (tuning / "far.yaml").write_text("alpha: 1\n")
+    (tuning / "near.yaml").write_text("base: [far.yaml]  # comment\n")
+    (tuning / f"{row}.yaml").write_text("base: near.yaml\n")
+    options = ["--seeds", "0", "--rows", row]
+    run(recipe, *options)
+    (tuning / "near.yaml").write_text("# Another comment.\nbase: [far.yaml]\n")
+    printed, called = run(recipe, *options)
+    assert called == [] and "finished before" in printed
+    (tuning / "far.yaml").write_text("alpha: 2\n")
+    printed, called = run(recipe, *options, desired=1)
+    assert called == [] and "is a training with other options" in printed
 
 
 def test_options_may_be_mended_when_nothing_was_trained(recipe):

@@ -5,8 +5,8 @@
       n_imics: 1
 
 Mappings are merged key by key, except that options are dropped with the choice they belong to: another
-`scheduler` does not keep the old `scheduler_conf`. Entries of `criterions` are merged by their `name`, other
-lists replaced.
+`scheduler` does not keep the old `scheduler_conf`. Entries of `criterions` are merged by their `name`
+(`{name: si_snr, remove: true}` takes one away), other lists replaced.
 """
 
 from pathlib import Path
@@ -45,7 +45,7 @@ def merge(config, changes):
         merged = {entry["name"]: entry for entry in config}
         for entry in changes:
             merged[entry["name"]] = merge(merged.get(entry["name"], {}), entry)
-        return list(merged.values())
+        return [entry for entry in merged.values() if not entry.get("remove")]
     return changes
 
 
@@ -62,7 +62,7 @@ def _read(path: Path, users: tuple) -> dict:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping of options, found {type(content).__name__}")
-    bases = content.pop("base", [])
+    bases = content.pop("base", None) or []
     merged = {}
     for base in [bases] if isinstance(bases, str) else bases:
         merged = merge(merged, _read(path.parent / base, (*users, path.resolve())))

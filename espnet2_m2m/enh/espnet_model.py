@@ -37,6 +37,8 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
     ):
         criterions = [wrapper.criterion for wrapper in loss_wrappers
                       if isinstance(wrapper.criterion, SpectraCriterion)]
+        if len({criterion.loss.ref_mic for criterion in criterions}) > 1:
+            raise ValueError("mixture_constraint and ri_mag need the same ref_mic")
         # With both losses, M2M decides on the output.
         criterion = max(criterions, key=lambda criterion: criterion.fcp_output)
         for option in ("flexible_numspk", "always_forward_in_48k", "categories",
@@ -51,10 +53,14 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
                                  "ri_mag has wrapper: pit_spectra")
         if mask_module is not None:
             raise ValueError(f"{criterion.name} does not go with a mask_module")
+        if closetalk_from_ref and not criterion.close_talk:
+            raise ValueError(f"closetalk_from_ref: true takes speech_ref for close-talk mixtures, but "
+                             f"{criterion.name} is configured without any; remove it")
         if closetalk_from_ref and len(loss_wrappers) > 1:
             raise ValueError("with closetalk_from_ref: true there are no references, so "
                              "mixture_constraint must be the only criterion")
         separator = M2MSeparator(separator, encoder, criterion, input_mics, loss_mics)
+        _check_coders(encoder, decoder)
         super().__init__(encoder, separator, decoder, mask_module, loss_wrappers, **conf)
         self.close_talk = criterion.close_talk
         self.closetalk_from_ref = closetalk_from_ref
@@ -93,14 +99,17 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         feature_mix, feature_lengths = self.encoder(speech_mix, lengths)
         network_input = feature_mix
         if self.normalize_variance or self.normalize_variance_per_ch:
-            # For the network only: the loss does not depend on the level of a recording, and the
-            # images are filtered to the recording as it is.
             axes = 1 if self.normalize_variance_per_ch or speech_mix.dim() == 2 else (1, 2)
             level = speech_mix.std(dim=axes, keepdim=True).clamp(min=SILENCE)
             network_input, _ = self.encoder(speech_mix / level, lengths)
         estimates = self.separator.estimate(network_input, feature_lengths, {})
+        if network_input is not feature_mix:
+            mic = self.separator.trained_ref_channel if self.normalize_variance_per_ch else 0
+            level = level.flatten(1)[:, mic if level.dim() == 3 else 0]
+            estimates = [z * level.reshape((-1,) + (1,) * (z.dim() - 1)) for z in estimates]
         frames = self.separator.frame_lengths(feature_lengths)
         est = torch.cat([self.separator.spectrum(z) for z in estimates], dim=1)
+        est = mask_frames(est, frames)
         finite = torch.isfinite(est.detach()).flatten(1).all(dim=1)
         active = self._active_criterions()
         supervised = any(criterion.name == "ri_mag" for criterion in active)
@@ -144,7 +153,9 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
 
     def _heard(self, speech_mix: Tensor, utt_ids: List[str]) -> Tensor:
         """(batch,) bool: the far-field mixture is not silent; a warning names those that are."""
-        mics = (self.separator.input_mics, self.separator.loss_mics)
+        mics = [self.separator.input_mics, self.separator.loss_mics]
+        if any(criterion.name == "ri_mag" for criterion in self._active_criterions()):
+            mics.append([self.separator.trained_ref_channel])   # its level divides the distance
         heard = torch.ones(len(speech_mix), dtype=torch.bool, device=speech_mix.device)
         for chosen in mics:
             wave = speech_mix
@@ -210,6 +221,15 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             return None
         feature, _ = self.encoder(waves, lengths)
         return mask_frames(self.separator.spectrum(feature), frames)
+
+
+def _check_coders(encoder, decoder) -> None:
+    """Training may never use the decoder, so that a wrong one would show in the output alone."""
+    ours, theirs = ([getattr(getattr(coder, "stft", coder), name, None) for name in ("n_fft", "hop_length")]
+                    for coder in (encoder, decoder))
+    if ours != theirs:
+        raise ValueError(f"encoder_conf and decoder_conf must be the same, found n_fft, hop_length = "
+                         f"{ours} and {theirs}")
 
 
 def _check_mono(name: str, wave: Tensor) -> None:

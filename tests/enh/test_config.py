@@ -47,6 +47,11 @@ def test_criterions_are_merged_by_name_and_other_lists_replaced():
         "criterions": [{"name": "a", "conf": {"p": 1, "q": 2}}, {"name": "b"}, {"name": "c"}], "mics": [3]}
 
 
+def test_a_criterion_of_the_base_can_be_removed():
+    config = {"criterions": [{"name": "a"}, {"name": "b", "wrapper": "pit"}]}
+    assert merge(config, {"criterions": [{"name": "b", "remove": True}]}) == {"criterions": [{"name": "a"}]}
+
+
 def test_mistakes_are_named(tmp_path):
     loop = write(tmp_path / "loop.yaml", base="other.yaml")
     write(tmp_path / "other.yaml", base=["loop.yaml"])

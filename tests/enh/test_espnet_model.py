@@ -380,6 +380,8 @@ def test_the_fade_of_the_anchor_continues_after_a_restart():
     (dict(separator="rnn", separator_type="wpe_beamformer", separator_conf={"num_spk": 2}),
      "gives masks but no estimates"),
     (dict(model_conf={"closetalk_from_ref": True}), "only criterion"),
+    (dict(model_conf={"closetalk_from_ref": True}, criterions=[PIT]), "without any"),
+    (dict(separator="tfgridnet_spectra", decoder_conf={"n_fft": 64, "hop_length": 8}), "must be the same"),
     (dict(separator="rnn", separator_conf={"num_spk": 2, "layer": 1, "unit": 6,
                                            "predict_noise": True}), "predict_noise: false"),
 ])
@@ -510,7 +512,39 @@ class TestPIT:
         data["speech_mix"][1] = 0
         torch.testing.assert_close(model(**data)[0], model(**alone)[0])
 
+    @pytest.mark.parametrize("normalise", ["normalize_variance", "normalize_variance_per_ch"])
+    def test_level_of_the_recording_does_not_matter_when_espnet_normalises(self, normalise):
+        losses = []
+        for level in (1.0, 1e-2):
+            torch.manual_seed(0)
+            model = M2MEnhancementTask.build_model(
+                config("tfgridnetv2", [PIT], model_conf={normalise: True}))
+            data = {name: level * value for name, value in make_batch().items()}
+            losses.append(model(**data)[0])
+        torch.testing.assert_close(*losses, rtol=1e-4, atol=0)
+
+    def test_padding_does_not_count(self):
+        torch.manual_seed(0)
+        model = M2MEnhancementTask.build_model(config("tfgridnet_spectra", [PIT]))
+        data = make_batch()
+        half = SAMPLES // 2
+        for value in data.values():
+            value[1, half:] = 0
+        whole, short = ({name: value[item:item + 1, :length] for name, value in data.items()}
+                        for item, length in ((0, SAMPLES), (1, half)))
+        together, _, _ = model(**data, speech_mix_lengths=torch.tensor([SAMPLES, half]))
+        torch.testing.assert_close(together, (model(**whole)[0] + model(**short)[0]) / 2)
+
+    def test_a_silent_reference_mic_has_no_weight(self):
+        torch.manual_seed(0)
+        model = M2MEnhancementTask.build_model(config("tfgridnet_spectra", [PIT]))
+        data = make_batch()
+        alone = {name: value[:1] for name, value in data.items()}
+        data["speech_mix"][1, :, 0] = 0
+        torch.testing.assert_close(model(**data)[0], model(**alone)[0])
+
     @pytest.mark.parametrize("criterions, message", [
+        ([dict(PIT, conf=dict(PIT["conf"], ref_mic=1)), M2M], "same ref_mic"),
         ([dict(PIT, wrapper="pit", wrapper_conf={})], "ri_mag has wrapper: pit_spectra"),
         ([dict(PIT, wrapper="mixture", wrapper_conf={})], "wrapper mixture goes with"),
         ([dict(M2M, wrapper="pit_spectra", wrapper_conf={})], "wrapper pit_spectra goes with"),

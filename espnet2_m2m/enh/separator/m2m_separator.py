@@ -64,15 +64,15 @@ class M2MSeparator(AbsSeparator):
                 "spectra`) or ESPnet's `stft`, or `encoder: same` (with `decoder: same`) for a "
                 f"separator that works on waveforms; found {type(encoder).__name__}, whose features "
                 "are not spectra")
-        for option, value in (("predict_noise", True), ("predict_dereverb", True)):
-            if getattr(separator, option, False) == value:
-                raise ValueError(f"mixture_constraint takes the estimates of the speakers alone: "
+        for option in ("predict_noise", "predict_dereverb"):
+            if getattr(separator, option, False):
+                raise ValueError(f"{criterion.name} takes the estimates of the speakers alone: "
                                  f"set separator_conf's {option}: false")
         _check_separator(separator)
         check_mics("input_mics", input_mics)
         check_mics("loss_mics", loss_mics)
         if loss_mics is not None and criterion.loss.ref_mic >= len(loss_mics):
-            raise ValueError(f"ref_mic: {criterion.loss.ref_mic} of mixture_constraint counts within "
+            raise ValueError(f"ref_mic: {criterion.loss.ref_mic} of {criterion.name} counts within "
                              f"model_conf's loss_mics: {loss_mics}, so it must be below "
                              f"{len(loss_mics)}")
         self.separator = separator
