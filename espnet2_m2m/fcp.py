@@ -41,7 +41,7 @@ def fcp_weight(mix: Tensor, floor: float = 1e-4, shared: bool = False) -> Tensor
 
 def forward_convolutive_prediction(
     est: Tensor, mix: Tensor, weight: Tensor, past_taps: int = 19, future_taps: int = 1,
-    diag_load: float = 1e-5,
+    diag_load: float = 1e-5, mics_per_weight: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Filter every estimate to every mic by the least-squares filter that best explains the mixture.
 
@@ -58,13 +58,16 @@ def forward_convolutive_prediction(
         est: (batch, source, freq, frame) complex STFT Z of the estimates. Scaling it by any nonzero
             complex number per source and frequency leaves the images unchanged.
         mix: (batch, mic, freq, frame) complex STFT Y of the mixtures.
-        weight: (batch, mic, freq, frame) or (batch, 1, freq, frame) real, lambda of `fcp_weight`.
-            A frame with infinite weight takes no part in the sum: so padding is left out.
+        weight: (batch, mic, freq, frame), (batch, 1, freq, frame) or, with `mics_per_weight`,
+            (batch, weight, freq, frame) real, lambda of `fcp_weight`. A frame with infinite weight
+            takes no part in the sum: so padding is left out.
         past_taps, future_taps: frames before / after the current one, >= 0. Frames outside the
             utterance count as zero.
         diag_load: added to the diagonal of the covariance, relative to its mean diagonal (no unit).
             It makes fewer frames than taps solvable; 1e-5 exceeds the float32 rounding of the
             covariance and typically changes an image by less than -50 dB.
+        mics_per_weight: how many consecutive mics each weight is for; by default one, or all for one
+            weight.
     Returns:
         images: (batch, mic, source, freq, frame) complex.
         filters: (batch, mic, source, freq, tap) complex, tap 0 the oldest frame, so that
@@ -88,9 +91,14 @@ def forward_convolutive_prediction(
     if est.shape[0] != mix.shape[0] or est.shape[2:] != mix.shape[2:]:
         raise ValueError(f"est {tuple(est.shape)} and mix {tuple(mix.shape)} need the same batch, "
                          "freq and frame")
-    if weight.shape not in (mix.shape, mix[:, :1].shape):
-        raise ValueError(f"weight {tuple(weight.shape)} must be as mix {tuple(mix.shape)}, "
-                         "or with one mic")
+    num_mics, num_weights = mix.shape[1], weight.shape[1]
+    if mics_per_weight is None:
+        mics_per_weight = (num_mics,) if num_weights == 1 else (1,) * num_mics
+    if weight.shape[:1] + weight.shape[2:] != mix.shape[:1] + mix.shape[2:] \
+            or len(mics_per_weight) != num_weights or sum(mics_per_weight) != num_mics \
+            or min(mics_per_weight) < 1:
+        raise ValueError(f"weight {tuple(weight.shape)} must be as mix {tuple(mix.shape)}, with one mic, "
+                         f"or with a weight for each of mics_per_weight, found {mics_per_weight}")
     if weight.is_complex():
         raise ValueError(f"weight must be real, found {weight.dtype}")
     with full_precision(est.device.type):
@@ -106,8 +114,8 @@ def forward_convolutive_prediction(
         inverse = torch.where(smallest > 0, smallest / weight, 1.0)
         inverse = torch.where(weight.isinf(), 0.0, inverse)
         images, filters = FIRLeastSquares.apply(
-            est / level, mix.detach().to(est.dtype), inverse.detach(), past_taps, future_taps,
-            diag_load)
+            est / level, mix.detach().to(est.dtype), inverse.detach(), tuple(mics_per_weight),
+            past_taps, future_taps, diag_load)
     return images, filters / level[:, None]
 
 

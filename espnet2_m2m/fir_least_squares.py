@@ -46,12 +46,13 @@ def stack_taps(z: Tensor, past_taps: int, future_taps: int) -> Tensor:
 
 
 class FIRLeastSquares(torch.autograd.Function):
-    """images, filters = FIRLeastSquares.apply(z, y, w, past_taps, future_taps, diag_load)
+    """images, filters = FIRLeastSquares.apply(z, y, w, mics_per_weight, past_taps, future_taps, diag_load)
 
     Args:
         z: (batch, source, freq, frame) complex inputs; gradients flow to them alone.
         y: (batch, mic, freq, frame) complex targets.
-        w: (batch, mic | 1, freq, frame) real weights, >= 0.
+        w: (batch, weight, freq, frame) real weights, >= 0.
+        mics_per_weight: how many consecutive targets each weight is for.
         past_taps, future_taps: see `stack_taps`.
         diag_load: load of the covariance's diagonal, relative to its mean.
     Returns:
@@ -60,34 +61,32 @@ class FIRLeastSquares(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, z, y, w, past_taps, future_taps, diag_load):
+    def forward(ctx, z, y, w, mics_per_weight, past_taps, future_taps, diag_load):
         taps = past_taps + 1 + future_taps
-        batch, sources, freqs, _ = z.shape
+        batch, sources, freqs, frames = z.shape
         mics, weights = y.shape[1], w.shape[1]
+        weighted = _repeat(w, mics_per_weight) * y
         covariance = z.new_empty(batch, weights, sources, freqs, taps, taps)
-        # Right-hand sides: all mics of a shared weight at once, else the one mic of each weight.
-        correlation = z.new_empty(batch, weights, sources, freqs, taps, mics // weights)
+        correlation = z.new_empty(batch, sources, freqs, taps, mics)
         for block in _blocks(z, taps):
-            zb, yb, wb = z[:, :, block], y[:, :, block], w[:, :, block]
-            covariance[:, :, :, block] = _covariance(zb, wb, past_taps, future_taps)
-            target = (wb * yb).unflatten(1, (weights, -1)).permute(0, 1, 3, 4, 2)[:, :, None]
-            stacked = stack_taps(zb, past_taps, future_taps)[:, None]
-            correlation[:, :, :, block] = stacked.conj() @ target
+            covariance[:, :, :, block] = _covariance(z[:, :, block], w[:, :, block], past_taps, future_taps)
+            stacked = stack_taps(z[:, :, block], past_taps, future_taps)
+            target = weighted[:, :, block].permute(0, 2, 3, 1)[:, None]     # (batch, 1, freq, frame, mic)
+            correlation[:, :, block] = stacked.conj() @ target
         diagonal = covariance.diagonal(dim1=-2, dim2=-1)
         mean_diagonal = diagonal.real.mean(-1, keepdim=True)
         # A silent input has a zero covariance; loaded with 1 it is solvable and its filter is zero.
         diagonal += torch.where(mean_diagonal > 0, diag_load * mean_diagonal, 1.0)
         # LU rather than Cholesky: rounding may leave a rank-deficient covariance slightly indefinite.
         lu, pivots, _ = torch.linalg.lu_factor_ex(covariance.to(torch.complex128))
-        solution = torch.linalg.lu_solve(lu, pivots, correlation.to(torch.complex128)).to(z.dtype)
-        filters = _by_mic(solution)                     # (batch, source, freq, mic, tap)
-        images = z.new_empty(batch, mics, sources, freqs, z.shape[-1])
+        solution = _solve(lu, pivots, correlation, mics_per_weight)         # (batch, source, freq, tap, mic)
+        images = z.new_empty(batch, mics, sources, freqs, frames)
         for block in _blocks(z, taps):
             stacked = stack_taps(z[:, :, block], past_taps, future_taps)
-            images[:, :, :, block] = (filters[:, :, block] @ stacked).permute(0, 3, 1, 2, 4)
-        ctx.save_for_backward(z, y, w, lu, pivots, solution)
-        ctx.taps = past_taps, future_taps, diag_load
-        return images, filters.permute(0, 3, 1, 2, 4)
+            images[:, :, :, block] = (solution[:, :, block].mT @ stacked).permute(0, 3, 1, 2, 4)
+        ctx.save_for_backward(z, weighted, w, lu, pivots, solution)
+        ctx.options = mics_per_weight, past_taps, future_taps, diag_load
+        return images, solution.permute(0, 4, 1, 2, 3)
 
     @staticmethod
     @once_differentiable
@@ -109,36 +108,35 @@ class FIRLeastSquares(torch.autograd.Function):
 
     @staticmethod
     def _backward(ctx, grad_images, grad_filters):
-        z, y, w, lu, pivots, solution = ctx.saved_tensors
-        past_taps, future_taps, diag_load = ctx.taps
+        z, weighted, w, lu, pivots, solution = ctx.saved_tensors
+        mics_per_weight, past_taps, future_taps, diag_load = ctx.options
         taps = past_taps + 1 + future_taps
-        weights = w.shape[1]
         grad_images = grad_images.permute(0, 2, 3, 1, 4)        # (batch, source, freq, mic, frame)
         grad_h = grad_filters.permute(0, 2, 3, 1, 4).clone()    # added to below
         for block in _blocks(z, taps):
             stacked = stack_taps(z[:, :, block], past_taps, future_taps)
             grad_h[:, :, block] += grad_images[:, :, block] @ stacked.mH
-        grad_h = _by_weight(grad_h, weights)
-        grad_p = torch.linalg.lu_solve(lu, pivots, grad_h.to(torch.complex128)).to(z.dtype)
-        grad_r = -grad_p @ solution.mH
+        grad_p = _solve(lu, pivots, grad_h.mT, mics_per_weight)
+        grad_r = torch.stack([-p @ h.mH for p, h in zip(grad_p.split(mics_per_weight, dim=-1),
+                                                        solution.split(mics_per_weight, dim=-1))], dim=1)
         diagonal = grad_r.diagonal(dim1=-2, dim2=-1)
         diagonal += diag_load * diagonal.real.mean(-1, keepdim=True)
         grad_lags = _gather_lags(grad_r)                        # (batch, weight, source, freq, 2, lag, tap)
-        conj_h, conj_p = _by_mic(solution).conj(), _by_mic(grad_p).conj()
+        conj_h, conj_p = solution.mT.conj(), grad_p.mT.conj()   # (batch, source, freq, mic, tap)
 
         grad_z = torch.zeros_like(z)
         for block in _blocks(z, taps):
             zb, wb = z[:, :, block], w[:, :, block]
-            weighted = (wb * y[:, :, block]).transpose(1, 2)[:, None]       # (batch, 1, freq, mic, frame)
+            target = weighted[:, :, block].transpose(1, 2)[:, None]         # (batch, 1, freq, mic, frame)
             outer = torch.cat([conj_h[:, :, block], conj_p[:, :, block]], dim=-2)
             inner = torch.cat([grad_images[:, :, block],
-                               weighted.expand_as(grad_images[:, :, block])], dim=-2)
+                               target.expand_as(grad_images[:, :, block])], dim=-2)
             grad_stacked = outer.transpose(-1, -2) @ inner                  # (batch, source, freq, tap, frame)
             grad_block = _unstack(grad_stacked, past_taps)
             grad_block += _grad_of_lag_products(zb, wb, grad_lags[..., block, :, :, :], past_taps,
                                                 future_taps)
             grad_z[:, :, block] = grad_block
-        return grad_z, None, None, None, None, None
+        return grad_z, None, None, None, None, None, None
 
 
 def _covariance(z: Tensor, w: Tensor, past_taps: int, future_taps: int) -> Tensor:
@@ -213,14 +211,17 @@ def _unstack(stacked: Tensor, past_taps: int) -> Tensor:
     return total[..., past_taps:past_taps + frames]
 
 
-def _by_mic(x: Tensor) -> Tensor:
-    """(batch, weight, source, freq, tap, mic of the weight) -> (batch, source, freq, mic, tap)."""
-    return x.permute(0, 2, 3, 1, 5, 4).flatten(3, 4)
+def _repeat(w: Tensor, mics_per_weight: tuple[int, ...]) -> Tensor:
+    """(batch, weight, freq, frame) -> (batch, mic, freq, frame): each mic its weight."""
+    return torch.cat([weight.expand(-1, mics, -1, -1)
+                      for weight, mics in zip(w.split(1, dim=1), mics_per_weight)], dim=1)
 
 
-def _by_weight(x: Tensor, weights: int) -> Tensor:
-    """The inverse of `_by_mic`."""
-    return x.unflatten(3, (weights, -1)).permute(0, 3, 1, 2, 5, 4)
+def _solve(lu: Tensor, pivots: Tensor, right: Tensor, mics_per_weight: tuple[int, ...]) -> Tensor:
+    """Solve for all mics of a weight by its one factorisation: (batch, source, freq, tap, mic)."""
+    parts = right.to(lu.dtype).split(mics_per_weight, dim=-1)
+    solved = [torch.linalg.lu_solve(lu[:, n], pivots[:, n], part) for n, part in enumerate(parts)]
+    return torch.cat(solved, dim=-1).to(right.dtype)
 
 
 def _blocks(z: Tensor, taps: int) -> list[slice]:

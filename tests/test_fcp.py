@@ -190,6 +190,26 @@ def test_scaling_the_estimates_leaves_the_images(seed, decades, shared):
     torch.testing.assert_close(undone, filters, **FLOAT64)
 
 
+def test_weights_of_groups_of_mics_are_the_groups_one_by_one():
+    """Values and gradients, for groups of three, one and two mics."""
+    sizes = (3, 1, 2)
+    est = torch.from_numpy(oracle.noise(0, 2, 2, 3, 30)).requires_grad_()
+    mix = torch.from_numpy(oracle.noise(1, 2, 6, 3, 30))
+    parts = mix.split(sizes, dim=1)
+    weights = [fcp_weight(part, shared=True) for part in parts]
+    together = forward_convolutive_prediction(
+        est, mix, torch.cat(weights, dim=1), 3, 1, mics_per_weight=sizes)
+    one_by_one = [forward_convolutive_prediction(est, part, weight, 3, 1)
+                  for part, weight in zip(parts, weights)]
+    one_by_one = [torch.cat(output, dim=1) for output in zip(*one_by_one)]
+    for actual, desired in zip(together, one_by_one):
+        torch.testing.assert_close(actual, desired, **FLOAT64)
+    direction = torch.from_numpy(oracle.noise(2, *together[0].shape))
+    actual, desired = (torch.autograd.grad((images * direction).real.sum(), est)[0]
+                       for images, _ in (together, one_by_one))
+    torch.testing.assert_close(actual, desired, **FLOAT64)
+
+
 @pytest.mark.parametrize("levels", [
     pytest.param([level] * 3, id=f"{level:g}") for level in (1e-30, 1e-15, 1e15, 1e30)
 ] + [pytest.param([1e-30, 1.0, 1e30], id="each frequency its own")])
@@ -349,7 +369,7 @@ def test_gradient_of_one_output(index):
 def test_gradients_of_the_outputs_are_not_changed():
     """The backward pass must not add to tensors that are not its own: others may read them."""
     z, y = (torch.from_numpy(oracle.noise(seed, 1, 1, 3, 8)) for seed in (1, 2))
-    outputs = FIRLeastSquares.apply(z.requires_grad_(), y, torch.ones_like(y.real), 2, 1, 1e-3)
+    outputs = FIRLeastSquares.apply(z.requires_grad_(), y, torch.ones_like(y.real), (1,), 2, 1, 1e-3)
     gradients = [torch.ones_like(output) for output in outputs]
     torch.autograd.backward(outputs, gradients)
     assert all((gradient == 1).all() for gradient in gradients)
@@ -451,6 +471,8 @@ def test_wrong_input_is_refused():
     refused("same batch, freq", est=est[:, :, 1:])
     refused("same batch, freq", est=torch.cat([est, est]))
     refused("weight .* must be as mix", weight=weight[:, :2])
+    refused("mics_per_weight, found", weight=weight[:, :2], mics_per_weight=(1, 2))
+    refused("mics_per_weight, found", weight=weight[:, :2], mics_per_weight=(4, 0))
     refused("real", weight=weight.to(torch.complex128))
     refused("complex", est=est.real)
     refused("complex", mix=mix.real)

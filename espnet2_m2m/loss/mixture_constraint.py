@@ -106,8 +106,13 @@ class MixtureConstraintLoss(nn.Module):
             _check_lengths(lengths, est)
             est, far_field = mask_frames(est, lengths), mask_frames(far_field, lengths)
 
+        if close_talk is not None:
+            close_talk = _at_least_float32(close_talk)
+            if lengths is not None:
+                close_talk = mask_frames(close_talk, lengths)
+        images, closetalk_images = self._all_images(est, far_field, close_talk, lengths)
+
         stats = {}
-        images = self.farfield_images(est, far_field, lengths)
         per_mic = ri_mag_l1(images.sum(dim=2), far_field)           # eq. (6), (batch, mic)
         stats["mc_far_field"] = per_mic.sum(-1)
         if self.isms_weight:
@@ -120,16 +125,11 @@ class MixtureConstraintLoss(nn.Module):
         stats["mc"] = self.alpha * stats["mc_far_field"]
 
         if close_talk is not None:
-            close_talk = _at_least_float32(close_talk)
-            if lengths is not None:
-                close_talk = mask_frames(close_talk, lengths)
-            weight = fcp_weight(close_talk, self.floor)             # eq. (8)
-            images = self._images(est, close_talk, weight, self.closetalk_taps, lengths)
-            stats["mc_close_talk"] = ri_mag_l1(images.sum(dim=2), close_talk).sum(-1)  # eq. (4)
+            stats["mc_close_talk"] = ri_mag_l1(closetalk_images.sum(dim=2), close_talk).sum(-1)  # eq. (4)
             loss = loss + stats["mc_close_talk"]
             stats["mc"] = stats["mc"] + stats["mc_close_talk"]
             if self.anchor_weight:
-                stats["anchor"] = anchor_loss(images, close_talk, self.anchor_order).sum(-1)
+                stats["anchor"] = anchor_loss(closetalk_images, close_talk, self.anchor_order).sum(-1)
                 loss = loss + stats["anchor"] * faded_weight(
                     self.anchor_weight, self.anchor_fade, int(self.step))
         if self.training:
@@ -149,14 +149,30 @@ class MixtureConstraintLoss(nn.Module):
         Returns:
             (batch, mic, source, freq, frame) complex, zero beyond `lengths`.
         """
-        weight = fcp_weight(far_field, self.floor, shared=True)
+        weight = fcp_weight(far_field, self.floor, shared=True)                 # eq. (9)
         target = far_field if target is None else target
         return self._images(est, target, weight, self.farfield_taps, lengths)
 
-    def _images(self, est, mix, weight, taps, lengths):
+    def _all_images(self, est, far_field, close_talk, lengths):
+        """FCP images at the far-field mics and at the headsets (None without)."""
+        if close_talk is None:
+            return self.farfield_images(est, far_field, lengths), None
+        weight = fcp_weight(close_talk, self.floor)                             # eq. (8)
+        if self.closetalk_taps != self.farfield_taps:
+            return (self.farfield_images(est, far_field, lengths),
+                    self._images(est, close_talk, weight, self.closetalk_taps, lengths))
+        # With the same taps, what depends on the estimates alone is computed once for all mics.
+        num_mics = [far_field.shape[1], close_talk.shape[1]]
+        weight = torch.cat([fcp_weight(far_field, self.floor, shared=True), weight], dim=1)
+        images = self._images(est, torch.cat([far_field, close_talk], dim=1), weight, self.farfield_taps,
+                              lengths, mics_per_weight=(num_mics[0],) + (1,) * num_mics[1])
+        return images.split(num_mics, dim=1)
+
+    def _images(self, est, mix, weight, taps, lengths, mics_per_weight=None):
         if lengths is not None:
             weight = mask_frames(weight, lengths, fill=torch.inf)
-        images, _ = forward_convolutive_prediction(est, mix, weight, *taps, self.diag_load)
+        images, _ = forward_convolutive_prediction(
+            est, mix, weight, *taps, self.diag_load, mics_per_weight)
         return images if lengths is None else mask_frames(images, lengths)
 
 
