@@ -1,0 +1,191 @@
+"""Time and memory of the mixture-constraint loss, against the two usual ways to solve FCP.
+
+    python benchmarks/mc_loss.py                    # the table, forward + backward
+    python benchmarks/mc_loss.py --device cuda
+    python benchmarks/mc_loss.py --plot cost.png    # ours against taps, mics, sources, frames, batch
+
+Random signals of 2 sources, 6 far-field mics and 2 headsets, 129 frequencies, 21 taps, float32. Each way runs
+in a process of its own: a warm-up, then the median of several runs. Memory is what the process's peak rises
+by over that with the inputs alone (on a GPU, the allocator's peak). All ways must agree with float64.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from espnet2_m2m import MixtureConstraintLoss, fcp_weight, ri_mag_l1
+from espnet2_m2m.fir_least_squares import stack_taps
+
+REFERENCE = dict(batch=4, sources=2, mics=6, headsets=2, freqs=129, frames=500, past=19)
+DIAG_LOAD = 1e-5
+
+
+def inputs(shape, device, dtype):
+    """est, far_field, close_talk: (batch, source | mic, freq, frame) complex noise."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape["batch"], shape[axis], shape["freqs"], shape["frames"], dtype=torch.complex128,
+                        generator=generator).to(device, dtype) for axis in ("sources", "mics", "headsets")]
+
+
+def ours(shape):
+    return MixtureConstraintLoss(closetalk_past_taps=shape["past"], farfield_past_taps=shape["past"],
+                                 diag_load=DIAG_LOAD)
+
+
+def loaded(covariance):
+    mean_diagonal = covariance.diagonal(dim1=-2, dim2=-1).real.mean(-1)[..., None, None]
+    return covariance + DIAG_LOAD * mean_diagonal * torch.eye(covariance.shape[-1], device=covariance.device)
+
+
+def stacked_images(est, mix, weight, past):
+    """Stacked taps times stacked taps: one covariance for each weight. (batch, mic, source, freq, frame)"""
+    taps = stack_taps(est, past, 1)                                         # (batch, source, freq, tap, frame)
+    weighted = taps.conj() / weight[:, :, :, None]
+    filters = torch.linalg.solve(loaded(weighted @ taps.mT), weighted @ mix.permute(0, 2, 3, 1)[:, None])
+    return (filters.mT @ taps).permute(0, 3, 1, 2, 4)
+
+
+def stacked_taps(est, far_field, close_talk, past):
+    """Far-field mics share a weight and so a covariance; each headset has its own."""
+    return [stacked_images(est, far_field, fcp_weight(far_field, shared=True), past),
+            torch.cat([stacked_images(est, close_talk[:, d:d + 1], fcp_weight(close_talk[:, d:d + 1]), past)
+                       for d in range(close_talk.shape[1])], dim=1)]
+
+
+def outer_images(est, mix, weight, past):
+    """An outer product for every frame, then their weighted sum, for one mic."""
+    taps = stack_taps(est, past, 1).mT                                      # (batch, source, freq, frame, tap)
+    scale = weight[:, 0][:, None, :, :, None]
+    outer = taps.conj()[..., :, None] * taps[..., None, :] / scale[..., None]
+    target = taps.conj() * mix[:, 0][:, None, :, :, None] / scale
+    filters = torch.linalg.solve(loaded(outer.sum(-3)), target.sum(-2)[..., None])
+    return (taps @ filters)[..., 0][:, None]
+
+
+def outer_products(est, far_field, close_talk, past):
+    """One covariance for each mic, as published implementations of FCP have it."""
+    shared = fcp_weight(far_field, shared=True).expand(-1, far_field.shape[1], -1, -1)
+    return [torch.cat([outer_images(est, mix[:, r:r + 1], weight[:, r:r + 1], past)
+                       for r in range(mix.shape[1])], dim=1)
+            for mix, weight in ((far_field, shared), (close_talk, fcp_weight(close_talk)))]
+
+
+WAYS = {"ours": None, "stacked taps": stacked_taps, "outer products": outer_products}
+
+
+def loss_of(way, shape, est, far_field, close_talk):
+    if way == "ours":
+        return ours(shape).to(est.device)(est, far_field, close_talk)[0].mean()
+    images = WAYS[way](est, far_field, close_talk, shape["past"])
+    return sum(ri_mag_l1(image.sum(2), mix).sum(-1)
+               for image, mix in zip(images, (far_field, close_talk))).mean()
+
+
+def run(way, shape, device, dtype, repeats):
+    """Seconds, bytes, loss and gradient of one way."""
+    est, far_field, close_talk = inputs(shape, device, dtype)
+    est.requires_grad_()
+    cuda = device == "cuda"
+    before = torch.cuda.memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for _ in range(1 + repeats):
+        est.grad = None
+        if cuda:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        loss = loss_of(way, shape, est, far_field, close_talk)
+        loss.backward()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": statistics.median(seconds[1:]), "bytes": (peak - before) * (1 if cuda else 1024),
+            "loss": float(loss), "grad": est.grad}
+
+
+def in_new_process(way, shape, device, threads, repeats):
+    command = [sys.executable, __file__, "--measure", json.dumps([way, shape, device, threads, repeats])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{way}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout)
+
+
+def measure(way, shape, device, threads, repeats):
+    torch.set_num_threads(threads)
+    result = run(way, shape, device, torch.complex64, repeats)
+    # A quarter of the batch suffices to compare with float64, whose results stand for the truth.
+    small = dict(shape, batch=1, frames=min(shape["frames"], 200))
+    found, truth = run(way, small, device, torch.complex64, 1), run("ours", small, "cpu", torch.complex128, 1)
+    grad, true_grad = found.pop("grad").cpu().to(torch.complex128), truth["grad"]
+    result.pop("grad")
+    return {**result, "loss_error": abs(found["loss"] / truth["loss"] - 1),
+            "grad_error": float((grad - true_grad).abs().max() / true_grad.abs().max())}
+
+
+def table(batches, device, threads, repeats):
+    lines = ["| batch | way | seconds | ours is faster by | peak memory (GB) | of it ours | loss error |"
+             " gradient error |",
+             "|--:|:--|--:|--:|--:|--:|--:|--:|"]
+    for batch in batches:
+        results = {way: in_new_process(way, dict(REFERENCE, batch=batch), device, threads, repeats)
+                   for way in WAYS}
+        mine = results["ours"]
+        for way, result in results.items():
+            lines.append(
+                f"| {batch} | {way} | {result['seconds']:.3g} | {result['seconds'] / mine['seconds']:.1f} |"
+                f" {result['bytes'] / 1e9:.3f} | {mine['bytes'] / result['bytes']:.2f} |"
+                f" {result['loss_error']:.0e} | {result['grad_error']:.0e} |")
+    return "\n".join(lines)
+
+
+def plot(path, device, threads, repeats):
+    """Cost of ours when one size of the reference shape changes; batch 1 but for the sweep of it."""
+    import matplotlib
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    sweeps = {"past": [4, 9, 19, 39], "mics": [1, 3, 6, 12], "sources": [1, 2, 4],
+              "frames": [125, 250, 500, 1000], "batch": [1, 2, 4, 8]}
+    figure, axes = plt.subplots(1, len(sweeps), figsize=(14, 3), sharey=True, layout="constrained")
+    for axis, (name, values) in zip(axes, sweeps.items()):
+        base = dict(REFERENCE, batch=1)
+        seconds = [in_new_process("ours", {**base, name: value}, device, threads, repeats)["seconds"]
+                   for value in values]
+        axis.plot([value + 2 for value in values] if name == "past" else values, seconds, "o-")
+        label = {"past": "taps", "mics": "far-field mics"}.get(name, name)
+        axis.set(xlabel=label, xlim=(0, None), ylim=(0, None))
+        axis.grid(color="0.9")
+    axes[0].set_ylabel("seconds, forward + backward")
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--plot", type=Path, help="write this picture instead of the table")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(*json.loads(args.measure))))
+    elif args.plot:
+        plot(args.plot, args.device, args.threads, args.repeats)
+    else:
+        print(f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, "
+              f"{args.threads} threads; {REFERENCE}")
+        print(table(args.batches, args.device, args.threads, args.repeats))
+
+
+if __name__ == "__main__":
+    main()
