@@ -31,7 +31,8 @@ DIAG_LOAD = 1e-5
 def inputs(shape, device, dtype):
     """est, far_field, close_talk: (batch, source | mic, freq, frame) complex noise."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(shape["batch"], shape[axis], shape["freqs"], shape["frames"], dtype=torch.complex128,
+    # Drawn in single precision for all, so that the signals are the same, and no peak comes before the loss.
+    return [torch.randn(shape["batch"], shape[axis], shape["freqs"], shape["frames"], dtype=torch.complex64,
                         generator=generator).to(device, dtype) for axis in ("sources", "mics", "headsets")]
 
 

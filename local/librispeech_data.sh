@@ -18,6 +18,7 @@ num_valid=982
 num_test=1332
 min_duration=0          # seconds of speech of each talker, at least; 0: one utterance of each
 farfield_level_dbfs=-45 # RMS of a talker's far-field image
+closetalk_gain_db=-22   # gain of the headsets relative to the far-field mics
 seed=0
 simulate=true           # false: download and prepare only, before an array of jobs
 job=                    # k/n: render the k-th of n shares of every set and write no tables
@@ -27,6 +28,19 @@ $(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  
 
 . ./path.sh
 . local/parse_options.sh
+
+# Before anything is downloaded or prepared.
+for set in train valid test; do
+    num=num_${set}
+    if [[ ! ${!num} =~ ^[0-9]+$ ]]; then
+        echo "$0: --num_${set} is a number, found '${!num}'" >&2
+        exit 1
+    fi
+done
+if [[ -n ${job} && ! ${job} =~ ^[1-9][0-9]*/[1-9][0-9]*$ ]]; then
+    echo "$0: --job is k/n, found '${job}'" >&2
+    exit 1
+fi
 
 prepare() {             # data dir, subsets
     local download_option=
@@ -56,5 +70,5 @@ if [ "${simulate}" = true ]; then
         --room "${room}" --split_by speaker --sample_rate "${fs}" \
         --num_train "${num_train}" --num_valid "${num_valid}" --num_test "${num_test}" \
         --min_duration "${min_duration}" --farfield_level_dbfs "${farfield_level_dbfs}" \
-        --seed "${seed}" --nj "${nj}" ${job:+--job "${job}"}
+        --closetalk_gain_db "${closetalk_gain_db}" --seed "${seed}" --nj "${nj}" ${job:+--job "${job}"}
 fi

@@ -140,7 +140,7 @@ if runs 13; then
         log "stage 13: diagnosis and report -> $(enhanced "${set}")/report/index.html"
         ${python} -m espnet2_m2m.bin.diagnose --train_config "${enh_exp}/config.yaml" \
             --model_file "${enh_exp}/${inference_model}" --data_dir "${dumpdir}/raw/${set}" \
-            --out_dir "${enh_exp}/diagnosis" --ngpu "$((ngpu > 0))" \
+            --out_dir "$(enhanced "${set}")/diagnosis" --ngpu "$((ngpu > 0))" \
             || log "stage 13: without a diagnosis, for the reason above"
         ${python} -m espnet2_m2m.bin.report --exp_dir "${enh_exp}" \
             --data_dir "${dumpdir}/raw/${set}" --enhanced_dir "$(enhanced "${set}")" \

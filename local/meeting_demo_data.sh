@@ -13,6 +13,8 @@ num_train=300           # mixtures
 num_valid=16
 num_test=40
 min_duration=4.5        # seconds of speech of each talker, at least
+farfield_level_dbfs=-33 # RMS of a talker's far-field image
+closetalk_gain_db=-22   # gain of the headsets relative to the far-field mics
 num_talkers=24          # synthesised talkers
 num_sentences=40        # of each
 seed=0
@@ -31,4 +33,5 @@ fi
 ${python} -m espnet2_m2m.bin.simulate --source_data "${source_data}" --out_dir "${datadir}" \
     --room "${room}" --split_by "${split_by}" --sample_rate "${fs}" \
     --num_train "${num_train}" --num_valid "${num_valid}" --num_test "${num_test}" \
-    --min_duration "${min_duration}" --seed "${seed}" --nj "${nj}"
+    --min_duration "${min_duration}" --farfield_level_dbfs "${farfield_level_dbfs}" \
+    --closetalk_gain_db "${closetalk_gain_db}" --seed "${seed}" --nj "${nj}"

@@ -198,13 +198,18 @@ done
 wait
 trap - INT TERM HUP
 
-status=0
+unfinished=()
 for run in "${runs[@]}"; do
     read -r row seed <<< "${run}"
-    if ! is_finished "${row}" "${seed}" || has_other_settings "${row}" "${seed}"; then
+    if has_other_settings "${row}" "${seed}"; then
+        echo "$0: ${row} seed ${seed} was not started, see above" >&2
+    elif ! is_finished "${row}" "${seed}"; then
         echo "$0: ${row} seed ${seed} failed; see ${study}/${row}_seed${seed}/run_table.log" >&2
-        status=1
+    else
+        continue
     fi
+    unfinished+=("${row}_seed${seed}")
 done
-${python} -m espnet2_m2m.bin.make_tables --study_dir "${study}" --test_set "${test_set}" || status=1
-exit "${status}"
+${python} -m espnet2_m2m.bin.make_tables --study_dir "${study}" --test_set "${test_set}" \
+    ${unfinished:+--exclude "${unfinished[@]}"}
+[ -z "${unfinished:-}" ]

@@ -1,7 +1,8 @@
 """Find out why a training does not separate.
 
     python -m espnet2_m2m.bin.diagnose --train_config exp/X/config.yaml \\
-        --model_file exp/X/valid.loss.best.pth --data_dir dump/raw/test --out_dir exp/X/diagnosis
+        --model_file exp/X/valid.loss.best.pth --data_dir dump/raw/test \\
+        --out_dir exp/X/enhanced_test/diagnosis
 
 runs the model on some utterances of a data dir, looks at its estimates by FCP as the loss does, prints
 a verdict (frequency permutation, a copy of the input ...), how sure it is, and what to change in the
@@ -12,7 +13,7 @@ config, and writes
     out_dir/agreement.png      over frequency: does the assignment of outputs to talkers agree?
 
 References (spk{n}.scp) and headsets (closetalk{n}.scp) of the data dir are used where they exist; with
-neither, copies of the input are still found. The report (stage 13) shows exp/X/diagnosis.
+neither, copies of the input are still found. The report (stage 13) shows it from there.
 """
 
 import argparse

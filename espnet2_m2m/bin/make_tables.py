@@ -27,6 +27,8 @@ def get_parser():
     )
     parser.add_argument("--study_dir", required=True, help="folder of the runs")
     parser.add_argument("--test_set", default="test", help="scored set (default test)")
+    parser.add_argument("--exclude", nargs="*", default=[],
+                        help="folders of runs that are not finished, whatever scores they hold")
     return parser
 
 
@@ -36,7 +38,7 @@ def main(cmd=None):
     # matplotlib, not needed for --help
     from espnet2_m2m.report import study_figures, tables
 
-    study = tables.collect(args.study_dir, args.test_set)
+    study = tables.collect(args.study_dir, args.test_set, args.exclude)
     pictures = [("si_sdr_boxes.png", "SI-SDR of the test signals")]
     study_figures.save_boxes(study.folder / "si_sdr_boxes.png", tables.distributions(study))
     curves = tables.learning_curves(study)

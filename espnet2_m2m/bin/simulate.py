@@ -7,9 +7,9 @@ writes the Kaldi data dirs data/train, data/valid and data/test, their audio in 
 be killed at any moment: the same command goes on where it stopped, to the same bits.
 
 A large simulation can be shared out among machines that see the same folders: `--job k/n`, for
-k = 1 ... n, renders the k-th of n shares of every set; the jobs may run in any order, at the same
-time and again. When all have ended, the same command without --job writes the tables (and renders
-what is missing).
+k = 1 ... n, renders the k-th of n shares of every set. The jobs may run in any order, at the same
+time, and again after they have ended, but no share in two jobs at once. When all have ended, the
+same command without --job writes the tables (and renders what is missing).
 """
 
 import argparse
@@ -188,7 +188,8 @@ def check_same_scenes(scenes, set_dir):
     if path.exists() and path.read_text(encoding="utf-8") != scenes_to_text(scenes):
         raise ValueError(
             f"{set_dir} holds another simulation: its scenes.jsonl is not what these options and"
-            " this source data give; choose another --out_dir or remove the folder"
+            " this source data give; choose another --out_dir (--datadir of run.sh) or remove the"
+            " folder"
         )
 
 

@@ -7,8 +7,9 @@ are; headsets and the images at the reference mic are written to data/*/wav. It 
 moment: the same command goes on where it stopped, to the same samples.
 
 It can be shared out among machines that see the same folders: `--job k/n`, for k = 1 ... n, renders
-the k-th of n shares of every set; the jobs may run in any order, at the same time and again. The job
-that finds all done writes the tables, or the same command without --job, when all have ended.
+the k-th of n shares of every set; the jobs may run in any order, at the same time, and again after they
+have ended, but no share in two jobs at once. When all have ended, the same command without --job writes the
+tables (and renders what is missing).
 """
 
 import argparse
@@ -21,6 +22,7 @@ import numpy as np
 
 from espnet2_m2m.bin import cli_errors
 from espnet2_m2m.bin.simulate import check_same_scenes, parse_job
+from espnet2_m2m.data_dir.audio import read_audio
 from espnet2_m2m.data_dir.directory import spk2utt_from
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import write_bytes, write_table
@@ -31,6 +33,7 @@ from espnet2_m2m.simulation.sms_wsj import (
     check_farfield,
     draw_scenes,
     example_audio,
+    load_images,
     read_database,
     render_to_files,
     wav_paths,
@@ -56,8 +59,8 @@ def get_parser():
     add("--closetalk_gain_db", type=float, default=-20.0,
         help="gain of the headsets relative to the far-field mics")  # fmt: skip
     add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
-    add("--job", type=parse_job, default=(1, 1), metavar="K/N",
-        help="render the K-th of N shares of every set")  # fmt: skip
+    add("--job", type=parse_job, metavar="K/N",
+        help="render the K-th of N shares of every set and write no tables")  # fmt: skip
     return parser
 
 
@@ -71,10 +74,15 @@ def main(cmd=None):
     for name in sets:
         check_same_scenes(scenes[name], Path(args.out_dir, name))
 
-    number, num_jobs = args.job
+    number, num_jobs = args.job or (1, 1)
     shares = {name: mixtures[number - 1 :: num_jobs] for name, mixtures in sets.items()}
     todo = {name: missing_mixtures(share, Path(args.out_dir, name)) for name, share in shares.items()}
     check_some(todo, args.num_checks, args.nj)
+    for name, share in shares.items():
+        missing = {scene["utt_id"] for scene, _ in todo[name]}
+        finished = [mixture for mixture in share if mixture[0]["utt_id"] not in missing]
+        for scene, audio in evenly_spread(finished, args.num_checks):
+            check_finished(scene, audio, Path(args.out_dir, name))
     for name, mixtures in sets.items():
         set_dir = Path(args.out_dir, name)
         write_bytes(set_dir / "scenes.jsonl", scenes_to_text(scenes[name]).encode("utf-8"))
@@ -84,14 +92,8 @@ def main(cmd=None):
         job = partial(render_to_files, set_dir=set_dir)
         for _ in parallel_map(job, todo[name], args.nj, in_order=False, progress=bar):
             pass
-        num_missing = len(missing_mixtures(mixtures, set_dir))
-        if num_missing == 0:
+        if args.job is None:
             write_tables(mixtures, set_dir)
-        else:
-            print(
-                f"{set_dir}: job {number} of {num_jobs} is done, {num_missing} of {len(mixtures)}"
-                " mixtures are left to the others; no tables yet"
-            )
 
 
 def read_sets(args):
@@ -134,8 +136,7 @@ def check_some(todo, num_checks, nj):
     """
     chosen = []
     for mixtures in todo.values():
-        count = min(num_checks, len(mixtures))
-        chosen += [mixtures[k * len(mixtures) // count] for k in range(count)]
+        chosen += evenly_spread(mixtures, num_checks)
     if chosen:
         bar = {"desc": "check", "unit": "mix"}
         worst_db = min(parallel_map(check_farfield, chosen, nj, progress=bar))
@@ -143,6 +144,28 @@ def check_some(todo, num_checks, nj):
             f"far-field images of {len(chosen)} mixtures made again: they agree with the files to"
             f" {worst_db:.1f} dB at least"
         )
+
+
+def evenly_spread(items, number):
+    """At most `number` of the items."""
+    count = min(number, len(items))
+    return [items[k * len(items) // count] for k in range(count)]
+
+
+def check_finished(scene, audio, set_dir):
+    """What was rendered earlier must belong to the far-field files that are there now.
+
+    Raises:
+        ValueError: they have changed or are missing; names the file.
+    """
+    for n, image in enumerate(load_images(scene, audio), start=1):
+        path = wav_paths(scene, set_dir)[f"spk{n}"]
+        stored = read_audio(str(path))[0][:, 0]
+        if stored.shape != image.shape or not np.allclose(stored, image, rtol=1e-5, atol=1e-9):
+            raise ValueError(
+                f"{path} was made from other far-field files than {audio.images[n - 1][0]} is now;"
+                f" remove {set_dir}, or choose another folder, to make the headsets anew"
+            )
 
 
 def write_tables(mixtures, set_dir):

@@ -220,7 +220,7 @@ def table(mean: dict) -> list[tuple[str, str, str]]:
     if references is not None:
         rows += [
             ("SI-SDR of the mixture (dB)", _db(references['si_sdr_mixture']), ""),
-            ("SI-SDR of the outputs (dB)", _db(references['si_sdr']), "at least 5 dB more"),
+            ("SI-SDR of the outputs, filtered by FCP (dB)", _db(references['si_sdr']), "at least 5 dB more"),
             ("SI-SDR, best assignment per frequency (dB)", _db(references['si_sdr_oracle']),
              "nearly the same; much more: frequency permutation"),
             ("frequencies that agree, by references", _percent(references["agreement"]), "above 90 %"),

@@ -142,8 +142,8 @@ class Study:
         return [run for run in self.runs if run.key == key]
 
 
-def collect(study_dir, test_set="test"):
-    """All scored runs of a study.
+def collect(study_dir, test_set="test", exclude=()):
+    """All scored runs of a study, except for folders named in `exclude`, which count as not finished.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -158,6 +158,9 @@ def collect(study_dir, test_set="test"):
         if match is None or not folder.is_dir():
             continue
         key, seed = match[1], int(match[2])
+        if folder.name in exclude:
+            unfinished.append(folder.name)
+            continue
         scored = {key: folder / f"enhanced_{test_set}", f"{key}_fcp": folder / f"enhanced_{test_set}_fcp"}
         scored = {k: path for k, path in scored.items() if (path / "scoring/summary.json").is_file()}
         if key not in scored:
@@ -297,7 +300,8 @@ def cells(study, key):
         paper = (study.rows[key].paper or {}).get(metric)
         mean = statistics.fmean(values) if values else None
         std = statistics.stdev(values) if len(values) > 1 else None
-        compared = None not in (mean, paper) and (metric != "pesq" or comparable)
+        left_out = any(run.summary["undefined"].get("mixture", {}).get(metric) for run in runs)
+        compared = None not in (mean, paper) and not left_out and (metric != "pesq" or comparable)
         result[metric] = Cell(paper, mean, std, mean - paper if compared else None)
     return result, [run.seed for run in runs]
 
@@ -420,7 +424,8 @@ def _notes(study):
             )
         for metric, count in run.summary["undefined"]["mixture"].items():
             if count and run.summary["mean"]["separated"][metric] is not None:
-                yield f"{name}: {TITLES[metric]} is undefined for {count} signals, which its mean leaves out."
+                yield (f"{name}: {TITLES[metric]} is undefined for {count} signals, which its mean"
+                       " leaves out: no difference is shown.")
 
 
 def _commits(study):

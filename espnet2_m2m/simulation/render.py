@@ -61,7 +61,8 @@ def dry_signals(scene, speech):
                 raise ValueError(
                     f"{scene['utt_id']}: source utterance '{utterance['utt_id']}' has"
                     f" {len(samples)} samples, but {utterance['num_samples']} when the scene was"
-                    " drawn; the source data has changed, choose another --out_dir"
+                    " drawn; the source data has changed, choose another --out_dir (--datadir of"
+                    " run.sh)"
                 )
             if not samples.any():
                 raise ValueError(
@@ -188,7 +189,8 @@ def render_to_files(scene, set_dir, speech):
             level = scene[option.removeprefix("--")]
             raise ValueError(
                 f"{scene['utt_id']}: {name} clips, its peak is {np.abs(samples).max():.2f} of full"
-                f" scale; choose another --out_dir and {option} below {level:g}"
+                f" scale; choose another --out_dir (--datadir of run.sh) and {option} below"
+                f" {level:g}"
             )
     for name, path in wav_paths(scene, set_dir).items():
         write_wav(path, signals[name], scene["sample_rate_hz"])

@@ -220,7 +220,7 @@ def test_without_scenes_and_checkpoint(scored, tmp_path):
 
 
 def write_diagnosis(root):
-    """What bin/diagnose.py leaves in exp/diagnosis, of copies of random mixtures; returns the result."""
+    """What bin/diagnose.py leaves for copies of random mixtures; returns the result."""
     import torch
 
     from espnet2_m2m import MixtureConstraintLoss
@@ -243,7 +243,7 @@ def write_diagnosis(root):
         "data_dir": "<data>/test",
         "sample_rate_hz": SAMPLE_RATE,
     }
-    path = root / "exp" / "diagnosis" / "diagnosis.json"
+    path = root / "exp" / "enhanced_test" / "diagnosis" / "diagnosis.json"
     path.parent.mkdir()
     path.write_text(json.dumps(result))
     return result
@@ -273,7 +273,7 @@ def test_diagnosis(scored, html, tmp_path, capsys):
     (root / "exp" / "valid.loss.best.pth").write_bytes(b"weights of a later epoch")
     assert "The model file has changed since" in Page(run(root, "--num_examples", "1")).text
 
-    (root / "exp" / "diagnosis" / "diagnosis.json").write_text("{half")
+    (root / "exp" / "enhanced_test" / "diagnosis" / "diagnosis.json").write_text("{half")
     with pytest.raises(SystemExit):
         run(root)
     assert "diagnosis.json: not a diagnosis" in capsys.readouterr().err

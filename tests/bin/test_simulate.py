@@ -217,7 +217,7 @@ def test_other_simulation_in_the_same_folder(source, simulated, capsys, change):
     before = contents(simulated)
     message = failure(capsys, source, simulated, **change)
     assert f"{simulated / 'train'} holds another simulation" in message
-    assert "choose another --out_dir or remove the folder" in message
+    assert "choose another --out_dir (--datadir of run.sh) or remove the folder" in message
     assert contents(simulated) == before
 
 

@@ -87,9 +87,8 @@ def test_complete_data_dirs(tree, simulated):
                     assert soundfile.info(tables[scp][utt_id]).subtype == "FLOAT"
 
 
-def test_jobs_make_the_same_and_the_last_one_the_tables(tree, simulated, tmp_path, capsys):
+def test_jobs_make_the_same_and_the_call_without_job_the_tables(tree, simulated, tmp_path):
     main(options(tree, tmp_path, "--job", "2/2"))
-    assert "train: job 2 of 2 is done, 2 of 3 mixtures are left to the others" in capsys.readouterr().out
     assert not list(tmp_path.rglob("wav.scp")) and (tmp_path / "train" / "scenes.jsonl").exists()
     assert len(list(tmp_path.rglob("closetalk1/*.wav"))) == 1
     # A file that another job is just writing stays, one that this job left when it was killed goes.
@@ -102,7 +101,22 @@ def test_jobs_make_the_same_and_the_last_one_the_tables(tree, simulated, tmp_pat
     main(options(tree, tmp_path, "--job", "1/2"))
     assert of_other.exists() and not of_this.exists()
     of_other.unlink()
+    assert not list(tmp_path.rglob("wav.scp"))
+    main(options(tree, tmp_path))
     assert contents(tmp_path) == contents(simulated)
+
+
+def test_headsets_of_other_farfield_files_are_not_taken_for_finished(tree, simulated, tmp_path, capsys):
+    """SMS-WSJ made again, with other noise say, after the headsets exist."""
+    out_dir = tmp_path / "copy"
+    shutil.copytree(simulated, out_dir)
+    stored = sorted(out_dir.glob("test/wav/spk1/*.wav"))[0]
+    samples, rate = soundfile.read(stored)
+    soundfile.write(stored, 0.9 * samples, rate, subtype="FLOAT")
+    with pytest.raises(SystemExit):
+        main(options(tree, out_dir))
+    printed = capsys.readouterr().err
+    assert f"{stored} was made from other far-field files" in printed and printed.count("\n") == 1
 
 
 def test_resumed_makes_only_what_is_missing(tree, simulated, tmp_path):

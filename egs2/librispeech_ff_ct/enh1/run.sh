@@ -10,7 +10,7 @@ options=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --corpus_dir|--download|--train_subsets|--valid_subsets|--test_subsets|--split_subsets|\
-        --room|--num_train|--num_valid|--num_test|--min_duration|--farfield_level_dbfs|--seed|\
+        --room|--num_train|--num_valid|--num_test|--min_duration|--closetalk_gain_db|--farfield_level_dbfs|--seed|\
         --simulate|--job)
             data_opts+=("$1" "${2?"$1 needs a value"}")
             shift 2 ;;

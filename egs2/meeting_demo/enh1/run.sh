@@ -8,7 +8,7 @@ data_opts=()
 options=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        --source_data|--split_by|--room|--num_train|--num_valid|--num_test|--min_duration|\
+        --source_data|--split_by|--room|--num_train|--num_valid|--num_test|--min_duration|--farfield_level_dbfs|--closetalk_gain_db|\
         --num_talkers|--num_sentences|--seed)
             data_opts+=("$1" "${2?"$1 needs a value"}")
             shift 2 ;;
