@@ -132,20 +132,18 @@ def measure(way, shape, device, threads, repeats):
             "grad_error": float((grad - true_grad).abs().max() / true_grad.abs().max())}
 
 
-def table(batches, device, threads, repeats):
-    lines = ["| batch | way | seconds | ours is faster by | peak memory (GB) | of it ours | loss error |"
-             " gradient error |",
-             "|--:|:--|--:|--:|--:|--:|--:|--:|"]
+def print_table(batches, device, threads, repeats):
+    """Lines appear as they are measured: outer products of a batch take minutes."""
+    print("| batch | way | seconds | ours is faster by | peak memory (GB) | of it ours | loss error |"
+          " gradient error |\n|--:|:--|--:|--:|--:|--:|--:|--:|")
     for batch in batches:
-        results = {way: in_new_process(way, dict(REFERENCE, batch=batch), device, threads, repeats)
-                   for way in WAYS}
-        mine = results["ours"]
-        for way, result in results.items():
-            lines.append(
-                f"| {batch} | {way} | {result['seconds']:.3g} | {result['seconds'] / mine['seconds']:.1f} |"
-                f" {result['bytes'] / 1e9:.3f} | {mine['bytes'] / result['bytes']:.2f} |"
-                f" {result['loss_error']:.0e} | {result['grad_error']:.0e} |")
-    return "\n".join(lines)
+        mine = None
+        for way in WAYS:
+            result = in_new_process(way, dict(REFERENCE, batch=batch), device, threads, repeats)
+            mine = mine or result
+            print(f"| {batch} | {way} | {result['seconds']:.3g} | {result['seconds'] / mine['seconds']:.1f} |"
+                  f" {result['bytes'] / 1e9:.3f} | {mine['bytes'] / result['bytes']:.2f} |"
+                  f" {result['loss_error']:.0e} | {result['grad_error']:.0e} |", flush=True)
 
 
 def plot(path, device, threads, repeats):
@@ -185,7 +183,7 @@ def main():
     else:
         print(f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, "
               f"{args.threads} threads; {REFERENCE}")
-        print(table(args.batches, args.device, args.threads, args.repeats))
+        print_table(args.batches, args.device, args.threads, args.repeats)
 
 
 if __name__ == "__main__":
