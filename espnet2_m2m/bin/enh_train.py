@@ -89,6 +89,8 @@ def data_options(
         ValueError: a file that a criterion needs is not in the data dir; names it.
     """
     data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f"{data_dir}: no such data dir; stages 1 to 4 of run.sh make it")
     files = {"speech_mix": data_dir / "wav.scp"}
     for criterion in criterions:
         conf = criterion.get("conf") or {}

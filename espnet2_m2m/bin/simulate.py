@@ -24,7 +24,7 @@ from espnet2_m2m.corpora.clean_speech import CleanSpeech
 from espnet2_m2m.data_dir.directory import spk2utt_from
 from espnet2_m2m.data_dir.tables import write_bytes, write_table
 from espnet2_m2m.simulation.render import render_set, wav_paths
-from espnet2_m2m.simulation.rooms import NUM_SPEAKERS, ROOMS
+from espnet2_m2m.simulation.rooms import ROOMS
 from espnet2_m2m.simulation.scene import (
     SETS,
     SceneSettings,
@@ -113,7 +113,7 @@ def main(cmd=None):
             render_set(scenes[number - 1 :: num_jobs], set_dir, speech[name], args.nj)
         else:
             render_set(scenes, set_dir, speech[name], args.nj)
-            write_tables(scenes, set_dir)
+            write_tables(scenes, set_dir, [wav_paths(scene, set_dir) for scene in scenes])
 
 
 def read_sources(args):
@@ -193,8 +193,14 @@ def check_same_scenes(scenes, set_dir):
         )
 
 
-def write_tables(scenes, set_dir):
-    """Write the set's Kaldi tables; wav.scp is the last, so who has it has all."""
+def write_tables(scenes, set_dir, paths):
+    """Write the set's Kaldi tables; wav.scp is the last, so who has it has all.
+
+    Args:
+        scenes: list of dicts, as scene.draw_scenes makes them.
+        set_dir: folder of the set.
+        paths: for each scene its files, as `render.wav_paths` gives them.
+    """
     set_dir = Path(set_dir)
     utt2spk = {
         scene["utt_id"]: "-".join(speaker["speaker_id"] for speaker in scene["speakers"])
@@ -204,14 +210,13 @@ def write_tables(scenes, set_dir):
     write_table(set_dir / "spk2utt", spk2utt_from(utt2spk))
     durations = {s["utt_id"]: f"{s['num_samples'] / s['sample_rate_hz']:.6f}" for s in scenes}
     write_table(set_dir / "utt2dur", durations)
-    for n in range(NUM_SPEAKERS):
+    for n in range(len(scenes[0]["speakers"])):
         texts = {scene["utt_id"]: scene["speakers"][n]["text"] for scene in scenes}
         if None not in texts.values():
             write_table(set_dir / f"text_spk{n + 1}", texts)
-    paths = {scene["utt_id"]: wav_paths(scene, set_dir) for scene in scenes}
-    for name in reversed(wav_paths(scenes[0], set_dir)):
+    for name in sorted(paths[0], key=lambda name: name == "farfield"):
         scp = "wav.scp" if name == "farfield" else f"{name}.scp"
-        write_table(set_dir / scp, {utt_id: files[name] for utt_id, files in paths.items()})
+        write_table(set_dir / scp, {s["utt_id"]: files[name] for s, files in zip(scenes, paths)})
 
 
 def _check(args):

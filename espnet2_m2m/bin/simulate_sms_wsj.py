@@ -13,7 +13,6 @@ tables (and renders what is missing).
 """
 
 import argparse
-import os
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,12 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_m2m.bin import cli_errors
-from espnet2_m2m.bin.simulate import check_same_scenes, parse_job
+from espnet2_m2m.bin.simulate import check_same_scenes, parse_job, write_tables
 from espnet2_m2m.data_dir.audio import read_audio
-from espnet2_m2m.data_dir.directory import spk2utt_from
 from espnet2_m2m.data_dir.parallel import parallel_map
-from espnet2_m2m.data_dir.tables import write_bytes, write_table
-from espnet2_m2m.simulation.render import remove_temporaries_of
+from espnet2_m2m.data_dir.tables import write_bytes
+from espnet2_m2m.simulation.render import missing_scenes, remove_temporaries_of
 from espnet2_m2m.simulation.scene import SETS, scenes_to_text
 from espnet2_m2m.simulation.sms_wsj import (
     DATASETS,
@@ -93,7 +91,8 @@ def main(cmd=None):
         for _ in parallel_map(job, todo[name], args.nj, in_order=False, progress=bar):
             pass
         if args.job is None:
-            write_tables(mixtures, set_dir)
+            paths = [{"farfield": audio.observation, **wav_paths(scene, set_dir)} for scene, audio in mixtures]
+            write_tables(scenes[name], set_dir, paths)
 
 
 def read_sets(args):
@@ -116,16 +115,10 @@ def read_sets(args):
 
 
 def missing_mixtures(mixtures, set_dir):
-    """Those that lack a wav file; folders are listed, as a network's disk takes long for each file."""
-    folders = Path(set_dir, "wav").glob("*")
-    present = {path.name: set(os.listdir(path)) for path in folders if path.is_dir()}
-    return [
-        (scene, audio)
-        for scene, audio in mixtures
-        if not all(
-            path.name in present.get(name, ()) for name, path in wav_paths(scene, set_dir).items()
-        )
-    ]
+    """Those that lack a wav file."""
+    missing = missing_scenes([scene for scene, _ in mixtures], set_dir, wav_paths)
+    utt_ids = {scene["utt_id"] for scene in missing}
+    return [mixture for mixture in mixtures if mixture[0]["utt_id"] in utt_ids]
 
 
 def check_some(todo, num_checks, nj):
@@ -166,34 +159,6 @@ def check_finished(scene, audio, set_dir):
                 f"{path} was made from other far-field files than {audio.images[n - 1][0]} is now;"
                 f" remove {set_dir}, or choose another folder, to make the headsets anew"
             )
-
-
-def write_tables(mixtures, set_dir):
-    """Write the set's Kaldi tables; wav.scp is the last, so who has it has all.
-
-    Args:
-        mixtures: list of (scene, ExampleAudio).
-        set_dir: folder of the set.
-    """
-    set_dir = Path(set_dir)
-    scenes = {scene["utt_id"]: scene for scene, _ in mixtures}
-    utt2spk = {
-        utt_id: "-".join(speaker["speaker_id"] for speaker in scene["speakers"])
-        for utt_id, scene in scenes.items()
-    }
-    write_table(set_dir / "utt2spk", utt2spk)
-    write_table(set_dir / "spk2utt", spk2utt_from(utt2spk))
-    write_table(
-        set_dir / "utt2dur",
-        {u: f"{scene['num_samples'] / scene['sample_rate_hz']:.6f}" for u, scene in scenes.items()},
-    )
-    paths = {utt_id: wav_paths(scene, set_dir) for utt_id, scene in scenes.items()}
-    for n in range(len(mixtures[0][0]["speakers"])):
-        texts = {utt_id: scene["speakers"][n]["text"] for utt_id, scene in scenes.items()}
-        write_table(set_dir / f"text_spk{n + 1}", texts)
-    for name in wav_paths(mixtures[0][0], set_dir):
-        write_table(set_dir / f"{name}.scp", {utt_id: files[name] for utt_id, files in paths.items()})
-    write_table(set_dir / "wav.scp", {scene["utt_id"]: audio.observation for scene, audio in mixtures})
 
 
 def _chosen_examples(database, name, number, json_path):

@@ -138,8 +138,16 @@ def render_set(scenes, set_dir, speech, nj=1):
         pass
 
 
-def missing_scenes(scenes, set_dir):
-    """Those of the scenes that lack a wav file under `set_dir`/wav.
+def wav_paths(scene, set_dir):
+    """Files of one mixture: dict of `farfield`, `closetalk{n}`, `spk{n}`, `closetalk_spk{n}`."""
+    names = ["farfield"]
+    for n in range(1, len(scene["speakers"]) + 1):
+        names += [f"closetalk{n}", f"spk{n}", f"closetalk_spk{n}"]
+    return {name: Path(set_dir, "wav", name, f"{scene['utt_id']}.wav") for name in names}
+
+
+def missing_scenes(scenes, set_dir, paths_of=wav_paths):
+    """Those of the scenes that lack one of their wav files, `paths_of(scene, set_dir)`.
 
     Folders are listed, since asking for each of 200,000 files takes minutes on a network's disk.
     """
@@ -149,7 +157,7 @@ def missing_scenes(scenes, set_dir):
         scene
         for scene in scenes
         if not all(
-            path.name in present.get(name, ()) for name, path in wav_paths(scene, set_dir).items()
+            path.name in present.get(name, ()) for name, path in paths_of(scene, set_dir).items()
         )
     ]
 
@@ -194,14 +202,6 @@ def render_to_files(scene, set_dir, speech):
             )
     for name, path in wav_paths(scene, set_dir).items():
         write_wav(path, signals[name], scene["sample_rate_hz"])
-
-
-def wav_paths(scene, set_dir):
-    """Files of one mixture: dict of `farfield`, `closetalk{n}`, `spk{n}`, `closetalk_spk{n}`."""
-    names = ["farfield"]
-    for n in range(1, len(scene["speakers"]) + 1):
-        names += [f"closetalk{n}", f"spk{n}", f"closetalk_spk{n}"]
-    return {name: Path(set_dir, "wav", name, f"{scene['utt_id']}.wav") for name in names}
 
 
 def _impulse_responses(scene):
