@@ -89,6 +89,20 @@ def test_one_mic_needs_no_mic_axis():
     torch.testing.assert_close(with_axis, without)
 
 
+def test_checkpointing_changes_memory_alone():
+    gradients = []
+    for activation_checkpointing in (False, True):
+        net = ours(activation_checkpointing=activation_checkpointing)
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+            estimates = net(recording(12), torch.tensor([12]))[0]
+        sum(torch.view_as_real(z).square().sum() for z in estimates).backward()
+        gradients.append((sum(kept), [p.grad for p in net.parameters()]))
+    (all_kept, desired), (few_kept, actual) = gradients
+    assert few_kept < 0.5 * all_kept
+    torch.testing.assert_close(actual, desired)
+
+
 @pytest.mark.parametrize("sizes, named", [({"emb_ks": 3, "emb_hs": 2}, "emb_hs"),
                                           ({"attn_n_head": 3}, "attn_n_head")])
 def test_sizes_that_do_not_fit_are_refused(sizes, named):
