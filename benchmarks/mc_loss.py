@@ -12,14 +12,10 @@ by over that with the inputs alone (on a GPU, the allocator's peak). All ways mu
 import argparse
 import json
 import platform
-import resource
-import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import torch
+from measuring import in_new_process, timed
 
 from espnet2_m2m import MixtureConstraintLoss, fcp_weight, ri_mag_l1
 from espnet2_m2m.fir_least_squares import stack_taps
@@ -94,30 +90,14 @@ def run(way, shape, device, dtype, repeats):
     """Seconds, bytes, loss and gradient of one way."""
     est, far_field, close_talk = inputs(shape, device, dtype)
     est.requires_grad_()
-    cuda = device == "cuda"
-    before = torch.cuda.memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = []
-    for _ in range(1 + repeats):
+
+    def step():
         est.grad = None
-        if cuda:
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        loss = loss_of(way, shape, est, far_field, close_talk)
-        loss.backward()
-        if cuda:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": statistics.median(seconds[1:]), "bytes": (peak - before) * (1 if cuda else 1024),
-            "loss": float(loss), "grad": est.grad}
+        step.loss = loss_of(way, shape, est, far_field, close_talk)
+        step.loss.backward()
 
-
-def in_new_process(way, shape, device, threads, repeats):
-    command = [sys.executable, __file__, "--measure", json.dumps([way, shape, device, threads, repeats])]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{way}: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout)
+    seconds, num_bytes = timed(step, repeats, device)
+    return {"seconds": seconds, "bytes": num_bytes, "loss": float(step.loss), "grad": est.grad}
 
 
 def measure(way, shape, device, threads, repeats):
@@ -139,7 +119,7 @@ def print_table(batches, device, threads, repeats):
     for batch in batches:
         mine = None
         for way in WAYS:
-            result = in_new_process(way, dict(REFERENCE, batch=batch), device, threads, repeats)
+            result = in_new_process(__file__, way, dict(REFERENCE, batch=batch), device, threads, repeats)
             mine = mine or result
             print(f"| {batch} | {way} | {result['seconds']:.3g} | {result['seconds'] / mine['seconds']:.1f} |"
                   f" {result['bytes'] / 1e9:.3f} | {mine['bytes'] / result['bytes']:.2f} |"
@@ -157,7 +137,7 @@ def plot(path, device, threads, repeats):
     figure, axes = plt.subplots(1, len(sweeps), figsize=(14, 3), sharey=True, layout="constrained")
     for axis, (name, values) in zip(axes, sweeps.items()):
         base = dict(REFERENCE, batch=1)
-        seconds = [in_new_process("ours", {**base, name: value}, device, threads, repeats)["seconds"]
+        seconds = [in_new_process(__file__, "ours", {**base, name: value}, device, threads, repeats)["seconds"]
                    for value in values]
         axis.plot([value + 2 for value in values] if name == "past" else values, seconds, "o-")
         label = {"past": "taps", "mics": "far-field mics"}.get(name, name)

@@ -90,15 +90,15 @@ def test_one_mic_needs_no_mic_axis():
 
 
 def test_checkpointing_changes_memory_alone():
-    gradients = []
-    for activation_checkpointing in (False, True):
-        net = ours(activation_checkpointing=activation_checkpointing)
-        kept = []
+    def numbers_kept_and_gradients(activation_checkpointing):
+        net, kept = ours(activation_checkpointing=activation_checkpointing), []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
             estimates = net(recording(12), torch.tensor([12]))[0]
         sum(torch.view_as_real(z).square().sum() for z in estimates).backward()
-        gradients.append((sum(kept), [p.grad for p in net.parameters()]))
-    (all_kept, desired), (few_kept, actual) = gradients
+        return sum(kept), [p.grad for p in net.parameters()]
+
+    all_kept, desired = numbers_kept_and_gradients(False)
+    few_kept, actual = numbers_kept_and_gradients(True)
     assert few_kept < 0.5 * all_kept
     torch.testing.assert_close(actual, desired)
 
