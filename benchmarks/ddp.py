@@ -20,7 +20,8 @@ import torch
 import yaml
 
 CONF = Path(__file__).resolve().parents[1] / "conf/tuning"
-WHOLE = {"iterator_type": "sequence", "batch_type": "unsorted", "batch_size": 2, "max_epoch": 1, "num_workers": 1}
+WHOLE = {"iterator_type": "sequence", "batch_type": "unsorted", "batch_size": 2, "max_epoch": 1,
+         "num_workers": 1}
 
 
 def train(folder, dump, steps, interval, processes, threads):
@@ -43,7 +44,8 @@ def train(folder, dump, steps, interval, processes, threads):
     if status != 0:
         raise SystemExit(f"{processes} process(es): {log.read_text().strip().splitlines()[-1]}")
     number = r"([\d.e+-]+)"
-    lines = re.findall(rf"1epoch:train:\d+-(\d+)batch: .*?\bloss={number}.*train_time={number}", log.read_text())
+    lines = re.findall(rf"1epoch:train:\d+-(\d+)batch: .*?\bloss={number}.*train_time={number}",
+                       log.read_text())
     losses = {int(last): float(loss) for last, loss, _ in lines}
     # train_time covers all of a step; the first interval holds the start of the workers
     return losses, sum(float(seconds) for *_, seconds in lines[1:]) / (len(lines) - 1)

@@ -4,10 +4,10 @@
     python benchmarks/network.py --device cuda --batch 4    # and --amp for autocast to bfloat16
 
 Segments of 4 s at 8 kHz, six mics, two sources; sizes of conf/tuning/size_small.yaml and size_paper.yaml. A
-training step is network, mixture-constraint loss (float32), backward pass and Adam; with ESPnet's network, which
-takes and gives waveforms, its estimates are transformed for the loss. The real-time factor is that of separation
-on one thread, network and FCP, of 10 s. Each line is measured in a process of its own: a warm-up, then the median
-of several runs.
+training step is network, mixture-constraint loss (float32), backward pass and Adam; with ESPnet's network,
+which takes and gives waveforms, its estimates are transformed for the loss. The real-time factor is that of
+separation on one thread, network and FCP, of 10 s. Each line is measured in a process of its own: a warm-up,
+then the median of several runs.
 """
 
 import argparse
@@ -137,8 +137,9 @@ def main():
     if args.measure:
         print(json.dumps(measure(*json.loads(args.measure))))
         return
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, {args.threads} threads,"
-          f" batch {args.batch}{', bfloat16 autocast' if args.amp else ''}; relative difference of the estimates:",
+    print(f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, "
+          f"{args.threads} threads, batch {args.batch}{', bfloat16 autocast' if args.amp else ''}; "
+          "relative difference of the estimates:",
           ", ".join(f"{size} {difference(size):.0e}" for size in args.sizes), "\n")
     print("| size | network | forward + backward (s) | ESPnet's / this | training step (s) | ESPnet's / this |"
           " peak memory (GB) | separation, real-time factor |\n|:--|:--|--:|--:|--:|--:|--:|--:|")

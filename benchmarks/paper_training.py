@@ -3,9 +3,9 @@
     python benchmarks/paper_training.py                 # measures on a CPU, and says what it would take on GPUs
     python benchmarks/paper_training.py --device cuda   # measures on this GPU, in float32; --amp: autocast
 
-Arithmetic is counted, not measured: matrix products and convolutions by torch, LSTMs from their sizes; a backward
-pass takes twice the forward's. Without a GPU at hand its seconds follow from that and from a supposed rate of
-arithmetic (--tflops), which one measurement there replaces.
+Arithmetic is counted, not measured: matrix products and convolutions by torch, LSTMs from their sizes; a
+backward pass takes twice the forward's. Without a GPU at hand its seconds follow from that and from a supposed
+rate of arithmetic (--tflops), which one measurement there replaces.
 """
 
 import argparse
@@ -59,8 +59,9 @@ def main():
     steps = MIXTURES * EPOCHS // BATCH
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, "
           f"{args.threads} threads\n\n"
-          f"{num_parameters / 1e6:.2f} M parameters; {flops / 1e12:.2f} * 10^12 operations for {network.SECONDS} s "
-          f"of a mixture, {100 * lstm_share:.0f} % of them in LSTMs; {steps} steps of {BATCH} mixtures.\n"
+          f"{num_parameters / 1e6:.2f} M parameters; {flops / 1e12:.2f} * 10^12 operations for "
+          f"{network.SECONDS} s of a mixture, {100 * lstm_share:.0f} % of them in LSTMs; "
+          f"{steps} steps of {BATCH} mixtures.\n"
           f"Measured: {found['step']:.3g} s for a step of {batch} "
           f"({flops / mixture / 1e12:.2f} * 10^12 operations/s), {found['bytes'] / 1e9:.2f} GB.\n")
     rates = ([(f"{args.device}, measured", mixture)] +
