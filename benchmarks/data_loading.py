@@ -1,0 +1,91 @@
+"""Segments per second of the training data loader, and the step time that it can feed.
+
+    python benchmarks/data_loading.py
+    python benchmarks/data_loading.py --seconds 5 20 --num_workers 1 2 4 8
+
+What conf/tuning/size_paper.yaml asks of ESPnet, through M2MEnhancementTask: one segment of 4 s at a random place of
+each mixture, batches of 4, M2M's data (a file of 6 far-field mics, two headsets), 8 kHz, PCM_16, read from the disk
+cache. The files are noise, 5 s and 60 s long. Batches are taken as fast as they come, as a step of no time would;
+the first of each epoch do not count (start of the workers).
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from espnet2.train.distributed_utils import DistributedOption  # noqa: E402
+
+from espnet2_m2m.bin.enh_train import espnet_command  # noqa: E402
+from espnet2_m2m.data_dir import write_table, write_wav  # noqa: E402
+from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask  # noqa: E402
+
+SAMPLE_RATE = 8000
+CONFIG = Path(__file__).parents[1] / "conf" / "tuning" / "table2_1a_m2m.yaml"
+
+
+def make_set(folder, num_mixtures, seconds):
+    """A data dir of noise; a mixture's file serves several utterances, since reading is from memory anyway."""
+    rng = np.random.default_rng(0)
+    names = {"wav": 6, "closetalk1": 1, "closetalk2": 1}
+    tables = {name: {} for name in names}
+    for index in range(num_mixtures):
+        for name, num_channels in names.items():
+            path = folder / f"{name}{index % 16}_{seconds:g}.wav"
+            if not path.is_file():
+                samples = 0.1 * rng.standard_normal((int(seconds * SAMPLE_RATE), num_channels))
+                write_wav(path, samples.clip(-0.9, 0.9), SAMPLE_RATE)
+            tables[name][f"u{index:05d}"] = path
+    for name, table in tables.items():
+        write_table(folder / f"{name}.scp", table)
+
+
+def training_batches(folder, num_workers, epoch):
+    """Iterator over the batches of an epoch."""
+    command = espnet_command(["--config", str(CONFIG), "--output_dir", str(folder), "--train_dir", str(folder),
+                              "--num_workers", str(num_workers)])
+    args = M2MEnhancementTask.get_parser().parse_args(command)
+    factory = M2MEnhancementTask.build_iter_factory(args, DistributedOption(), mode="train")
+    return factory.build_iter(epoch)
+
+
+def segments_per_second(folder, num_workers, num_batches, skipped=20):
+    """Of the batches after the first `skipped`: the iterator fills its cache of 64 segments first."""
+    batches = training_batches(folder, num_workers, epoch=1)
+    for _ in islice(batches, skipped):
+        pass
+    start, count = time.perf_counter(), 0
+    for _, batch in islice(batches, num_batches):
+        count += len(batch["speech_mix"])
+        assert batch["speech_mix"].shape[1:] == (4 * SAMPLE_RATE, 6), batch["speech_mix"].shape
+    return count / (time.perf_counter() - start)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[5, 60])
+    parser.add_argument("--num_workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--num_batches", type=int, default=100)
+    args = parser.parse_args()
+    print(f"espnet {version('espnet')}, torch {torch.__version__}, numpy {np.__version__}, Python"
+          f" {platform.python_version()}, one thread a worker, batches of 4 segments of 4 s, 8 channels, 8 kHz\n")
+    print("| files (s) | workers | segments per second | feeds a step of 4 segments every (ms) |\n|--:|--:|--:|--:|")
+    for seconds in args.seconds:
+        with tempfile.TemporaryDirectory() as folder:
+            # The last batches of an epoch come from the cache alone.
+            make_set(Path(folder), 4 * (args.num_batches + 20) + 200, seconds)
+            for num_workers in args.num_workers:
+                rate = segments_per_second(Path(folder), num_workers, args.num_batches)
+                print(f"| {seconds:g} | {num_workers} | {rate:.0f} | {4000 / rate:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
