@@ -1,4 +1,4 @@
-"""Segments per second of the training data loader, and the step time that it can feed.
+"""Segments per second of the training data loader, against ESPnet's that reads whole files.
 
     python benchmarks/data_loading.py
     python benchmarks/data_loading.py --seconds 5 20 --num_workers 1 2 4 8
@@ -6,7 +6,7 @@
 What conf/tuning/size_paper.yaml asks of ESPnet, through M2MEnhancementTask: one segment of 4 s at a random place of
 each mixture, batches of 4, M2M's data (a file of 6 far-field mics, two headsets), 8 kHz, PCM_16, read from the disk
 cache. The files are noise, 5 s and 60 s long. Batches are taken as fast as they come, as a step of no time would;
-the first of each epoch do not count (start of the workers).
+the first of each epoch do not count (start of the workers). CPU time is that of all processes.
 """
 
 import argparse
@@ -48,43 +48,60 @@ def make_set(folder, num_mixtures, seconds):
         write_table(folder / f"{name}.scp", table)
 
 
-def training_batches(folder, num_workers, epoch):
-    """Iterator over the batches of an epoch."""
+class WholeFiles(M2MEnhancementTask):
+    """With ESPnet's own reading."""
+
+    @classmethod
+    def build_chunk_iter_factory(cls, *args, **kwargs):
+        return super(M2MEnhancementTask, cls).build_chunk_iter_factory(*args, **kwargs)
+
+
+def training_batches(task, folder, num_workers):
+    """Iterator over the batches of the first epoch."""
     command = espnet_command(["--config", str(CONFIG), "--output_dir", str(folder), "--train_dir", str(folder),
                               "--num_workers", str(num_workers)])
-    args = M2MEnhancementTask.get_parser().parse_args(command)
-    factory = M2MEnhancementTask.build_iter_factory(args, DistributedOption(), mode="train")
-    return factory.build_iter(epoch)
+    args = task.get_parser().parse_args(command)
+    return task.build_iter_factory(args, DistributedOption(), mode="train").build_iter(1)
 
 
-def segments_per_second(folder, num_workers, num_batches, skipped=20):
-    """Of the batches after the first `skipped`: the iterator fills its cache of 64 segments first."""
-    batches = training_batches(folder, num_workers, epoch=1)
+def cpu_seconds():
+    return sum(os.times()[:4])
+
+
+def measure(task, folder, num_workers, num_batches, skipped=20):
+    """Segments per second after `skipped` batches (the cache of 64 segments fills first), CPU seconds a segment."""
+    cpu = cpu_seconds()
+    batches = training_batches(task, folder, num_workers)
     for _ in islice(batches, skipped):
         pass
-    start, count = time.perf_counter(), 0
+    start = time.perf_counter()
     for _, batch in islice(batches, num_batches):
-        count += len(batch["speech_mix"])
-        assert batch["speech_mix"].shape[1:] == (4 * SAMPLE_RATE, 6), batch["speech_mix"].shape
-    return count / (time.perf_counter() - start)
+        assert batch["speech_mix"].shape == (4, 4 * SAMPLE_RATE, 6), batch["speech_mix"].shape
+    rate = 4 * num_batches / (time.perf_counter() - start)
+    for _ in batches:   # to the end, so that the workers' times are known
+        pass
+    return rate, cpu_seconds() - cpu
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, nargs="+", default=[5, 60])
-    parser.add_argument("--num_workers", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--num_batches", type=int, default=100)
+    parser.add_argument("--num_workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--num_batches", type=int, default=60)
     args = parser.parse_args()
     print(f"espnet {version('espnet')}, torch {torch.__version__}, numpy {np.__version__}, Python"
           f" {platform.python_version()}, one thread a worker, batches of 4 segments of 4 s, 8 channels, 8 kHz\n")
-    print("| files (s) | workers | segments per second | feeds a step of 4 segments every (ms) |\n|--:|--:|--:|--:|")
+    print("| files (s) | workers | reads | segments per second | feeds a step of 4 segments every (ms) |"
+          " CPU ms a segment |\n|--:|--:|:--|--:|--:|--:|")
     for seconds in args.seconds:
         with tempfile.TemporaryDirectory() as folder:
-            # The last batches of an epoch come from the cache alone.
-            make_set(Path(folder), 4 * (args.num_batches + 20) + 200, seconds)
+            num_mixtures = 4 * (args.num_batches + 20) + 80  # the last batches come from the cache alone
+            make_set(Path(folder), num_mixtures, seconds)
             for num_workers in args.num_workers:
-                rate = segments_per_second(Path(folder), num_workers, args.num_batches)
-                print(f"| {seconds:g} | {num_workers} | {rate:.0f} | {4000 / rate:.1f} |", flush=True)
+                for reads, task in (("segments (ours)", M2MEnhancementTask), ("whole files (ESPnet)", WholeFiles)):
+                    rate, cpu = measure(task, Path(folder), num_workers, args.num_batches)
+                    print(f"| {seconds:g} | {num_workers} | {reads} | {rate:.0f} | {4000 / rate:.1f} |"
+                          f" {1000 * cpu / num_mixtures:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
