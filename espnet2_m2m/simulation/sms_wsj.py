@@ -47,7 +47,8 @@ TIME_OF_FLIGHT_WINDOW_S = 0.128
 MIN_AGREEMENT_DB = 60.0
 
 # The generator's fractional-delay filter lasts 8 ms. It is evaluated for every image there and tabulated here
-# (see image_source.py): with so many steps to a sample the RIRs agree with the generator's to 90 dB.
+# (see image_source.py): with so many steps to a sample the RIRs agree with the generator's to 85 dB
+# or more.
 DELAY_FILTER_S = 0.008
 DELAY_STEPS = 128
 HIGHPASS_HZ = 100.0
