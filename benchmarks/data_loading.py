@@ -3,10 +3,11 @@
     python benchmarks/data_loading.py
     python benchmarks/data_loading.py --seconds 5 20 --num_workers 1 2 4 8
 
-What conf/tuning/size_paper.yaml asks of ESPnet, through M2MEnhancementTask: one segment of 4 s at a random place of
-each mixture, batches of 4, M2M's data (a file of 6 far-field mics, two headsets), 8 kHz, PCM_16, read from the disk
-cache. The files are noise, 5 s and 60 s long. Batches are taken as fast as they come, as a step of no time would;
-the first of each epoch do not count (start of the workers). CPU time is that of all processes.
+What conf/tuning/size_paper.yaml asks of ESPnet, through M2MEnhancementTask: one segment of 4 s at a random
+place of each mixture, batches of 4, M2M's data (a file of 6 far-field mics, two headsets), 8 kHz, PCM_16, read
+from the disk cache. The files are noise, 5 s and 60 s long. Batches are taken as fast as they come, as a step
+of no time would; the first of each epoch do not count (start of the workers). CPU time is that of all
+processes.
 """
 
 import argparse
@@ -33,7 +34,7 @@ CONFIG = Path(__file__).parents[1] / "conf" / "tuning" / "table2_1a_m2m.yaml"
 
 
 def make_set(folder, num_mixtures, seconds):
-    """A data dir of noise; a mixture's file serves several utterances, since reading is from memory anyway."""
+    """A data dir of noise; a file serves several utterances, since reading is from memory anyway."""
     rng = np.random.default_rng(0)
     names = {"wav": 6, "closetalk1": 1, "closetalk2": 1}
     tables = {name: {} for name in names}
@@ -56,6 +57,9 @@ class WholeFiles(M2MEnhancementTask):
         return super(M2MEnhancementTask, cls).build_chunk_iter_factory(*args, **kwargs)
 
 
+TASKS = {"segments (ours)": M2MEnhancementTask, "whole files (ESPnet)": WholeFiles}
+
+
 def training_batches(task, folder, num_workers):
     """Iterator over the batches of the first epoch."""
     command = espnet_command(["--config", str(CONFIG), "--output_dir", str(folder), "--train_dir", str(folder),
@@ -69,7 +73,7 @@ def cpu_seconds():
 
 
 def measure(task, folder, num_workers, num_batches, skipped=20):
-    """Segments per second after `skipped` batches (the cache of 64 segments fills first), CPU seconds a segment."""
+    """Segments per second after `skipped` batches (a cache of 64 segments fills first), CPU seconds."""
     cpu = cpu_seconds()
     batches = training_batches(task, folder, num_workers)
     for _ in islice(batches, skipped):
@@ -90,7 +94,7 @@ def main():
     parser.add_argument("--num_batches", type=int, default=60)
     args = parser.parse_args()
     print(f"espnet {version('espnet')}, torch {torch.__version__}, numpy {np.__version__}, Python"
-          f" {platform.python_version()}, one thread a worker, batches of 4 segments of 4 s, 8 channels, 8 kHz\n")
+          f" {platform.python_version()}, one thread a worker, batches of 4 segments of 4 s, 8 channels\n")
     print("| files (s) | workers | reads | segments per second | feeds a step of 4 segments every (ms) |"
           " CPU ms a segment |\n|--:|--:|:--|--:|--:|--:|")
     for seconds in args.seconds:
@@ -98,7 +102,7 @@ def main():
             num_mixtures = 4 * (args.num_batches + 20) + 80  # the last batches come from the cache alone
             make_set(Path(folder), num_mixtures, seconds)
             for num_workers in args.num_workers:
-                for reads, task in (("segments (ours)", M2MEnhancementTask), ("whole files (ESPnet)", WholeFiles)):
+                for reads, task in TASKS.items():
                     rate, cpu = measure(task, Path(folder), num_workers, args.num_batches)
                     print(f"| {seconds:g} | {num_workers} | {reads} | {rate:.0f} | {4000 / rate:.1f} |"
                           f" {1000 * cpu / num_mixtures:.1f} |", flush=True)

@@ -4,11 +4,11 @@
     python benchmarks/scoring.py --num_mixtures 200 --seconds 8
 
 Two talkers of made-up speech (harmonics and noise in syllables, 8 kHz), a mixture and two estimates. ESPnet's
-scoring is called as enh.sh calls it: once for the estimates and once for the mixtures, each in --nj processes that
-share the utterances. Ours does both in one call. ESPnet's scores are SDR, SIR, SAR, STOI, eSTOI, SI-SNR and PESQ,
-ours SI-SDR, SDR, eSTOI and PESQ. Start-up: the same with one mixture for each process. One thread a process. Seconds
-are of the wall clock, from the command's start to its end; CPU seconds a mixture are those of all processes without
-the start-up's, and depend less on what else the machine does.
+scoring is called as enh.sh calls it: once for the estimates and once for the mixtures, each in --nj processes
+that share the utterances. Ours does both in one call. ESPnet's scores are SDR, SIR, SAR, STOI, eSTOI, SI-SNR
+and PESQ, ours SI-SDR, SDR, eSTOI and PESQ. Start-up: the same with one mixture for each process. One thread a
+process. Seconds are of the wall clock, from the command's start to its end; CPU seconds a mixture are those of
+all processes without the start-up's, and depend less on what else the machine does.
 """
 
 import argparse
@@ -90,7 +90,8 @@ def espnet(folder, nj, estimates):
     for job in range(nj):
         keys = folder / f"keys.{job}"
         keys.write_text("".join(f"{utt_id} x\n" for utt_id in utt_ids[job::nj]))
-        options = ["--key_file", keys, "--output_dir", folder / f"espnet{estimates[0].name}.{job}", "--use_pesq", "true"]
+        output_dir = folder / f"espnet{estimates[0].name}.{job}"
+        options = ["--key_file", keys, "--output_dir", output_dir, "--use_pesq", "true"]
         for n, estimate in enumerate(estimates, start=1):
             options += ["--ref_scp", folder / "data" / f"spk{n}.scp", "--inf_scp", estimate]
         commands.append(["-m", "espnet2.bin.enh_scoring", *options])
@@ -107,8 +108,9 @@ def differences(folder, nj):
         for n, found in scores.items():
             for job in range(nj):
                 found.update(read_table(folder / f"espnetspk1.scp.{job}" / f"{theirs}_spk{n}"))
-        largest[name] = max(abs(float(row[f"separated_{name}"]) - float(scores[row["speaker"]][row["utt_id"]]) / unit)
-                            for row in rows)
+        pairs = [(float(row[f"separated_{name}"]), float(scores[row["speaker"]][row["utt_id"]]))
+                 for row in rows]
+        largest[name] = max(abs(mine - other / unit) for mine, other in pairs)
     return largest
 
 
@@ -129,7 +131,7 @@ def main():
     args = parser.parse_args()
     names = ("espnet", "mir_eval", "fast_bss_eval", "pesq", "pystoi", "numpy", "torch")
     print(", ".join(f"{name} {version(name)}" for name in names), f"Python {platform.python_version()}",
-          f"{args.num_mixtures} mixtures of {args.seconds:g} s, 2 talkers, 8 kHz, {args.nj} processes\n", sep=", ")
+          f"{args.num_mixtures} mixtures of {args.seconds:g} s, 2 talkers, {args.nj} processes\n", sep=", ")
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as many:
         startup = measure(Path(one), args.nj, args.seconds, args.nj)
         total = measure(Path(many), args.num_mixtures, args.seconds, args.nj)
@@ -141,9 +143,9 @@ def main():
           "\n|:--|--:|--:|--:|--:|--:|")
     each = {way: (total[way] - startup[way])[1] / (args.num_mixtures - args.nj) for way in total}
     for way, (seconds, _) in total.items():
-        print(f"| {way} | {seconds:.1f} | {startup[way][0]:.1f} | {seconds / total[first][0]:.1f} | {each[way]:.3f} |"
-              f" {each[way] / each[first]:.1f} |")
-    print("\nLargest difference of an estimate's scores:", ", ".join(f"{k} {v:.0e}" for k, v in largest.items()))
+        print(f"| {way} | {seconds:.1f} | {startup[way][0]:.1f} | {seconds / total[first][0]:.1f} |"
+              f" {each[way]:.3f} | {each[way] / each[first]:.1f} |")
+    print("\nLargest difference of a score:", ", ".join(f"{k} {v:.0e}" for k, v in largest.items()))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
     python benchmarks/simulation.py                     # both tables
     python benchmarks/simulation.py --num_scenes 100 --num_complete 800 --nj 1 2 4 8
 
-Scenes as egs2/librispeech_ff_ct draws them (a random room for each mixture, T60 0.2-0.5 s, 2 talkers, 6 far-field
-mics and 2 headsets, 8 kHz), of noise that is modulated like speech, 5 s a talker. The first table is signals alone,
-in one process with one thread, in CPU time; ours leaves out what is more than 60 dB down, pyroomacoustics gives its
-complete responses, rir-generator the 8,192 taps that SMS-WSJ has. Agreement: of the worst image, speaker by mic,
-with pyroomacoustics's, over all mixtures. The second table is the command: speech read, seven files a mixture
-written; CPU time is that of all processes, their start included, and does not grow if they do not disturb each other.
+Scenes as egs2/librispeech_ff_ct draws them (a random room for each mixture, T60 0.2-0.5 s, 2 talkers, 6
+far-field mics and 2 headsets, 8 kHz), of noise that is modulated like speech, 5 s a talker. The first table is
+signals alone, in one process with one thread, in CPU time; ours leaves out what is more than 60 dB down,
+pyroomacoustics gives its complete responses, rir-generator the 8,192 taps that SMS-WSJ has. Agreement: of the
+worst image, speaker by mic, with pyroomacoustics's, over all mixtures. The second table is the command: speech
+read, seven files a mixture written; CPU time is that of all processes, their start included, and does not grow
+if they do not disturb each other.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def positions(scene):
 
 
 def mixed(images, scene):
-    """Levels, sum and noise, as plainly as possible: images (speaker, mic, sample) -> mixtures (mic, sample)."""
+    """Levels, sum and noise, plainly: images (speaker, mic, sample) -> mixtures (mic, sample)."""
     for image, speaker in zip(images, scene["speakers"]):
         level_db = scene["farfield_level_dbfs"] + speaker["level_db"]
         image *= 10 ** (level_db / 20) / image[: len(scene["mic_positions_m"])].std()
@@ -74,7 +75,8 @@ def pyroomacoustics_loop(scene, dry):
 
     pra.constants.set("num_threads", 1)
     absorption, max_order = pra.inverse_sabine(scene["rt60_s"], scene["room_size_m"], c=343.0)
-    room = pra.ShoeBox(scene["room_size_m"], fs=SAMPLE_RATE, materials=pra.Material(absorption), max_order=max_order)
+    room = pra.ShoeBox(
+        scene["room_size_m"], fs=SAMPLE_RATE, materials=pra.Material(absorption), max_order=max_order)
     room.set_sound_speed(343.0)
     sources, mics = positions(scene)
     for source, signal in zip(sources, dry):
@@ -134,13 +136,13 @@ def print_ways(scenes, speech, num_generated):
     if num_generated:
         name = "rir-generator, 8,192 taps"
         seconds[name], _ = timed(rir_generator_loop, scenes[:num_generated], dry)
-    print("| signals alone | mixtures | CPU seconds a mixture | mixtures per second and core | ours is faster by |"
-          " agreement (dB) | all 35,875 (core-hours) |\n|:--|--:|--:|--:|--:|--:|--:|")
+    print("| signals alone | mixtures | CPU seconds a mixture | mixtures per second and core |"
+          " ours is faster by | agreement (dB) | all 35,875 (core-hours) |\n|:--|--:|--:|--:|--:|--:|--:|")
     for name, taken in seconds.items():
         count = len(scenes) if name in ways else num_generated
         agreement = f"{agreement_db(images['ours'], images['pyroomacoustics']):.1f}" if name == "ours" else ""
-        print(f"| {name} | {count} | {taken:.3f} | {1 / taken:.2f} | {taken / seconds['ours']:.1f} | {agreement} |"
-              f" {PAPER_MIXTURES * taken / 3600:.1f} |", flush=True)
+        print(f"| {name} | {count} | {taken:.3f} | {1 / taken:.2f} | {taken / seconds['ours']:.1f} |"
+              f" {agreement} | {PAPER_MIXTURES * taken / 3600:.1f} |", flush=True)
 
 
 def print_command(scenes, speech, numbers, folder):

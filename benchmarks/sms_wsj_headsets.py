@@ -3,17 +3,18 @@
     python benchmarks/sms_wsj_headsets.py
     python benchmarks/sms_wsj_headsets.py --num_mixtures 30 --num_complete 5
 
-Mixtures of SMS-WSJ's geometry and format (2 speakers, 6 mics, T60 evenly over 0.2-0.5 s, 6 s of noise for speech,
-8 kHz, early and tail files), one process, one thread, CPU time. A headset needs, of each
-speaker, the beginning of the six far-field RIRs (time of flight), the RIR of the reference mic (scale and check)
-and those of both headsets. Ways:
+Mixtures of SMS-WSJ's geometry and format (2 speakers, 6 mics, T60 evenly over 0.2-0.5 s, 6 s of noise for
+speech, 8 kHz, early and tail files), one process, one thread, CPU time. A headset needs, of each speaker, the
+beginning of the six far-field RIRs (time of flight), the RIR of the reference mic (scale and check) and those
+of both headsets. Ways:
 
 - ours: `simulate_sms_wsj`'s work on a mixture, files read and written, RIRs of 2 * T60;
 - rir-generator, 2 * T60: the same RIRs and convolutions, without files;
 - rir-generator, 8,192 taps: the same with RIRs as SMS-WSJ has them;
 - rir-generator, all mics: besides, the complete RIRs of all far-field mics for the time of flight.
 
-Agreement: the worst image, speaker by headset, with that of 8,192 taps. The second table is the time of one RIR.
+Agreement: the worst image, speaker by headset, with that of 8,192 taps. The second table is the time of one
+RIR.
 """
 
 import argparse
@@ -52,7 +53,8 @@ def make_mixture(folder, index, rt60_s):
     room = RandomRoom(rt60_s=(rt60_s, rt60_s)).draw(rng)
     example = {
         "room_dimensions": room.room_size_m[:, None].tolist(), "sound_decay_time": rt60_s,
-        "sensor_position": room.mic_positions_m.T.tolist(), "source_position": room.talker_positions_m.T.tolist(),
+        "sensor_position": room.mic_positions_m.T.tolist(),
+        "source_position": room.talker_positions_m.T.tolist(),
         "speaker_id": ["01a", "01b"], "source_id": ["a", "b"], "kaldi_transcription": ["A", "B"],
         "log_weights": [0.0, 0.0], "offset": [0, 0], "snr": 25.0,
         "num_samples": {"observation": NUM_SAMPLES, "original_source": [NUM_SAMPLES] * 2},
@@ -113,7 +115,8 @@ def print_ways(tasks, num_complete, folder):
         "rir-generator, all mics": (lambda task: with_generator(task, TAPS, all_mics=True), chosen),
     }
     agreement = np.inf
-    print("| way | mixtures | CPU seconds a mixture | ours is faster by | all 35,875 on 2 cores (hours) |\n|:--|--:|--:|--:|--:|")
+    print("| way | mixtures | CPU seconds a mixture | ours is faster by | all 35,875 on 2 cores (hours) |\n"
+          "|:--|--:|--:|--:|--:|")
     ours = None
     for name, (way, some) in ways.items():
         seconds, results = timed(way, some)
@@ -140,7 +143,7 @@ def print_taps(scene):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_mixtures", type=int, default=7)
-    parser.add_argument("--num_complete", type=int, default=1, help="mixtures with all 8,192 taps, a minute each")
+    parser.add_argument("--num_complete", type=int, default=1, help="mixtures with all 8,192 taps")
     args = parser.parse_args()
     names = ("numpy", "scipy", "rir-generator")
     print(", ".join(f"{name} {version(name)}" for name in names), f"Python {platform.python_version()}",

@@ -187,7 +187,7 @@ def _estoi_segments(signal):
     pystoi's own take most of its time: a Python loop over frames, and diagonal matrices to scale
     with. It adds random numbers of the size of rounding errors instead of looking for zeros.
     """
-    from pystoi.stoi import NFFT, N_FRAME, OBM, N
+    from pystoi.stoi import N_FRAME, NFFT, OBM, N
 
     hop = N_FRAME // 2
     num_frames = -((N_FRAME - len(signal)) // hop)  # as pystoi, without a frame that ends with the signal

@@ -1,9 +1,10 @@
 """Impulse responses of shoebox rooms by the image method, for all images of a source at once.
 
 An image at distance d reaches a mic after n + f samples, n whole and 0 <= f < 1, as a pulse that a
-fractional-delay filter h(f) shifts by f. Room simulators evaluate this filter for every image, which takes nearly
-all of their time. Here h is tabulated at f = 0, 1/G ... 1 and interpolated linearly in between, so a pulse of
-amplitude a at f = (p + x) / G is a pulse a (1 - x) through h(p / G) and another, a x, through h((p + 1) / G):
+fractional-delay filter h(f) shifts by f. Room simulators evaluate this filter for every image, which takes
+nearly all of their time. Here h is tabulated at f = 0, 1/G ... 1 and interpolated linearly in between, so a
+pulse of amplitude a at f = (p + x) / G is a pulse a (1 - x) through h(p / G) and another, a x, through h((p +
+1) / G):
 
     rir = sum_p h(p / G) * train_p,      train_p(n) = sum of the pulses that fall on n and p
 
@@ -25,7 +26,7 @@ def sabine_reflection(room_size_m, rt60_s):
         room_size_m: (3,) x, y, z.
         rt60_s: reverberation time.
     Raises:
-        ValueError: T60 is too short for a room of this size: even walls that absorb everything reverberate longer.
+        ValueError: T60 is too short for a room of this size, even with walls that absorb everything.
     """
     x, y, z = room_size_m
     sabine_s = 24 * np.log(10) * x * y * z / (SPEED_OF_SOUND_M_S * 2 * (x * y + y * z + x * z))
@@ -114,7 +115,8 @@ def _grid(axes):
 
 def _images_on_axis(length, source, center, radius):
     """Positions (image,) of a source mirrored in two walls again and again, and the number of reflections."""
-    number = np.arange(np.floor((center - radius) / length) - 1, np.ceil((center + radius) / length) + 1).astype(int)
+    first, last = np.floor((center - radius) / length), np.ceil((center + radius) / length)
+    number = np.arange(first - 1, last + 1).astype(int)
     positions = number * length + np.where(number % 2 == 0, source, length - source)
     near = np.abs(positions - center) <= radius
     return positions[near], np.abs(number[near])

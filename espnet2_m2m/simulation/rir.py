@@ -6,8 +6,8 @@ import numpy as np
 
 from espnet2_m2m.simulation.image_source import impulse_responses, sabine_reflection
 
-# Half the fractional-delay filter: everything is delayed by it, so that the filter's first half is not lost when
-# a source is very near. Who convolves drops as many samples of the result.
+# Half the fractional-delay filter: everything is delayed by it, so that the filter's first half is not lost
+# when a source is very near. Who convolves drops as many samples of the result.
 DELAY_SAMPLES = 40
 DELAY_STEPS = 20  # tabulated delays within a sample
 # Sabine's formula is for diffuse sound, which a shoebox's late sound is not: at T60 the energy still to come is

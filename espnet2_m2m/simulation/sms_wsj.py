@@ -330,7 +330,7 @@ def load_images(scene, audio):
 
 
 def _speaker_images(scene, speaker, mic_positions_m, dry, farfield, audio):
-    """One speaker's images (mic, sample), scaled and shifted as the far-field files are, and their agreement in dB.
+    """One speaker's images (mic, sample), scaled and shifted as the far-field files are; agreement in dB.
 
     Args:
         mic_positions_m: (mic, 3); may be empty.

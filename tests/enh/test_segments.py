@@ -24,7 +24,7 @@ def paths(tmp_path_factory, request):
     for utt_id, length in LENGTHS.items():
         ramp = np.arange(length, dtype=np.int16)
         for name, num_channels in NAMES.items():
-            signal = -ramp if num_channels is None else np.stack([ramp + c for c in range(num_channels)], axis=1)
+            signal = np.stack([ramp + c for c in range(num_channels)], axis=1) if num_channels else -ramp
             tables[name][utt_id] = str(folder / f"{name}_{utt_id}.{request.param}")
             soundfile.write(tables[name][utt_id], signal, 8000, subtype="PCM_16")
     for name, table in tables.items():
@@ -76,7 +76,8 @@ def test_wrong_files_are_named(paths, tmp_path):
     assert "u0: closetalk_mix2: closetalk_mix2 has 449 samples at 8000 Hz, speech_mix 450" in message(
         tmp_path / "short.wav")
     assert "450 samples at 16000 Hz" in message(tmp_path / "rate.wav")
-    assert "no such audio file" in message(tmp_path / "none.wav") and "noise.wav" in message(tmp_path / "noise.wav")
+    assert "no such audio file" in message(tmp_path / "none.wav")
+    assert "noise.wav" in message(tmp_path / "noise.wav")
     with pytest.raises(ValueError, match="x: speech_mix: 'x'"):
         read_segment(tables, "x", CHUNK, 1000, True)
 
@@ -107,7 +108,7 @@ class StockDataTask(M2MEnhancementTask):
 @pytest.mark.parametrize("options", [(), ("--chunk_shift_ratio", "0.5")])
 def test_batches_are_the_stock_iterators(paths, mode, options):
     """Validation to the bit; in training the same utterances in chunks from other places."""
-    ours, stock = factory(paths, M2MEnhancementTask, mode, *options), factory(paths, StockDataTask, mode, *options)
+    ours, stock = (factory(paths, task, mode, *options) for task in (M2MEnhancementTask, StockDataTask))
     assert isinstance(ours.per_sample_iter_factory.dataset, SegmentDataset)
     assert not isinstance(stock.per_sample_iter_factory.dataset, SegmentDataset)
     actual, desired = list(ours.build_iter(1)), list(stock.build_iter(1))
@@ -124,7 +125,8 @@ def test_batches_are_the_stock_iterators(paths, mode, options):
 
 
 @pytest.mark.parametrize("options", [
-    ("--preprocessor", "enh"), ("--chunk_length", "50,100"), ("--max_cache_size", "1M"), ("--train_dtype", "float64"),
+    ("--preprocessor", "enh"), ("--chunk_length", "50,100"), ("--max_cache_size", "1M"),
+    ("--train_dtype", "float64"),
 ])  # fmt: skip
 def test_what_needs_whole_files_gets_them(paths, options):
     made = factory(paths, M2MEnhancementTask, "train", *options)
