@@ -29,7 +29,6 @@ setup(
         "soundfile",
         "soxr",                 # resampling
         "kaldiio",              # arks, pipes and segments of Kaldi data dirs
-        "pyroomacoustics",
         "fast_bss_eval",
         "pesq",
         "pystoi",
@@ -41,13 +40,13 @@ setup(
     ],
     extras_require={
         "demo": ["espeakng-loader"],        # the synthetic talkers of egs2/meeting_demo
-        "sms_wsj": ["rir-generator"],       # the generator that made SMS-WSJ: egs2/sms_wsj_ff_ct
         "test": [
             "pytest",
             "pytest-xdist",
             "hypothesis",
             "mir_eval<0.9",                 # 0.9 removes mir_eval.separation
-            "rir-generator",
+            "pyroomacoustics",              # room simulators to compare with
+            "rir-generator",                # made SMS-WSJ
         ],
     },
 )

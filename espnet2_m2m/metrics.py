@@ -10,11 +10,10 @@ What is defined at the edges, so that means over a test set stay meaningful:
   -MAX_DB instead of an infinity that would swallow the mean of all other utterances.
 - PESQ and eSTOI are NaN where they do not exist: PESQ finds no utterance (a silent estimate, a
   fraction of a second) or the rate is neither 8 nor 16 kHz; eSTOI has fewer than its 30 speech
-  frames. NaN means "undefined", and only that.
+  frames. NaN means "undefined", and only that. A band without change, in the extreme a silent
+  estimate, has no correlation with speech: 0 (pystoi: that of random numbers).
 - A silent `ref`, signals that are not finite and unequal lengths raise ValueError.
 """
-
-import warnings
 
 import numpy as np
 import scipy.optimize
@@ -91,17 +90,27 @@ def sdr(ref, est, taps=SDR_TAPS):
         separation", TASLP 2006; BSS-eval version 3.
     """
     ref, est = _pair(ref, est)
-    if not est.any():
-        return -MAX_DB
+    return _sdrs(ref, [est], taps)[0]
+
+
+def _sdrs(ref, ests, taps=SDR_TAPS):
+    """`sdr` of each of several estimates: the equations for h have one matrix, that of `ref`."""
     import fast_bss_eval  # here, since it imports torch
 
-    ref, est = ref / np.abs(ref).max(), est / np.abs(est).max()
-    options = dict(filter_length=taps, clamp_db=MAX_DB)
+    scores = [-MAX_DB] * len(ests)
+    audible = [index for index, est in enumerate(ests) if est.any()]
+    if not audible:
+        return scores
+    ref = ref / np.abs(ref).max()
+    ests = np.stack([ests[index] / np.abs(ests[index]).max() for index in audible])
+    options = dict(filter_length=taps, clamp_db=MAX_DB, pairwise=True)
     try:
-        value = fast_bss_eval.sdr(ref[None], est[None], **options)
+        losses = fast_bss_eval.sdr_loss(ests, ref[None], **options)
     except np.linalg.LinAlgError:  # a few sinusoids do not determine all taps
-        value = fast_bss_eval.sdr(ref[None], est[None], load_diag=1e-10, **options)
-    return float(value[0])
+        losses = fast_bss_eval.sdr_loss(ests, ref[None], load_diag=1e-10, **options)
+    for index, loss in zip(audible, losses[0]):
+        scores[index] = -float(loss)
+    return scores
 
 
 def pesq(ref, est, sample_rate):
@@ -145,22 +154,54 @@ def estoi(ref, est, sample_rate):
     Source: Jensen, Taal, "An algorithm for predicting the intelligibility of speech masked by
         modulated noise maskers", TASLP 2016.
     """
-    from pystoi import stoi
-
     ref, est = _pair(ref, est)
-    # pystoi adds random numbers of the size of rounding errors, drawn from numpy's global state.
-    # Fix them, so that a score repeats to the last bit, and give the caller its state back.
-    state = np.random.get_state()
-    np.random.seed(0)
-    try:
-        with warnings.catch_warnings():
-            # Where the signal is too short pystoi warns and returns 1e-5: an error code, no score.
-            warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
-            return float(stoi(ref, est, sample_rate, extended=True))
-    except RuntimeWarning:
-        return float("nan")
-    finally:
-        np.random.set_state(state)
+    return _estois(ref, [est], sample_rate)[0]
+
+
+def _estois(ref, ests, sample_rate):
+    """`estoi` of each of several estimates; what depends on `ref` alone is computed once."""
+    from pystoi.stoi import DYN_RANGE, FS, N_FRAME, N
+    from pystoi.utils import remove_silent_frames, resample_oct
+
+    signals = [ref, *ests]
+    if sample_rate != FS:
+        signals = [resample_oct(signal, FS, sample_rate) for signal in signals]
+    if len(signals[0]) <= N_FRAME:  # which pystoi does not expect
+        return [float("nan")] * len(ests)
+    scores, ref_segments = [], None
+    for est in signals[1:]:
+        speech, est = remove_silent_frames(signals[0], est, DYN_RANGE, N_FRAME, N_FRAME // 2)
+        if ref_segments is None:
+            ref_segments = _estoi_segments(speech)
+        if ref_segments is None:
+            scores.append(float("nan"))
+            continue
+        est_segments = _estoi_segments(est)
+        scores.append(float(np.sum(ref_segments * est_segments) / N / len(ref_segments)))
+    return scores
+
+
+def _estoi_segments(signal):
+    """(segment, band, frame) normalised spectrograms that eSTOI correlates; None: not one segment.
+
+    pystoi's own take most of its time: a Python loop over frames, and diagonal matrices to scale
+    with. It adds random numbers of the size of rounding errors instead of looking for zeros.
+    """
+    from pystoi.stoi import N_FRAME, NFFT, OBM, N
+
+    hop = N_FRAME // 2
+    num_frames = -((N_FRAME - len(signal)) // hop)  # as pystoi, without a frame that ends with the signal
+    if num_frames < N:
+        return None
+    frames = np.lib.stride_tricks.sliding_window_view(signal, N_FRAME)[::hop][:num_frames]
+    spectra = np.fft.rfft(np.hanning(N_FRAME + 2)[1:-1] * frames, NFFT)
+    bands = np.sqrt(np.abs(spectra) ** 2 @ OBM.T)  # (frame, band)
+    segments = np.lib.stride_tricks.sliding_window_view(bands, N, axis=0)
+    for axis in (2, 1):  # every band over time, then every frame over bands
+        segments = segments - segments.mean(axis=axis, keepdims=True)
+        norm = np.sqrt(np.sum(segments**2, axis=axis, keepdims=True))
+        segments = np.divide(segments, norm, out=np.zeros_like(segments), where=norm > 0)
+    return segments
 
 
 def best_permutation(refs, ests):
@@ -189,15 +230,24 @@ def score_pair(ref, est, sample_rate):
 
     Args and errors as `pesq` and `si_sdr`.
     """
-    return {
-        "si_sdr": si_sdr(ref, est),
-        "sdr": sdr(ref, est),
-        "pesq": pesq(ref, est, sample_rate) if sample_rate in PESQ_MODES else float("nan"),
-        "estoi": estoi(ref, est, sample_rate),
+    return score_estimates(ref, [est], sample_rate)[0]
+
+
+def score_estimates(ref, ests, sample_rate):
+    """`score_pair` of each of several estimates of one source, in less time than one by one."""
+    pairs = [_pair(ref, est) for est in ests]
+    ests, ref = [est for _, est in pairs], pairs[0][0]
+    has_pesq = sample_rate in PESQ_MODES
+    columns = {
+        "si_sdr": [si_sdr(ref, est) for est in ests],
+        "sdr": _sdrs(ref, ests),
+        "pesq": [pesq(ref, est, sample_rate) if has_pesq else float("nan") for est in ests],
+        "estoi": _estois(ref, ests, sample_rate),
     }
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
-def score_utterance(refs, ests, sample_rate, fixed_order=True):
+def score_utterance(refs, ests, sample_rate, fixed_order=True, mixture=None):
     """Scores of all sources of one utterance, in the best permutation and in the outputs' order.
 
     Args:
@@ -205,9 +255,11 @@ def score_utterance(refs, ests, sample_rate, fixed_order=True):
         ests: (estimate, sample) real, at least as many as sources.
         sample_rate: in Hz.
         fixed_order: also score estimate n against source n.
+        mixture: (sample,) to be scored against all sources as well, or None.
     Returns:
         list with a dict per source: "estimate", the index of the estimate that the best
-        permutation gives it, the four METRICS, and with `fixed_order` also "fixed_order_" + each.
+        permutation gives it, the four METRICS, with `fixed_order` also "fixed_order_" + each, and
+        with a mixture "mixture_" + each.
     Raises:
         ValueError: as `best_permutation`; a silent reference is named by its index.
     """
@@ -221,10 +273,14 @@ def score_utterance(refs, ests, sample_rate, fixed_order=True):
     permutation, _ = best_permutation(refs, ests)
     rows = []
     for source, (ref, estimate) in enumerate(zip(refs, permutation)):
-        row = {"estimate": int(estimate), **score_pair(ref, ests[estimate], sample_rate)}
+        signals = {"": ests[estimate]}
+        if fixed_order and estimate != source:  # usually the same
+            signals["fixed_order_"] = ests[source]
+        if mixture is not None:
+            signals["mixture_"] = mixture
+        scores = dict(zip(signals, score_estimates(ref, list(signals.values()), sample_rate)))
         if fixed_order:
-            same = estimate == source  # the usual case costs nothing
-            fixed = row if same else score_pair(ref, ests[source], sample_rate)
-            row = {**row, **{f"fixed_order_{name}": fixed[name] for name in METRICS}}
-        rows.append(row)
+            scores.setdefault("fixed_order_", scores[""])
+        named = {prefix + name: value for prefix, of_est in scores.items() for name, value in of_est.items()}
+        rows.append({"estimate": int(estimate), **named})
     return rows

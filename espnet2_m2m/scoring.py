@@ -25,7 +25,7 @@ from espnet2_m2m.data_dir import (
 from espnet2_m2m.data_dir.directory import name_some, numbered_files, read_segments
 from espnet2_m2m.report.results import markdown_section, replace_section, summarise
 
-SCORES_VERSION = 1  # raise when the same input gets other scores: old ones are then computed anew
+SCORES_VERSION = 2  # raise when the same input gets other scores: old ones are then computed anew
 FAMILIES = {  # the signals of an utterance and what messages call them
     "mixture": "the mixture",
     "references": "the reference of speaker {}",
@@ -133,11 +133,11 @@ def score_job(job):
     (mixture,) = signals["mixture"]
     refs, ests = signals["references"], signals["estimates"]
     sample_rate = signals["sample_rate"]
-    separated = metrics.score_utterance(refs, ests, sample_rate, job["fixed_order"])
+    scored = metrics.score_utterance(refs, ests, sample_rate, job["fixed_order"], mixture)
     rows = []
-    for index, scores in enumerate(separated):
+    for index, scores in enumerate(scored):
         groups = {
-            "mixture": metrics.score_pair(refs[index], mixture, sample_rate),
+            "mixture": {name: scores[f"mixture_{name}"] for name in metrics.METRICS},
             "separated": {name: scores[name] for name in metrics.METRICS},
         }
         if job["fixed_order"]:

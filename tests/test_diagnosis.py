@@ -137,7 +137,7 @@ def test_quantities_of_a_perfect_separation():
     assert found["headsets"]["contrast_db"] == pytest.approx(
         np.mean([row[d] - row[1 - d] for d, row in enumerate(found["explained_db"])]), abs=1e-3)
     for judged in (found["headsets"], found["references"]):
-        assert judged["agreement"] == 1.0 and judged["agrees"] == [1.0] * 33
+        assert judged["agreement"] == pytest.approx(1.0) and judged["agrees"] == pytest.approx([1.0] * 33)
         assert judged["assignment"] == [0, 1]
     references = found["references"]
     refs, mixture = inverse(SCENE["refs"]).numpy(), inverse(SCENE["far_field"][:1])[0].numpy()

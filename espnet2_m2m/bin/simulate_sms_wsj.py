@@ -14,7 +14,6 @@ tables (and renders what is missing).
 
 import argparse
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -180,8 +179,6 @@ def _chosen_examples(database, name, number, json_path):
 
 
 def _check(args):
-    if find_spec("rir_generator") is None:
-        raise ValueError("the package rir-generator is needed: pip install rir-generator")
     numbers = [getattr(args, f"num_{name}") for name in SETS]
     if not any(number is None or number > 0 for number in numbers):
         raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")

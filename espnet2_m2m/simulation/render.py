@@ -18,6 +18,7 @@ from espnet2_m2m.corpora.clean_speech import CleanSpeech
 from espnet2_m2m.data_dir.audio import fits_pcm16, write_wav
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import TEMPORARY
+from espnet2_m2m.simulation.rir import DELAY_SAMPLES, room_impulse_responses
 
 REF_MIC = 0  # the far-field mic whose images are written: the paper's reference mic
 
@@ -206,8 +207,6 @@ def render_to_files(scene, set_dir, speech):
 
 def _impulse_responses(scene):
     """(speaker, far-field mic then headset, tap)."""
-    from espnet2_m2m.simulation.rir import room_impulse_responses  # imports pyroomacoustics: 2 s
-
     headsets = [speaker["closetalk_position_m"] for speaker in scene["speakers"]]
     return room_impulse_responses(
         scene["room_size_m"],
@@ -221,8 +220,6 @@ def _impulse_responses(scene):
 def _convolve(dry, rirs):
     """(speaker, sample) * (speaker, mic, tap) -> (speaker, mic, sample) as long as `dry`."""
     from scipy.signal import fftconvolve
-
-    from espnet2_m2m.simulation.rir import DELAY_SAMPLES
 
     images = fftconvolve(dry[:, None], rirs, axes=-1)
     return images[..., DELAY_SAMPLES : DELAY_SAMPLES + dry.shape[-1]]

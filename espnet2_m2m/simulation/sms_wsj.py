@@ -11,7 +11,8 @@ mics, and scale_k gives the image of all mics the speaker's level. So every spea
 a scale of his own, and a headset fits to the far-field files when its images have the same two.
 They are found without making the far-field images again:
 
-- the time of flight needs the direct path at every mic, which the first 0.13 s of a RIR hold;
+- the time of flight needs the direct path at every mic, which the first 0.13 s of a RIR hold: of the far-field
+  RIRs nothing else is needed but that of the reference mic;
 - the scale is the least-squares factor between the image at the reference mic as it is on disk and
   the same image made here without scale. What is left over shows how well the two agree: all
   mixtures are checked in this way, and one below `MIN_AGREEMENT_DB` is an error.
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_m2m.data_dir.audio import AudioError, audio_header, read_audio, write_wav
+from espnet2_m2m.simulation.image_source import impulse_responses, sabine_reflection
 from espnet2_m2m.simulation.render import REF_MIC, white_noise
 from espnet2_m2m.simulation.rooms import Geometry, draw_closetalk_positions
 from espnet2_m2m.simulation.scene import check_order_of_pairs, check_speaker_ids
@@ -33,9 +35,8 @@ from espnet2_m2m.simulation.scene import check_order_of_pairs, check_speaker_ids
 DATASETS = {"train": "train_si284", "valid": "cv_dev93", "test": "test_eval92"}
 CLOSETALK_DISTANCE_M = (0.1, 0.3)  # M2M paper, section V
 
-SPEED_OF_SOUND_M_S = 343.0
 SMS_WSJ_TAPS = 8192  # of SMS-WSJ's own RIRs
-# The generator's time grows with the cube of the number of taps. What comes later than 2 * T60 is at
+# The number of images grows with the cube of the number of taps. What comes later than 2 * T60 is at
 # least 81 dB below the whole RIR (21 rooms of SMS-WSJ's geometry, T60 0.2 to 0.5 s, at the array; still
 # less at a headset), and with speech 73 dB below the image. 1.8 * T60 would leave 65 dB: too near to
 # `MIN_AGREEMENT_DB`.
@@ -44,6 +45,13 @@ RIR_LENGTH_T60 = 2.0
 # x 6 mics, at most 6 ms after it. After 44 m, 20 such paths would have to come in one sample.
 TIME_OF_FLIGHT_WINDOW_S = 0.128
 MIN_AGREEMENT_DB = 60.0
+
+# The generator's fractional-delay filter lasts 8 ms. It is evaluated for every image there and tabulated here
+# (see image_source.py): with so many steps to a sample the RIRs agree with the generator's to 85 dB
+# or more.
+DELAY_FILTER_S = 0.008
+DELAY_STEPS = 128
+HIGHPASS_HZ = 100.0
 
 
 @dataclass(frozen=True)
@@ -199,8 +207,8 @@ def check_farfield(task):
         ValueError: as there.
     """
     scene, audio = task
-    fits = _fit_speakers(scene, load_dry(scene, audio), load_images(scene, audio), audio)
-    return min(fit.agreement_db for fit in fits)
+    signals = zip(load_dry(scene, audio), load_images(scene, audio), strict=True)
+    return min(_speaker_images(scene, k, [], *pair, audio)[1] for k, pair in enumerate(signals))
 
 
 def closetalk_images(scene, dry, farfield, audio):
@@ -215,20 +223,19 @@ def closetalk_images(scene, dry, farfield, audio):
         (speaker, headset, sample) images, agreement in dB (the worst of the speakers).
     """
     headsets = [speaker["closetalk_position_m"] for speaker in scene["speakers"]]
-    gain = 10 ** (scene["closetalk_gain_db"] / 20)
-    fits = _fit_speakers(scene, dry, farfield, audio)
-    images = [
-        gain * fit.scale * _convolve(samples, _rirs(scene, k, headsets), fit.time_of_flight_samples)
-        for k, (samples, fit) in enumerate(zip(dry, fits, strict=True))
+    made = [
+        _speaker_images(scene, k, headsets, samples, image, audio)
+        for k, (samples, image) in enumerate(zip(dry, farfield, strict=True))
     ]
-    return np.array(images), min(fit.agreement_db for fit in fits)
+    gain = 10 ** (scene["closetalk_gain_db"] / 20)
+    return gain * np.array([images for images, _ in made]), min(agreement_db for _, agreement_db in made)
 
 
 def room_impulse_responses(scene, speaker, mic_positions_m, num_taps):
-    """RIRs of the generator that made SMS-WSJ (E. Habets' image method), with its settings.
+    """RIRs as the generator that made SMS-WSJ (E. Habets' image method) computes them with SMS-WSJ's settings.
 
     All reflections, omnidirectional mics, high-pass. `num_taps` only cuts: the taps that are there
-    do not depend on it, but for the last 32 (half the generator's fractional-delay filter).
+    do not depend on it, but for the last 32 (half the fractional-delay filter).
 
     Args:
         scene: dict, as `draw_scenes` makes it.
@@ -240,26 +247,30 @@ def room_impulse_responses(scene, speaker, mic_positions_m, num_taps):
     Raises:
         ValueError: impossible room, e.g. a T60 too short for its size.
     """
-    import rir_generator
+    from scipy.signal import lfilter
 
+    sample_rate_hz = scene["sample_rate_hz"]
+    filter_taps = round(DELAY_FILTER_S * sample_rate_hz)
+    before = filter_taps // 2 - 1  # of a filter's taps; those before the emission get lost
+    shifted = np.arange(filter_taps) - before - np.linspace(0, 1, DELAY_STEPS + 1)[:, None]
+    delay_filters = np.sinc(shifted) * (0.5 + 0.5 * np.cos(2 * np.pi * shifted / filter_taps))
     try:
-        rirs = rir_generator.generate(
-            c=SPEED_OF_SOUND_M_S,
-            fs=scene["sample_rate_hz"],
-            r=np.array(mic_positions_m),
-            s=np.array(scene["speakers"][speaker]["position_m"]),
-            L=np.array(scene["room_size_m"]),
-            reverberation_time=scene["rt60_s"],
-            nsample=num_taps,
-            order=-1,
-            hp_filter=True,
+        rirs = impulse_responses(
+            scene["room_size_m"],
+            scene["speakers"][speaker]["position_m"],
+            mic_positions_m,
+            sabine_reflection(scene["room_size_m"], scene["rt60_s"]),
+            sample_rate_hz,
+            num_taps,
+            delay_filters,
         )
     except ValueError as error:
-        raise ValueError(
-            f"example '{scene['example_id']}': no RIR for T60 = {scene['rt60_s']} s in a room of"
-            f" {scene['room_size_m']} m: {error}"
-        ) from error
-    return rirs.T
+        raise ValueError(f"example '{scene['example_id']}': no RIR: {error}") from error
+    # Allen and Berkley's high-pass: two zeros near z = 1, a pair of poles on a circle of radius r.
+    omega = 2 * np.pi * HIGHPASS_HZ / sample_rate_hz
+    r = np.exp(-omega)
+    numerator, denominator = [1, -1 - r, r], [1, -2 * r * np.cos(omega), r**2]
+    return lfilter(numerator, denominator, rirs[:, before : before + num_taps])
 
 
 def time_of_flight(rirs):
@@ -318,45 +329,35 @@ def load_images(scene, audio):
     return images
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """What places one speaker's images in a mixture."""
+def _speaker_images(scene, speaker, mic_positions_m, dry, farfield, audio):
+    """One speaker's images (mic, sample), scaled and shifted as the far-field files are; agreement in dB.
 
-    time_of_flight_samples: int
-    scale: float
-    agreement_db: float
-
-
-def _fit_speakers(scene, dry, farfield, audio):
-    """A _Fit for each speaker; arguments and errors as `closetalk_images`."""
-    mics = scene["mic_positions_m"]
-    window = round(TIME_OF_FLIGHT_WINDOW_S * scene["sample_rate_hz"])
-    fits = []
-    for k, (samples, image) in enumerate(zip(dry, farfield, strict=True)):
-        where = f"example '{scene['example_id']}', speaker {k + 1}"
-        for signal, files in ((samples, audio.sources), (image, audio.images[k])):
-            if not signal.any():
-                raise ValueError(f"{where}: silent: {_names(files)}")
-        shift = time_of_flight(room_impulse_responses(scene, k, mics, window))
-        made = _convolve(samples, _rirs(scene, k, [mics[REF_MIC]]), shift)[0]
-        scale = (made @ image) / (made @ made)
-        error = image - scale * made
-        agreement_db = 10 * np.log10((image @ image) / max(error @ error, np.finfo(float).tiny))
-        if agreement_db < MIN_AGREEMENT_DB:
-            raise ValueError(
-                f"{where}: its far-field image at mic {REF_MIC} is reproduced to {agreement_db:.1f} dB"
-                f" only, {MIN_AGREEMENT_DB:.0f} dB are expected: the dry speech"
-                f" ({_names(p[k] for p in audio.sources)}), the image ({_names(audio.images[k])}) or the"
-                " positions, T60 and offset of the json are of another version of SMS-WSJ, or its RIRs"
-                " are from another generator; headsets made here would not fit to the far-field mics"
-            )
-        fits.append(_Fit(shift, scale, agreement_db))
-    return fits
-
-
-def _rirs(scene, speaker, mic_positions_m):
-    num_taps = ceil(RIR_LENGTH_T60 * scene["rt60_s"] * scene["sample_rate_hz"])
-    return room_impulse_responses(scene, speaker, mic_positions_m, min(num_taps, SMS_WSJ_TAPS))
+    Args:
+        mic_positions_m: (mic, 3); may be empty.
+        dry, farfield: (sample,) of this speaker; all else and errors as `closetalk_images`.
+    """
+    where = f"example '{scene['example_id']}', speaker {speaker + 1}"
+    for signal, files in ((dry, audio.sources), (farfield, audio.images[speaker])):
+        if not signal.any():
+            raise ValueError(f"{where}: silent: {_names(files)}")
+    mics, rate = scene["mic_positions_m"], scene["sample_rate_hz"]
+    shift = time_of_flight(room_impulse_responses(scene, speaker, mics, round(TIME_OF_FLIGHT_WINDOW_S * rate)))
+    num_taps = min(ceil(RIR_LENGTH_T60 * scene["rt60_s"] * rate), SMS_WSJ_TAPS)
+    rirs = room_impulse_responses(scene, speaker, [mics[REF_MIC], *mic_positions_m], num_taps)
+    made, *images = _convolve(dry, rirs, shift)
+    scale = (made @ farfield) / (made @ made)
+    error = farfield - scale * made
+    agreement_db = 10 * np.log10((farfield @ farfield) / max(error @ error, np.finfo(float).tiny))
+    if agreement_db < MIN_AGREEMENT_DB:
+        raise ValueError(
+            f"{where}: its far-field image at mic {REF_MIC} is reproduced to {agreement_db:.1f} dB"
+            f" only, {MIN_AGREEMENT_DB:.0f} dB are expected: the dry speech"
+            f" ({_names(files[speaker] for files in audio.sources)}), the image"
+            f" ({_names(audio.images[speaker])}) or the"
+            " positions, T60 and offset of the json are of another version of SMS-WSJ, or its RIRs"
+            " are from another generator; headsets made here would not fit to the far-field mics"
+        )
+    return scale * np.array(images), agreement_db
 
 
 def _convolve(dry, rirs, shift):

@@ -21,6 +21,7 @@ from espnet2_m2m.enh.loss import (
     SpectraPITSolver,
 )
 from espnet2_m2m.enh.preprocessor import CheckedPreprocessor
+from espnet2_m2m.enh.segments import SegmentDataset
 from espnet2_m2m.enh.separator.tfgridnet import TFGridNet
 from espnet2_m2m.enh.spectra import SpectraDecoder, SpectraEncoder
 
@@ -54,6 +55,20 @@ class M2MEnhancementTask(EnhancementTask):
         """ESPnet's preprocessor, followed by checks of what reaches the model."""
         preprocess = super().build_preprocess_fn(args, train)
         return CheckedPreprocessor(preprocess) if names_criterion(args) else preprocess
+
+    @classmethod
+    def build_chunk_iter_factory(cls, args, iter_options, mode):
+        """ESPnet's iterator over chunks, which are read from the files where they are all that is needed."""
+        factory = super().build_chunk_iter_factory(args, iter_options, mode)
+        data = iter_options.data_path_and_name_and_type
+        if (names_criterion(args) and args.preprocessor is None and str(args.chunk_length).isdigit()
+                and args.train_dtype == "float32" and not iter_options.max_cache_size
+                and all(kind == "sound" for _, _, kind in data)):
+            length = int(args.chunk_length)
+            sequence = factory.per_sample_iter_factory
+            sequence.dataset = SegmentDataset(
+                sequence.dataset, length, int(length * args.chunk_shift_ratio), random_place=iter_options.train)
+        return factory
 
     @classmethod
     def main_worker(cls, args):

@@ -71,7 +71,8 @@ def test_scores_are_those_of_the_metrics(scored):
         }.items():
             desired = metrics.score_pair(ref, est, SAMPLE_RATE)
             actual = {name: float(row[f"{group}_{name}"]) for name in metrics.METRICS}
-            assert actual == desired, (group, row["utt_id"])
+            # Scored together with others, of which the last digit knows.
+            assert actual == pytest.approx(desired, abs=1e-9), (group, row["utt_id"])
     desired = np.mean([float(row["separated_estoi"]) for row in rows])
     assert summary["mean"]["separated"]["estoi"] == pytest.approx(desired)
     assert (summary["fixed_order_agrees"], summary["num_utterances"]) == (2, 3)

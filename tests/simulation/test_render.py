@@ -93,8 +93,7 @@ def test_one_gain_for_a_talker_at_all_mics(scene, speech):
     preamplifier = 10 ** (scene["closetalk_gain_db"] / 20)
     desireds = gain * images[0], preamplifier * gain * images[1]
     for signal, desired in zip(actual, desireds, strict=True):
-        # The cut of late images depends on the first mic a little (see rir.py), hence 1e-3.
-        assert np.abs(signal - desired).max() < 1e-3 * np.abs(desired).max()
+        np.testing.assert_allclose(signal, desired, rtol=0, atol=1e-9 * np.abs(desired).max())
 
 
 def test_rendering_does_not_know_the_order(scene, rendering, speech):

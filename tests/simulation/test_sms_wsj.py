@@ -55,6 +55,18 @@ def rendered(tasks, tmp_path_factory):
     return tasks[0][0], {name: samples for name, (samples, _) in files.items()}
 
 
+def example_task():
+    """(scene, ExampleAudio) of the mixture that SMS-WSJ's authors give away."""
+    example = json.loads((EXAMPLE / "scenario.json").read_text(encoding="utf-8"))
+    example["audio_path"] = {
+        "observation": "observation.wav",
+        "speech_image": ["speech_image_0.wav", "speech_image_1.wav"],
+        "speech_source": ["speech_source_0.wav", "speech_source_1.wav"],
+    }
+    scene = draw_scenes({"pb_test_data": example}, 8000, GAIN_DB)[0]
+    return scene, example_audio("pb_test_data", example, EXAMPLE)
+
+
 def agreement_db(actual, desired):
     """Not scale-invariant and without shift: to the sample."""
     return 10 * np.log10((desired**2).sum() / ((actual - desired) ** 2).sum())
@@ -162,6 +174,57 @@ def test_taps_do_not_depend_on_how_many_there_are(tasks):
     np.testing.assert_allclose(short[:, :-32], long[:, :968], rtol=0, atol=1e-12)
 
 
+def test_responses_are_those_of_the_generator(tasks, examples):
+    """At the array and at a mouth; interpolated delays are 90 dB from computed ones."""
+    scene, _ = tasks[0]
+    example = examples[scene["example_id"]]
+    for k, speaker in enumerate(scene["speakers"]):
+        mics = [*scene["mic_positions_m"], speaker["closetalk_position_m"]]
+        desired = sms_wsj_tree.rirs(example, k, mics)
+        actual = room_impulse_responses(scene, k, mics, desired.shape[1])
+        assert min(map(agreement_db, actual, desired)) > 85
+
+
+def literal_headsets(scene, dry, farfield):
+    """(speaker, headset, sample) by the generator itself with all of SMS-WSJ's 8192 taps."""
+    example = {
+        "room_dimensions": np.transpose([scene["room_size_m"]]).tolist(),
+        "source_position": np.transpose([s["position_m"] for s in scene["speakers"]]).tolist(),
+        "sound_decay_time": scene["rt60_s"],
+    }
+    headsets = [speaker["closetalk_position_m"] for speaker in scene["speakers"]]
+    images = []
+    for k, (samples, image) in enumerate(zip(dry, farfield)):
+        of_array = sms_wsj_tree.rirs(example, k, scene["mic_positions_m"], 1024)
+        shift = sms_wsj_tree.time_of_flight(of_array)
+        made = [
+            np.convolve(samples, rir)[shift : shift + len(samples)]
+            for rir in sms_wsj_tree.rirs(example, k, [scene["mic_positions_m"][0], *headsets], 8192)
+        ]
+        scale = (made[0] @ image) / (made[0] @ made[0])
+        images.append(scale * np.array(made[1:]))
+    return 10 ** (GAIN_DB / 20) * np.array(images)
+
+
+def check_exactness(scene, audio):
+    """Every image at every headset agrees to 60 dB with the generator's complete responses."""
+    farfield, dry = sms_wsj.load_images(scene, audio), load_dry(scene, audio)
+    images, _ = sms_wsj.closetalk_images(scene, dry, farfield, audio)
+    desired = literal_headsets(scene, dry, farfield)
+    for k in (0, 1):
+        for headset in (0, 1):
+            assert agreement_db(images[k, headset], desired[k, headset]) > 60
+
+
+def test_headsets_are_exact_in_the_miniature_tree(tasks):
+    check_exactness(*tasks[0])
+
+
+@pytest.mark.skipif(not EXAMPLE.is_dir(), reason="needs ../shared/sms_wsj_example")
+def test_headsets_are_exact_in_the_example():
+    check_exactness(*example_task())
+
+
 def test_padded_and_original_sources_are_the_same(tree, tasks, examples, tmp_path):
     scene, audio = tasks[0]
     example = json.loads(json.dumps(examples[scene["example_id"]]))
@@ -218,7 +281,7 @@ def test_audio_that_does_not_fit_is_named(tasks, tmp_path):
     assert "found %d, 1, 8000" % num_samples in wrong(tasks[0], tmp_path, image=image[:, 0])
     assert "silent" in wrong(tasks[0], tmp_path, image=0 * image)
     assert "16000 Hz" in wrong(tasks[0], tmp_path, sample_rate_hz=16000)
-    assert "no RIR for T60 = 0.01 s in a room of" in wrong(tasks[0], tmp_path, rt60_s=0.01)
+    assert "no RIR: T60 = 0.01 s is impossible in a room of" in wrong(tasks[0], tmp_path, rt60_s=0.01)
 
 
 @pytest.mark.parametrize(
@@ -244,14 +307,7 @@ def test_incomplete_or_impossible_example(examples, field, value, found):
 @pytest.mark.skipif(not EXAMPLE.is_dir(), reason="needs ../shared/sms_wsj_example")
 def test_example_by_the_authors_of_sms_wsj():
     """Agreement with their files, and a close-talk mixture as the paper's Table I has it."""
-    example = json.loads((EXAMPLE / "scenario.json").read_text(encoding="utf-8"))
-    example["audio_path"] = {
-        "observation": "observation.wav",
-        "speech_image": ["speech_image_0.wav", "speech_image_1.wav"],
-        "speech_source": ["speech_source_0.wav", "speech_source_1.wav"],
-    }
-    scene = draw_scenes({"pb_test_data": example}, 8000, GAIN_DB)[0]
-    audio = example_audio("pb_test_data", example, EXAMPLE)
+    scene, audio = example_task()
     farfield, dry = sms_wsj.load_images(scene, audio), load_dry(scene, audio)
     images, agreement_db = sms_wsj.closetalk_images(scene, dry, farfield, audio)
     assert agreement_db > 75  # 77.3 dB; with all 8192 taps 83 dB, as their speech ends too early

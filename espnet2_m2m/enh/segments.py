@@ -1,0 +1,73 @@
+"""Training segments read from the files, where ESPnet's chunk iterator reads files whole and then cuts them."""
+
+from typing import Dict, Tuple
+
+import numpy as np
+import soundfile
+from espnet2.train.dataset import AbsDataset, ESPnetDataset
+
+from espnet2_m2m.data_dir.audio import AudioError, open_audio
+
+
+def read_segment(paths, utt_id, chunk_length, chunk_shift, random_place) -> Dict[str, np.ndarray]:
+    """Of an utterance what the chunk iterator takes: all signals from the same sample on.
+
+    An utterance that gives several chunks, or none, is read whole.
+
+    Args:
+        paths: dict name -> table (dict utterance id -> path of a sound file).
+        chunk_length, chunk_shift: of the iterator, in samples.
+        random_place: take the chunk from a random place (numpy's global generator, which ESPnet seeds for every
+            worker and epoch), else from the beginning.
+    Returns:
+        dict name -> (sample[, mic]) float32, one sample longer than a chunk: the iterator refuses utterances of
+        its chunk's length.
+    Raises:
+        ValueError: files of different lengths or rates, missing or unreadable ones; names the utterance.
+    """
+    signals, first = {}, None
+    for name, table in paths.items():
+        try:
+            with open_audio(table[utt_id]) as file:
+                found = file.frames, file.samplerate
+                if first is None:
+                    first, first_name = found, name
+                    start, end = 0, file.frames
+                    if chunk_length < file.frames < chunk_length + chunk_shift:
+                        last = file.frames - chunk_length - 1
+                        start = np.random.randint(0, last + 1) if random_place else 0
+                        end = start + chunk_length + 1
+                if found != first:
+                    raise AudioError(
+                        "%s has %d samples at %d Hz, %s %d at %d Hz" % (name, *found, first_name, *first),
+                        "is a file truncated? espnet2_m2m.bin.validate_data_dir finds the file")
+                file.seek(start)
+                signals[name] = file.read(end - start, dtype="float32")
+        except (KeyError, AudioError, soundfile.SoundFileError) as error:
+            raise ValueError(f"{utt_id}: {name}: {error}") from error
+    return signals
+
+
+class SegmentDataset(AbsDataset):
+    """An ESPnetDataset of sound files that reads with `read_segment`; arguments as there.
+
+    The chunk iterator keeps its cache (`num_cache_chunks`) as views of what was read, in shared memory. So this
+    saves memory, too.
+    """
+
+    def __init__(self, dataset: ESPnetDataset, chunk_length: int, chunk_shift: int, random_place: bool):
+        self.dataset = dataset
+        self.paths = {name: loader.loader.data for name, loader in dataset.loader_dict.items()}
+        self.options = chunk_length, chunk_shift, random_place
+
+    def has_name(self, name) -> bool:
+        return self.dataset.has_name(name)
+
+    def names(self) -> Tuple[str, ...]:
+        return self.dataset.names()
+
+    def __getitem__(self, uid) -> Tuple[str, Dict[str, np.ndarray]]:
+        data = read_segment(self.paths, uid, *self.options)
+        if self.dataset.preprocess is not None:
+            data = self.dataset.preprocess(uid, data)
+        return uid, data
