@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["espnet2_m2m*"]),
-    package_data={"espnet2_m2m.report": ["index.html"]},
+    package_data={"espnet2_m2m.report": ["index.html", "style.css", "page.js"]},
     install_requires=[
         "espnet>=202511",
         # espnet.enh imports torchaudio without declaring it; a CPU-only torch does not work with it.
@@ -35,6 +35,7 @@ setup(
         "pystoi",
         "matplotlib",
         "jinja2",               # the report page
+        "pillow",
         "pyyaml",
         "humanfriendly",
         "tqdm",
@@ -48,6 +49,8 @@ setup(
             "hypothesis",
             "mir_eval<0.9",                 # 0.9 removes mir_eval.separation
             "rir-generator",
+            "selenium",                     # drives Chromium in the tests of the report page
         ],
+        "docs": ["pdoc"],                   # the API reference: make docs
     },
 )
