@@ -133,6 +133,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
+    """Runs that were scored on one test set, and the tables' rows."""
+
     folder: Path
     test_set: str
     runs: list  # of Run, in the tables' order, then by seed
@@ -140,6 +142,7 @@ class Study:
     unfinished: list  # names of folders without scores of this test set
 
     def of(self, key):
+        """The runs of a row."""
         return [run for run in self.runs if run.key == key]
 
 
