@@ -42,7 +42,7 @@ def write_report(out_dir, data_dir, systems, study=None, num_examples=5):
     trainings = {system.folder: system for system in reversed(systems)}
     trainings = [(system, _training(system)) for system in reversed(trainings.values())]
     diagnoses = [read_diagnosis(system.enhanced_dir / "diagnosis" / "diagnosis.json") for system in systems]
-    word_errors = word_error_table(systems)
+    word_errors = word_error_table(systems, data_dir.resolve().name)
     texts = examples.read_texts(data_dir, summary["num_speakers"])
     gain = gains(systems)
     chosen = examples.choose(gain, num_examples)
@@ -148,29 +148,36 @@ def study_tables(study):
     return result
 
 
-def word_error_table(systems):
-    """Word and character error rates of stage 10 (asr_results.json of a training); None without any.
+def word_error_table(systems, set_name):
+    """What stage 10 found for mixture, systems, headsets and clean speech, by each recogniser; None without.
+
+    Reads decode_<recogniser>/<set>/summary.json beside the trainings.
 
     Raises:
-        ValueError: a file that is not a list of {"condition", "set", "wer", "cer"}, rates in %.
+        ValueError: a file without rates.
     """
+    ours = {
+        system.folder.name + system.enhanced_dir.name.removeprefix(f"enhanced_{set_name}"): system.name
+        for system in systems
+    }
+    names = {"mixture": "mixture", **ours, "closetalk": "close-talk mixture", "clean": "clean speech"}
+    paths = {path for s in systems for path in s.folder.parent.glob(f"decode_*/{set_name}/summary.json")}
     rows = []
-    for system in systems:
-        path = system.folder / "asr_results.json"
-        if not path.is_file():
-            continue
+    for path in sorted(paths):
+        recogniser = path.parents[1].name.removeprefix("decode_")
         try:
-            for entry in json.loads(path.read_text(encoding="utf-8")):
-                rates = [f"{float(entry[name]):.1f}" for name in ("wer", "cer")]
-                rows.append(("", [system.name, str(entry["condition"]), str(entry["set"]), *rates]))
+            conditions = json.loads(path.read_text(encoding="utf-8"))["conditions"]
+            for condition in conditions.keys() & names.keys():
+                rates = [f"{conditions[condition][unit]['rate']:.1f}" for unit in ("wer", "cer")]
+                rows.append((list(names).index(condition), [names[condition], recogniser, *rates]))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: not word error rates ({error!r}); run stage 10 again") from error
+            raise ValueError(f"{path}: no word error rates ({error!r}); run stage 10 again") from error
     if not rows:
         return None
     return {
-        "caption": "Errors of speech recognition in %; lower is better",
-        "columns": ["System", "Condition", "Set", "WER (%)", "CER (%)"],
-        "rows": list({tuple(cells): (kind, cells) for kind, cells in rows}.values()),
+        "caption": "Word and character error rates (cpWER, cpCER); lower is better",
+        "columns": ["Signal", "Recogniser", "WER (%)", "CER (%)"],
+        "rows": [("", cells) for _, cells in sorted(rows)],
     }
 
 

@@ -179,8 +179,11 @@ def test_several_systems_side_by_side(scored, tmp_path, capsys):
         shutil.copytree(root / "exp" / "enhanced_test", root / name / "enhanced_test")
     shutil.copytree(root / "exp" / "enhanced_test", root / "second" / "enhanced_test_fcp")
     write_checkpoint(root / "second" / "checkpoint.pth")
-    rates = [{"condition": "<separated>", "set": "test", "wer": 12.345, "cer": 6}]
-    (root / "second" / "asr_results.json").write_text(json.dumps(rates))
+    rates = {"mixture": 71.25, "second_fcp": 12.345, "clean": 2, "another": 99}
+    conditions = {name: {"wer": {"rate": rate}, "cer": {"rate": rate / 2}} for name, rate in rates.items()}
+    decoded = root / "decode_asr<1>" / "test" / "summary.json"
+    decoded.parent.mkdir(parents=True)
+    decoded.write_text(json.dumps({"set": "test", "conditions": conditions}))
     folders = [root / "first/enhanced_test", root / "second/enhanced_test", root / "second/enhanced_test_fcp"]
     command = ["--data_dir", str(root / "data/test"), "--out_dir", str(root / "report"), "--num_examples", "2"]
     report.main([*command, "--enhanced_dir", *map(str, folders)])
@@ -194,7 +197,10 @@ def test_several_systems_side_by_side(scored, tmp_path, capsys):
     assert one["example"] == 1 and len(one["si_sdr"]) == 4 and len(set(one["si_sdr"][1:])) == 1
     labels = [player["aria-label"] for player in read.all("audio")]
     assert labels[2:5] == [f"Speaker 1: {name}, a-b-test00003" for name in names]
-    assert "12.3" in read.text and "<separated>" in read.text, "word error rates"
+    section = html[html.index('id="recognition"') : html.index('id="examples"')]
+    assert re.findall("<td>(.*?)</td>", section) == [
+        *("asr&lt;1&gt;", "71.2", "35.6"), *("asr&lt;1&gt;", "12.3", "6.2"), *("asr&lt;1&gt;", "2.0", "1.0")
+    ]  # fmt: skip
     assert read.text.count("4 epochs in 12 min") == 1, "one training behind two outputs"
 
     # Other scores under the same names: not to be compared.
@@ -207,10 +213,10 @@ def test_several_systems_side_by_side(scored, tmp_path, capsys):
     with pytest.raises(SystemExit):
         report.main([*command, "--enhanced_dir", *map(str, folders)])
     assert "were not scored on the same set" in capsys.readouterr().err
-    (root / "second" / "asr_results.json").write_text('{"wer": 1}')
+    decoded.write_text('{"wer": 1}')
     with pytest.raises(SystemExit):
         report.main([*command, "--enhanced_dir", str(folders[1])])
-    assert "asr_results.json: not word error rates" in capsys.readouterr().err
+    assert "summary.json: no word error rates" in capsys.readouterr().err
 
 
 def test_study(scored, tmp_path):
