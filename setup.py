@@ -46,10 +46,10 @@ setup(
         "test": [
             "pytest",
             "pytest-xdist",
+            "selenium",                     # drives Chromium in the tests of the report page
             "hypothesis",
             "mir_eval<0.9",                 # 0.9 removes mir_eval.separation
             "rir-generator",
-            "selenium",                     # drives Chromium in the tests of the report page
         ],
         "docs": ["pdoc"],                   # the API reference: make docs
     },

@@ -31,7 +31,7 @@ inference_model=valid.loss.best.pth
 inference_args=         # further options of enh_inference, e.g. "--ref_channel 1"
 inference_tag=          # added to the name of the separated set, for other inference_args
 fixed_order=false       # also score output n against speaker n: for models with a fixed anchor
-num_examples=5          # mixtures to listen to in the report
+num_examples=3          # mixtures shown in the report
 
 help_message="usage: $0 [--option value] ...   (defaults in brackets)
 $(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"

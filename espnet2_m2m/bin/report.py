@@ -38,7 +38,7 @@ def get_parser():
                         help="folders of the study's runs that are not finished")
     parser.add_argument("--out_dir", required=True, help="folder for index.html and media/")
     parser.add_argument(
-        "--num_examples", type=positive, default=5, help="test mixtures to listen to (default 5)"
+        "--num_examples", type=positive, default=3, help="test mixtures to listen to (default 3)"
     )
     return parser
 

@@ -20,7 +20,7 @@ from espnet2_m2m.report.systems import gains
 from espnet2_m2m.simulation.scene import read_scenes
 
 
-def write_report(out_dir, data_dir, systems, study=None, num_examples=5):
+def write_report(out_dir, data_dir, systems, study=None, num_examples=3):
     """Write the page; until it is complete there is no index.html.
 
     Args:
