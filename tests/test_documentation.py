@@ -242,7 +242,7 @@ def test_every_module_class_and_function_has_a_docstring(path):
     assert ast.get_docstring(tree) or not tree.body, path
     nodes = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     missing = [node.name for node in nodes if not node.name.startswith("_") and node.name != "main"
-               and not ast.get_docstring(node)]
+               and not ast.get_docstring(node) and "__doc__ = " not in ast.unparse(node)]
     assert not missing
 
 

@@ -88,12 +88,15 @@ class Player {
       this.show();
       if (this.playing) requestAnimationFrame(follow);
     };
-    return this.current.audio.play().then(follow);
+    this.current.audio.play().then(follow, (error) => {
+      if (error.name !== "AbortError") throw error; // paused or switched before it began
+    });
   }
 
   toggle() {
     if (this.playing) this.current.audio.pause();
     else this.play();
+    this.show();
   }
 
   seek(seconds) {
@@ -171,12 +174,13 @@ class Scatter {
       select.addEventListener("change", () => this.draw());
       return select;
     });
-    new ResizeObserver(() => this.draw()).observe(plot);
+    this.draw();
+    new ResizeObserver(() => plot.clientWidth === this.width || this.draw()).observe(plot);
   }
 
   draw() {
     const [x, y] = this.selects.map((select) => this.series[select.value]);
-    const width = this.plot.clientWidth;
+    const width = (this.width = this.plot.clientWidth);
     const height = Math.round(Math.min(460, Math.max(280, 0.62 * width)));
     const box = { left: 46, right: width - 14, top: 30, bottom: height - 44 };
     const range = (series) => {
