@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: help setup demo test clean
+.PHONY: help setup demo test docs clean
 
 help:
 	@echo "make setup   virtual environment in $(VENV) with everything (some 5 GB, a few minutes)"
 	@echo "make demo    egs2/meeting_demo: simulate, train, separate, score, report (12 minutes)"
 	@echo "make test    all tests"
+	@echo "make docs    docs/api: the API reference"
 	@echo "make clean   remove $(VENV) and what the demo wrote"
 
 setup: $(VENV)/.installed
@@ -19,7 +20,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip<26.3"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable ".[demo,test]"
+		--constraint constraints.txt --editable ".[demo,test,docs]"
 	touch $@
 
 demo: setup
@@ -28,6 +29,9 @@ demo: setup
 test: setup
 	# Two files at a time; the longest begins first.
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_recipe.py tests
+
+docs: setup
+	$(BIN)/python docs/api_reference.py --out_dir docs/api
 
 clean:
 	rm -rf $(VENV) egs2/*/*/data egs2/*/*/dump egs2/*/*/exp

@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["espnet2_m2m*"]),
-    package_data={"espnet2_m2m.report": ["index.html"]},
+    package_data={"espnet2_m2m.report": ["index.html", "style.css", "page.js"]},
     install_requires=[
         "espnet>=202511",
         # espnet.enh imports torchaudio without declaring it; a CPU-only torch does not work with it.
@@ -34,6 +34,7 @@ setup(
         "pystoi",
         "matplotlib",
         "jinja2",               # the report page
+        "pillow",
         "pyyaml",
         "humanfriendly",
         "tqdm",
@@ -43,10 +44,12 @@ setup(
         "test": [
             "pytest",
             "pytest-xdist",
+            "selenium",                     # drives Chromium in the tests of the report page
             "hypothesis",
             "mir_eval<0.9",                 # 0.9 removes mir_eval.separation
             "pyroomacoustics",              # room simulators to compare with
             "rir-generator",                # made SMS-WSJ
         ],
+        "docs": ["pdoc"],                   # the API reference: make docs
     },
 )

@@ -40,7 +40,7 @@ class STFT(nn.Module):
         self.register_buffer("window", window, persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """Waveform (..., sample), real -> spectrum (..., freq, frame), complex."""
+        """Waveform `wave` (..., sample), real -> spectrum (..., freq, frame), complex."""
         spectrum = torch.stft(
             wave.reshape(-1, wave.shape[-1]), self.n_fft, self.hop_length,
             window=self.window.to(wave.dtype), center=True, pad_mode="constant",

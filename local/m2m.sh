@@ -142,7 +142,7 @@ if runs 13; then
             --model_file "${enh_exp}/${inference_model}" --data_dir "${dumpdir}/raw/${set}" \
             --out_dir "$(enhanced "${set}")/diagnosis" --ngpu "$((ngpu > 0))" \
             || log "stage 13: without a diagnosis, for the reason above"
-        ${python} -m espnet2_m2m.bin.report --exp_dir "${enh_exp}" \
+        ${python} -m espnet2_m2m.bin.report \
             --data_dir "${dumpdir}/raw/${set}" --enhanced_dir "$(enhanced "${set}")" \
             --out_dir "$(enhanced "${set}")/report" --num_examples "${num_examples}"
     done

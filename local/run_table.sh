@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The study of the M2M paper with one command: train, separate and score rows of Tables II and III for
 # several seeds, then print Tables I-III, the paper's figures beside ours. Run it in egs2/<corpus>/enh1
-# after stages 1 to 4 of run.sh. A rerun skips what is finished and continues the rest.
+# after stages 1 to 4 of run.sh. A rerun skips what is finished and continues the rest. The report page of the
+# study, report/index.html in its folder, has the tables, too, and all systems to listen to.
 set -euo pipefail
 
 log() { echo "$(date '+%H:%M:%S') $*"; }
@@ -212,4 +213,7 @@ for run in "${runs[@]}"; do
 done
 ${python} -m espnet2_m2m.bin.make_tables --study_dir "${study}" --test_set "${test_set}" \
     ${unfinished:+--exclude "${unfinished[@]}"}
+${python} -m espnet2_m2m.bin.report --study_dir "${study}" --test_set "${test_set}" --data_dir "${dumpdir}/raw/${test_set}" \
+    --out_dir "${study}/report" ${unfinished:+--exclude "${unfinished[@]}"} \
+    || log "without a report page, for the reason above"
 [ -z "${unfinished:-}" ]

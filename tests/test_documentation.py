@@ -1,8 +1,12 @@
-"""What the README and the docstrings show works as it stands there."""
+"""What README, docs and docstrings show works as it stands there."""
 
+import ast
+import contextlib
 import doctest
 import importlib
+import inspect
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,41 +14,245 @@ import pytest
 import torch
 import yaml
 
+import espnet2_m2m
+
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("egs2/*/*/README.md"))]
 
 
-def blocks(language):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", readme, flags=re.DOTALL)
+def blocks(page, language):
+    """Fenced blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def test_python_of_the_readme():
-    (code,) = blocks("python")
-    names = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert names["loss"].shape == (4,) and names["separated"].shape == (4, 2, 32000)
-    assert torch.isfinite(names["est"].grad).all()
+def pages_with(language):
+    return [str(page.relative_to(ROOT)) for page in PAGES if blocks(page, language)]
 
 
-def test_yaml_of_the_readme_is_a_criterions_block_that_builds():
-    from espnet_configs import config
-
-    from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
-    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
-
-    (block,) = blocks("yaml")
-    model = M2MEnhancementTask.build_model(config(**yaml.safe_load(block)))
-    assert isinstance(model, ESPnetM2MModel)
+# ---- Python --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["stft", "fcp", "simulation.scene"])
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """Where the examples run: a model in exp/m2m and a test set in dump/raw/test, as a recipe leaves them."""
+    from data_dir_example import make_data_dir
+    from espnet_configs import config, save
+
+    (tmp_path / "exp/m2m").mkdir(parents=True)
+    train_config, model_file = save(tmp_path / "exp/m2m", config())
+    Path(model_file).rename(tmp_path / "exp/m2m/valid.loss.best.pth")
+    make_data_dir(tmp_path / "dump/raw/test", [8000, 9000], num_channels=3)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_python(page, workplace):
+    """All blocks of a page, one after the other, as a reader would type them."""
+    names = {"__name__": page}
+    for code in blocks(page, "python"):
+        exec(compile(code, page, "exec"), names)
+    if page == "README.md":
+        assert names["loss"].shape == (4,) and names["separated"].shape == (4, 2, 32000)
+        assert torch.isfinite(names["est"].grad).all()
+    if page == "docs/python.md":
+        assert names["separated"].shape == (2, 2, 16000) and list(names["order"]) == [1, 0]
+        assert [talker.shape for talker in names["talkers"]] == [(1, len(names["samples"]))] * 2
+
+
+@pytest.mark.parametrize("module", ["stft", "fcp", "metrics", "simulation.scene"])
 def test_docstring_examples(module):
     imported = importlib.import_module(f"espnet2_m2m.{module}")
     result = doctest.testmod(imported, extraglobs={"torch": torch, "np": np})
     assert result.attempted and not result.failed
 
 
+# ---- YAML ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", pages_with("yaml"))
+def test_yaml(page):
+    """All options are ESPnet's, criterions build, and a whole config makes a training step."""
+    from espnet_configs import config
+
+    from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
+    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+
+    defaults = M2MEnhancementTask.get_default_config()
+    for block in blocks(page, "yaml"):
+        options = yaml.safe_load(block)
+        assert options.keys() <= defaults.keys() | {"criterions", "base"}, page
+        if "criterions" not in options:
+            continue
+        args = config()
+        vars(args).update(options)
+        model = M2MEnhancementTask.build_model(args)
+        assert isinstance(model, ESPnetM2MModel)
+        if "separator" in options:
+            headsets = {f"closetalk_mix{n}": torch.randn(1, 4000) for n in (1, 2)}
+            loss, _, _ = model(torch.randn(1, 4000, 6), **headsets)
+            loss.backward()
+            assert torch.isfinite(loss)
+
+
+# ---- Commands ------------------------------------------------------------------------------------
+
+
+def commands(page):
+    """Lines of the indented and sh blocks that are commands of this project, as lists of words."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    text = "\n".join(re.findall(r"^ {4}(.*)$", text, flags=re.MULTILINE) + blocks(page, "(?:sh|bash)"))
+    for line in text.replace("\\\n", " ").splitlines():
+        with contextlib.suppress(ValueError):       # no shell command: formulas have lone quotes
+            words = shlex.split(line, comments=True)
+            while words and re.fullmatch(r"\w+=\S*", words[0]):     # VARIABLE=value before the command
+                words.pop(0)
+            if words and words[0] in ("python", "python3", "make", "./run.sh", "./run_table.sh"):
+                yield words
+
+
+@contextlib.contextmanager
+def parsed_only():
+    """Make every ArgumentParser stop with the parsed arguments instead of going on to work."""
+    import argparse
+
+    class Parsed(Exception):
+        pass
+
+    original = argparse.ArgumentParser.parse_args
+
+    def parse_args(parser, *args, **kwargs):
+        raise Parsed(original(parser, *args, **kwargs))
+
+    argparse.ArgumentParser.parse_args = parse_args
+    try:
+        yield Parsed
+    finally:
+        argparse.ArgumentParser.parse_args = original
+
+
+def check_module(name, words):
+    """The module exists, and its parser takes the options."""
+    if name == "espnet2_m2m.bin.enh_train":
+        from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+
+        names = [word for word in words if word.startswith("--")]
+        known = M2MEnhancementTask.get_parser()._option_string_actions
+        assert set(names) <= known.keys() | {"--train_dir", "--valid_dir"}
+        return
+    main = importlib.import_module(name).main
+    with parsed_only() as parsed, pytest.raises(parsed):
+        main(words)
+
+
+def options_of_recipes():
+    """Names that run.sh of any recipe takes, and those of run_table.sh."""
+    def variables(path):
+        text = path.read_text(encoding="utf-8").partition("\nhelp_message=")[0]
+        return set(re.findall(r"^([a-z_]+)=", text, flags=re.MULTILINE))
+
+    stages = variables(ROOT / "local/m2m.sh")
+    for script in ROOT.glob("local/*_data.sh"):
+        stages |= variables(script)
+    return {"./run.sh": stages, "./run_table.sh": variables(ROOT / "local/run_table.sh")}
+
+
+@pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES])
+def test_commands(page):
+    """Programs, targets and options exist and their values parse; nothing is executed."""
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    recipes = options_of_recipes()
+    for words in commands(page):
+        where, (program, *rest) = f"{page}: {' '.join(words)}", words
+        if program == "make":
+            assert set(rest) <= set(targets), where
+        elif program in recipes:
+            names = {word[2:].replace("-", "_") for word in rest[::2]}     # --name value --name value ...
+            assert all(word.startswith("--") for word in rest[::2]), where
+            assert names <= recipes[program] | {"help"}, where
+        elif rest[0] == "-m" and rest[1] == "espnet2_m2m.run":
+            assert importlib.util.find_spec(rest[2 + (rest[2] == "-m")]), where
+        elif rest[0] == "-m" and rest[1].startswith("espnet2_m2m"):
+            if rest[1] == "espnet2_m2m.bin.NAME":
+                continue
+            try:
+                check_module(rest[1], rest[2:])
+            except SystemExit:
+                pytest.fail(f"{where}: the command does not take these options")
+        elif rest[0].endswith(".py"):
+            (script,) = {path.resolve() for folder in (ROOT, *ROOT.glob("egs2/*/*"))
+                         if (path := folder / rest[0]).is_file()}
+            names = {word for word in rest if word.startswith("--")}
+            assert names <= set(re.findall(r'"(--\w+)"', script.read_text())), where
+
+
+def test_commands_are_found():
+    found = {page.name: len(list(commands(page.relative_to(ROOT)))) for page in PAGES}
+    assert found["recipes.md"] >= 4 and found["demo.md"] >= 6 and found["loss_in_your_config.md"] >= 5
+
+
+# ---- Links and the index -------------------------------------------------------------------------
+
+
 def test_files_and_folders_that_the_documents_name_exist():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("egs2/*/*/README.md")]:
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_index_has_a_line_for_each_page():
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \[(.+\.md)\]\(\1\) \|", index, flags=re.MULTILINE)
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert len(listed) == len(pages) and set(listed) == pages
+
+
+# ---- Docstrings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", espnet2_m2m.__all__)
+def test_public_names_say_all(name):
+    """Every argument, what comes back, what is raised."""
+    public = inspect.unwrap(getattr(espnet2_m2m, name))
+    functions = [public.__init__, public.forward] if hasattr(public, "forward") else [public]
+    if inspect.isclass(public) and not hasattr(public, "forward"):
+        functions = [public.__init__]
+    for function in functions:
+        text = inspect.getdoc(function) or ""
+        text = inspect.getdoc(public) + text if function is not public else text
+        arguments = [argument for argument in inspect.signature(function).parameters if argument != "self"]
+        missing = [argument for argument in arguments if not re.search(rf"\b{argument}\b", text)]
+        assert not missing, f"{name}: the docstring does not explain {missing}"
+        if arguments:
+            assert "Args:" in text
+        tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(function)))
+        if any(isinstance(node, ast.Raise) for node in ast.walk(tree)):
+            assert "Raises:" in text, name
+        if any(isinstance(node, ast.Return) and node.value is not None for node in ast.walk(tree)):
+            assert re.search(r"Returns?\b|->", text), name
+
+
+SOURCES = [path for path in sorted((ROOT / "espnet2_m2m").rglob("*.py")) if "bin" not in path.parts]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "espnet2_m2m")))
+def test_every_module_class_and_function_has_a_docstring(path):
+    """Methods that torch or ESPnet define (forward ...) have theirs there; commands are explained by --help."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree) or not tree.body, path
+    nodes = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    missing = [node.name for node in nodes if not node.name.startswith("_") and node.name != "main"
+               and not ast.get_docstring(node) and "__doc__ = " not in ast.unparse(node)]
+    assert not missing
+
+
+def test_the_api_reference_can_be_made(tmp_path, monkeypatch):
+    pytest.importorskip("pdoc", reason="needs pdoc (pip install -e '.[docs]')")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import api_reference
+
+    api_reference.main(["--out_dir", str(tmp_path)])
+    page = (tmp_path / "espnet2_m2m.html").read_text(encoding="utf-8")
+    for name in espnet2_m2m.__all__:
+        assert f'id="{name}"' in page, name
+    assert (tmp_path / "espnet2_m2m/fcp.html").is_file()

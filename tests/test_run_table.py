@@ -113,7 +113,9 @@ def test_order_and_options(recipe):
     assert (inference_args, threads, fs, test_sets) == ("--fcp_output true", "", "16000", "test")
     assert "[4 of 4] table2_4b_pit seed 7: finished after" in printed
     assert (recipe / "python.log").read_text() == (
-        "-m espnet2_m2m.bin.make_tables --study_dir exp/small_2ep --test_set test\n")
+        "-m espnet2_m2m.bin.make_tables --study_dir exp/small_2ep --test_set test\n"
+        "-m espnet2_m2m.bin.report --study_dir exp/small_2ep --test_set test --data_dir dump/raw/test"
+        " --out_dir exp/small_2ep/report\n")
     record = (recipe / "exp/small_2ep/table2_1a_m2m_seed7/run_table.jsonl").read_text()
     record = json.loads(record)
     assert (record["seed"], record["status"], record["resumed"], record["commit"]) == (

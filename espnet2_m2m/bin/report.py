@@ -1,11 +1,19 @@
-"""Write the report page of an experiment: one HTML file that needs nothing beside it.
+"""Write the report page of one system, of several side by side, or of a study.
 
-    python -m espnet2_m2m.bin.report --exp_dir exp/X --data_dir data/test \\
-        --enhanced_dir exp/X/enhanced_test --out_dir exp/X/report
+    python -m espnet2_m2m.bin.report --data_dir dump/raw/test \\
+        --enhanced_dir exp/A/enhanced_test exp/B/enhanced_test --out_dir exp/report
+    python -m espnet2_m2m.bin.report --data_dir dump/raw/test \\
+        --study_dir exp/small_6ep --out_dir exp/small_6ep/report
 
-writes out_dir/index.html: the scores (bin/enh_scoring.py must have been run), learning curves from
-exp_dir/checkpoint.pth, and for a few test mixtures, from the worst to the best, what is to be heard
-and seen: far-field and close-talk mixtures, separated speech, references, and the room from above.
+An enhanced_dir is separated speech that bin/enh_scoring.py has scored, in the folder of its training.
+Of a study (local/run_table.sh makes it), the page has Tables I-III beside the paper's, and for each row
+the run with the lowest seed to listen to. Open
+
+    out_dir/index.html      scores, learning curves, diagnoses, a scatter plot, and mixtures from the
+                            worst to the best: switch between mixture, systems and reference while it plays
+    out_dir/media/          their audio and spectrograms
+
+in a browser, from disk; both may be copied anywhere together.
 """
 
 import argparse
@@ -13,7 +21,6 @@ from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors
 from espnet2_m2m.bin.enh_scoring import positive
-from espnet2_m2m.data_dir import atomic_path
 
 
 def get_parser():
@@ -22,12 +29,16 @@ def get_parser():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--exp_dir", required=True, help="the training, with checkpoint.pth")
     parser.add_argument("--data_dir", required=True, help="the set that was separated")
-    parser.add_argument("--enhanced_dir", required=True, help="the separated and scored speech")
-    parser.add_argument("--out_dir", required=True, help="folder for index.html")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--enhanced_dir", nargs="+", help="the separated and scored speech of each system")
+    what.add_argument("--study_dir", help="folder of a study's runs")
+    parser.add_argument("--test_set", default="test", help="scored set of the study (default test)")
+    parser.add_argument("--exclude", nargs="*", default=[],
+                        help="folders of the study's runs that are not finished")
+    parser.add_argument("--out_dir", required=True, help="folder for index.html and media/")
     parser.add_argument(
-        "--num_examples", type=positive, default=3, help="test mixtures to show (default 3)"
+        "--num_examples", type=positive, default=3, help="test mixtures to listen to (default 3)"
     )
     return parser
 
@@ -35,15 +46,17 @@ def get_parser():
 @cli_errors
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
-    if not Path(args.exp_dir).is_dir():
-        raise FileNotFoundError(f"{args.exp_dir}: no such directory")
-    from espnet2_m2m.report.page import render  # matplotlib, not needed for --help
+    # matplotlib, not needed for --help
+    from espnet2_m2m.report import systems, tables
+    from espnet2_m2m.report.page import write_report
 
-    html = render(args.exp_dir, args.data_dir, args.enhanced_dir, args.num_examples)
-    path = Path(args.out_dir) / "index.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    print(f"{path}: {len(html) / 1e6:.1f} MB")
+    if args.study_dir is None:
+        study, shown = None, systems.load(args.data_dir, args.enhanced_dir)
+    else:
+        study = tables.collect(args.study_dir, args.test_set, args.exclude)
+        shown = systems.load_study(args.data_dir, study)
+    num_bytes = write_report(args.out_dir, args.data_dir, shown, study, args.num_examples)
+    print(f"{Path(args.out_dir) / 'index.html'}: {num_bytes / 1e6:.1f} MB with media")
 
 
 if __name__ == "__main__":

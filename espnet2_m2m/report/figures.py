@@ -1,8 +1,10 @@
 """Figures of the report page: SVG text that follows the reader's light or dark theme.
 
-Every function returns a `data:` URI for <img src>. The same data give the same bytes.
+Functions that save nothing return a `data:` URI for <img src>. The same data give the same bytes.
 """
 
+import contextlib
+import functools
 import io
 import re
 from urllib.parse import quote
@@ -11,13 +13,13 @@ import matplotlib
 import numpy as np
 import scipy.signal
 from matplotlib.figure import Figure
+from PIL import Image
 
 SPEAKER_COLOURS = ("#3b82c4", "#e0762f", "#3a9a6b", "#a06bc4")
 SPEAKER_MARKERS = ("o", "s", "^", "D")  # shapes too: colour is not everybody's
 TRAIN_COLOUR, VALID_COLOUR = SPEAKER_COLOURS[:2]
 # Colours that stand for the page's: replaced in the SVG by variables that the theme sets.
 INK, FAINT = "#0a0b0c", "#0d0e0f"
-PAPER = {INK: "#24292f", FAINT: "#c3c8ce"}  # where there is no theme: a picture on white
 THEME = """<style>
 :root { --ink: #24292f; --faint: #c3c8ce }
 @media (prefers-color-scheme: dark) { :root { --ink: #d7dce2; --faint: #4a515a } }
@@ -42,6 +44,8 @@ STYLE = {
     "ytick.labelcolor": INK,
     "legend.frameon": False,
 }
+# The page's colours in its light theme, for pictures that have no theme.
+ON_WHITE = {name: {INK: "#24292f", FAINT: "#c3c8ce"}.get(value, value) for name, value in STYLE.items()}
 WINDOW_S, SHIFT_S = 0.032, 0.008  # s, as the project's STFT
 RANGE_DB = 70.0  # dB below the peak shown in spectrograms
 MAX_FRAMES = 900  # columns; longer signals are shown with a longer shift
@@ -53,29 +57,34 @@ def _figure(width, height, **subplots):
     return figure, figure.subplots(**subplots)
 
 
-def _uri(figure):
+@contextlib.contextmanager
+def style(rc=STYLE):
+    """Draw in our style, whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**rc, "svg.hashsalt": "report"})
+        yield
+
+
+def _styled(draw):
+    @functools.wraps(draw)
+    def drawn(*args, **kwargs):
+        with style():
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def uri(figure):
+    """`data:` URI of a figure that was drawn within `style()`, as SVG in the colours of the reader's theme."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "report"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
     svg = svg.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"(<svg[^>]*>)", lambda match: match[1] + THEME, svg, count=1)
     return "data:image/svg+xml," + quote(svg, safe=" =:/+;,()!*'$&@?")
-
-
-def _styled(draw):
-    """Draw in our style, whatever the user's matplotlibrc says."""
-
-    def drawn(*args, **kwargs):
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(STYLE)
-            return draw(*args, **kwargs)
-
-    drawn.__doc__, drawn.__name__ = draw.__doc__, draw.__name__
-    return drawn
 
 
 @_styled
@@ -95,58 +104,14 @@ def learning_curve(curves):
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
-    return _uri(figure)
+    return uri(figure)
 
 
-@_styled
-def before_and_after(mixture, separated, speakers):
-    """SI-SDR separated over SI-SDR of the mixture; (row,) in dB, speakers count from 1."""
-    figure, axes = _figure(4.6, 3.6)
-    low, high = min(mixture.min(), separated.min()) - 1, max(mixture.max(), separated.max()) + 1
-    axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=":")
-    for speaker in np.unique(speakers):
-        chosen = speakers == speaker
-        axes.scatter(
-            mixture[chosen],
-            separated[chosen],
-            s=16,
-            alpha=0.75,
-            linewidths=0,
-            color=SPEAKER_COLOURS[(speaker - 1) % 4],
-            marker=SPEAKER_MARKERS[(speaker - 1) % 4],
-            label=f"speaker {speaker}",
-        )
-    margin = max(1.0, 0.1 * (mixture.max() - mixture.min()))
-    axes.set_xlim(mixture.min() - margin, mixture.max() + margin)
-    axes.set_ylim(low, high)
-    right = axes.get_xlim()[1]
-    axes.annotate("no gain", (right, right), (0, 3), textcoords="offset points", ha="right")
-    axes.set_xlabel("SI-SDR of the mixture (dB)")
-    axes.set_ylabel("SI-SDR separated (dB)")
-    axes.legend(loc="best")
-    return _uri(figure)
+def save_spectrogram(path, samples, sample_rate):
+    """(sample,) as a PNG: time to the right, 0 Hz to half the rate upwards, RANGE_DB below its own peak.
 
-
-@_styled
-def histogram(mixture, separated):
-    """How many signals (utterance, speaker) have which SI-SDR; both (row,) in dB."""
-    figure, axes = _figure(4.6, 3.6)
-    both = np.concatenate([mixture, separated])
-    bins = np.linspace(both.min(), both.max() + 1e-6, 31)
-    axes.hist(mixture, bins, color=VALID_COLOUR, alpha=0.7, label="mixture")
-    axes.hist(separated, bins, color=TRAIN_COLOUR, alpha=0.7, label="separated")
-    for values, colour in ((mixture, VALID_COLOUR), (separated, TRAIN_COLOUR)):
-        axes.axvline(values.mean(), color=colour, linestyle="--", linewidth=1.2)
-    axes.set_xlabel("SI-SDR (dB), dashed: mean")
-    axes.set_ylabel("signals")
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="best")
-    return _uri(figure)
-
-
-@_styled
-def spectrogram(samples, sample_rate):
-    """(sample,) as level over time and frequency, 0 to -RANGE_DB below its own peak."""
+    A pixel per frame and frequency, without axes, so that the page can lay a play head over it.
+    """
     window = scipy.signal.windows.hann(round(WINDOW_S * sample_rate), sym=False) ** 0.5
     shift = max(round(SHIFT_S * sample_rate), -(-len(samples) // MAX_FRAMES))
     padded = np.pad(samples, (0, max(len(window) - len(samples), 0)))
@@ -154,23 +119,13 @@ def spectrogram(samples, sample_rate):
         padded, sample_rate, window, len(window), max(len(window) - shift, 0)
     )
     power = np.abs(spectrum) ** 2
-    floor = (power.max() or 1.0) * 10 ** (-RANGE_DB / 10)
-    level_db = 10 * np.log10(np.maximum(power, floor) / (power.max() or 1.0))
-    figure, axes = _figure(5.0, 1.9)
-    axes.grid(False)
-    axes.imshow(
-        np.round(level_db),  # steps of 1 dB keep the file small
-        origin="lower",
-        aspect="auto",
-        interpolation="none",
-        cmap="magma",
-        vmin=-RANGE_DB,
-        vmax=0,
-        extent=(0, len(samples) / sample_rate, 0, sample_rate / 2000),
-    )
-    axes.set_xlabel("time (s)")
-    axes.set_ylabel("frequency (kHz)")
-    return _uri(figure)
+    peak = power.max() or 1.0
+    level_db = 10 * np.log10(np.maximum(power / peak, 10 ** (-RANGE_DB / 10)))
+    # A palette with a colour per dB: a third of the bytes of an RGB image.
+    image = Image.fromarray(np.round(level_db + RANGE_DB).astype(np.uint8)[::-1], mode="P")
+    colours = matplotlib.colormaps["magma"](np.linspace(0, 1, round(RANGE_DB) + 1), bytes=True)
+    image.putpalette(colours[:, :3].tobytes())
+    image.save(path, optimize=True)
 
 
 @_styled
@@ -216,7 +171,7 @@ def room_from_above(scene):
     array.set_ylim(-reach, reach)
     array.set_xlabel("cm")
     array.set_title("array, enlarged", fontsize=9)
-    return _uri(figure)
+    return uri(figure)
 
 
 @_styled
@@ -227,16 +182,12 @@ def agreement(agrees, sample_rate):
         agrees: {"references" | "headsets": (utterance, freq) lists, 0 to 1}, not empty.
         sample_rate: Hz.
     """
-    return _uri(_draw_agreement(agrees, sample_rate))
+    return uri(_draw_agreement(agrees, sample_rate))
 
 
 def save_agreement(path, agrees, sample_rate):
     """The same as a PNG file on white; without anything to compare with it says so."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {name: PAPER.get(value, value) for name, value in STYLE.items()}
-        )
+    with style(ON_WHITE):
         _draw_agreement(agrees, sample_rate).savefig(path, dpi=150, facecolor="white")
 
 

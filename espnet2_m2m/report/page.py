@@ -1,50 +1,61 @@
-"""The report page: what stands in an experiment's folders, as one self-contained HTML file."""
+"""The report page: one system's results in full, or several side by side, for people to look at and listen to.
 
-import base64
-import csv
-import io
+    out_dir/index.html      the page: style, script, tables and line figures are part of it
+    out_dir/media/          audio (wav) and spectrograms (png) of the examples
+
+It opens from disk, without a server, and loads nothing but its media folder.
+"""
+
 import json
 import math
-import re
 from pathlib import Path
 
 import jinja2
 import numpy as np
 
-from espnet2_m2m import scoring
-from espnet2_m2m.data_dir import read_table, source_stamp
-from espnet2_m2m.data_dir.directory import name_some
-from espnet2_m2m.report import figures
-from espnet2_m2m.report.results import DECIMALS, ROWS, TITLES, format_scores
+from espnet2_m2m.data_dir import atomic_path, source_stamp
+from espnet2_m2m.report import examples, figures, study_figures, tables, training
+from espnet2_m2m.report.results import DECIMALS, TITLES, format_scores
+from espnet2_m2m.report.systems import gains
 from espnet2_m2m.simulation.scene import read_scenes
 
-# Counters, times and memory that the trainer reports beside the losses.
-NOT_A_CURVE = re.compile(r".*(_time|_mem_GB)|time|total_count|clip|loss_scale|grad_norm")
-LISTEN_PEAK = 0.7  # of full scale: clips are equally loud to listen to
-NUM_HARDEST = 20
 
-
-def render(exp_dir, data_dir, enhanced_dir, num_examples=3):
-    """The page as HTML text.
+def write_report(out_dir, data_dir, systems, study=None, num_examples=3):
+    """Write the page; until it is complete there is no index.html.
 
     Args:
-        exp_dir: folder of the training, with checkpoint.pth for the learning curves.
-        data_dir, enhanced_dir: the scored set (bin/enh_scoring.py has been run).
+        data_dir: the set that was separated.
+        systems: of report/systems.py, one or more.
+        study: `tables.Study` that they are from: its tables and figures over seeds come first.
         num_examples: number of test mixtures to look at and listen to.
+    Returns:
+        the size of page and media in bytes.
     Raises:
-        FileNotFoundError, ValueError: not scored yet, or not the audio that is there now.
+        ValueError: broken scenes, checkpoints or diagnoses; the message names the file.
     """
-    data_dir, enhanced_dir = Path(data_dir), Path(enhanced_dir)
-    summary, rows = read_scores(enhanced_dir)
-    fixed_order = summary["fixed_order_agrees"] is not None
-    jobs = scoring.list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
-    jobs = {job["utt_id"]: job for job in jobs}
-    require_current(rows, jobs, data_dir, enhanced_dir / "scoring")
-    gains = utterance_gains(rows)
+    out_dir, data_dir = Path(out_dir), Path(data_dir)
+    summary = systems[0].summary
     scenes_path = data_dir / "scenes.jsonl"
     scenes = read_scenes(scenes_path) if scenes_path.is_file() else {}  # real recordings: none
-    texts = read_texts(data_dir, summary["num_speakers"])
-    chosen = choose_examples(gains, num_examples)
+    panels = _panels(systems) if study is None else (tables.learning_curves(study), tables.distributions(study))
+    # Outputs with and without FCP share a training.
+    trainings = {system.folder: system for system in reversed(systems)}
+    trainings = [(system, _training(system)) for system in reversed(trainings.values())]
+    diagnoses = [read_diagnosis(system.enhanced_dir / "diagnosis" / "diagnosis.json") for system in systems]
+    word_errors = word_error_table(systems, data_dir.resolve().name)
+    texts = examples.read_texts(data_dir, summary["num_speakers"])
+    gain = gains(systems)
+    chosen = examples.choose(gain, num_examples)
+
+    index = out_dir / "index.html"
+    index.unlink(missing_ok=True)
+    for path in (out_dir / "media").glob("example*_*"):  # of an earlier page
+        path.unlink()
+    shown = [
+        examples.write_example(out_dir, number, label, utt_id, systems, gain[utt_id], scenes.get(utt_id), texts)
+        for number, (label, utt_id) in enumerate(chosen, start=1)
+    ]
+    numbers = {example["utt_id"]: example["number"] for example in shown}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -52,217 +63,215 @@ def render(exp_dir, data_dir, enhanced_dir, num_examples=3):
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("index.html").render(
-        title=Path(exp_dir).resolve().name,
+    html = environment.get_template("index.html").render(
+        title=study.folder.resolve().name if study else " and ".join(_some([s.name for s in systems])),
         summary=summary,
-        tables=score_tables(summary),
-        training=read_training(Path(exp_dir) / "checkpoint.pth"),
-        diagnosis=read_diagnosis(enhanced_dir / "diagnosis" / "diagnosis.json"),
-        distribution=distribution_figures(rows),
-        hardest=hardest(rows, gains),
-        examples=[
-            example(label, jobs[utt_id], rows, gains, scenes, texts) for label, utt_id in chosen
-        ],
+        systems=systems,
+        study_tables=study_tables(study) if study else [],
+        study_notes=list(tables.notes(study)) if study else [],
+        score_table=score_table(systems),
+        closetalk_table=closetalk_table(summary),
+        word_errors=word_errors,
+        boxes=[_boxes(panel) for panel in panels[1]],
+        curves=[_curves(panel) for panel in panels[0]],
+        trainings=trainings,
+        diagnoses=[(system, diagnosis) for system, diagnosis in zip(systems, diagnoses) if diagnosis],
+        utterances=utterance_table(systems, gain),
+        numbers=numbers,
+        points=points(systems, numbers),
+        examples=shown,
         has_scenes=bool(scenes),
     )
+    with atomic_path(index) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return sum(path.stat().st_size for path in [index, *(out_dir / "media").iterdir()])
 
 
-# ---- Scores --------------------------------------------------------------------------------------
+def _some(names):
+    return names if len(names) <= 3 else [f"{names[0]}, {names[1]}", f"{len(names) - 2} more"]
 
 
-def read_scores(enhanced_dir):
-    """summary.json and the rows of scores.csv, numbers as numbers (undefined: NaN)."""
-    scoring_dir = enhanced_dir / "scoring"
-    for name in ("summary.json", "scores.csv"):
-        if not (scoring_dir / name).is_file():
-            raise FileNotFoundError(
-                f"{scoring_dir / name}: no such file; run espnet2_m2m.bin.enh_scoring first"
-            )
-    summary = json.loads((scoring_dir / "summary.json").read_text(encoding="utf-8"))
-    with open(scoring_dir / "scores.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        for name in row:
-            if name in ("speaker", "estimate"):
-                row[name] = int(row[name])
-            elif name not in ("utt_id", "estimate_is_silent"):
-                row[name] = float(row[name] or "nan")
-    return summary, rows
+# ---- Tables: captions, columns (of study tables in groups), and rows of cells with a class --------
 
 
-def require_current(rows, jobs, data_dir, scoring_dir):
-    """Refuse scores of other audio than is there now; of pipes, nobody can tell.
+def score_table(systems):
+    """Means of the mixture and of every system; where scored, also in fixed order."""
+    rows = [("mixture", ["mixture", *format_scores(systems[0].summary["mean"]["mixture"]), "", ""])]
+    for system in systems:
+        mean, half_width = system.summary["mean"], system.summary["si_sdr_improvement_half_width_db"]
+        gain = f"{mean['improvement']['si_sdr']:+.1f}"
+        agreeing = system.summary["fixed_order_agrees"]
+        name = "separated" if len(systems) == 1 else system.name
+        cells = [name, *format_scores(mean["separated"])]
+        cells += [gain if half_width is None else f"{gain} ± {half_width:.1f}"]
+        cells += ["" if agreeing is None else f"{agreeing} of {system.summary['num_utterances']}"]
+        rows.append(("separated" if len(systems) == 1 else "", cells))
+        if agreeing is not None:
+            rows.append(("fixed", [f"{name}, fixed order", *format_scores(mean["fixed_order"]), "", ""]))
+    columns = ["Signal", *TITLES.values(), "SI-SDR improvement (dB)", "In headset order"]
+    if all(not row[-1] for _, row in rows):
+        columns, rows = columns[:-1], [(kind, row[:-1]) for kind, row in rows]
+    return {
+        "caption": "Reference: speaker images at the far-field reference mic. Means over"
+        f" {systems[0].summary['num_rows']} signals; higher is better",
+        "columns": columns,
+        "rows": rows,
+    }
+
+
+def closetalk_table(summary):
+    """Quality of the close-talk mixtures, which no system changes; None where not scored."""
+    if "closetalk" not in summary["mean"]:
+        return None
+    return {
+        "caption": f"Reference: close-talk speech. Means over {summary['num_rows']} signals",
+        "columns": ["Signal", *TITLES.values()],
+        "rows": [("", ["close-talk mixture", *format_scores(summary["mean"]["closetalk"])])],
+    }
+
+
+def study_tables(study):
+    """Tables I-III: the paper's figure, ours and the difference for each metric."""
+    result = []
+    for table, keys in tables.shown(study).items():
+        columns = ["Row", "System", "I/J/M/N", "α", *["paper", "ours", "diff."] * len(DECIMALS), "seeds"]
+        rows = []
+        for key in keys:
+            row = study.rows[key]
+            cells, seeds = tables.cells(study, key)
+            line = [row.label, row.system, row.taps, row.alpha]
+            for metric, cell in cells.items():
+                line += tables.format_cell(cell, DECIMALS[metric])
+            rows.append(("separated" if seeds else "", [*line, str(len(seeds)) if seeds else "-"]))
+        groups = [("", 4), *((TITLES[metric], 3) for metric in DECIMALS), ("", 1)]
+        result.append({"caption": tables.CAPTIONS[table], "groups": groups, "columns": columns, "rows": rows})
+    return result
+
+
+def word_error_table(systems, set_name):
+    """What stage 10 found for mixture, systems, headsets and clean speech, by each recogniser; None without.
+
+    Reads decode_<recogniser>/<set>/summary.json beside the trainings.
+
+    Raises:
+        ValueError: a file without rates.
+    """
+    ours = {
+        system.folder.name + system.enhanced_dir.name.removeprefix(f"enhanced_{set_name}"): system.name
+        for system in systems
+    }
+    names = {"mixture": "mixture", **ours, "closetalk": "close-talk mixture", "clean": "clean speech"}
+    paths = {path for s in systems for path in s.folder.parent.glob(f"decode_*/{set_name}/summary.json")}
+    rows = []
+    for path in sorted(paths):
+        recogniser = path.parents[1].name.removeprefix("decode_")
+        try:
+            conditions = json.loads(path.read_text(encoding="utf-8"))["conditions"]
+            for condition in conditions.keys() & names.keys():
+                rates = [f"{conditions[condition][unit]['rate']:.1f}" for unit in ("wer", "cer")]
+                rows.append((list(names).index(condition), [names[condition], recogniser, *rates]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: no word error rates ({error!r}); run stage 10 again") from error
+    if not rows:
+        return None
+    return {
+        "caption": "Word and character error rates (cpWER, cpCER); lower is better",
+        "columns": ["Signal", "Recogniser", "WER (%)", "CER (%)"],
+        "rows": [("", cells) for _, cells in sorted(rows)],
+    }
+
+
+def _signals(systems):
+    """[((utt_id, speaker), SI-SDR of the mixture, [SI-SDR of each system])] in dB."""
+    separated = [
+        {(row["utt_id"], row["speaker"]): row["separated_si_sdr"] for row in system.scores}
+        for system in systems
+    ]
+    for row in systems[0].scores:
+        signal = (row["utt_id"], row["speaker"])
+        yield signal, row["mixture_si_sdr"], [values[signal] for values in separated]
+
+
+def utterance_table(systems, gain):
+    """All signals, those of the utterances that gain least first."""
+    ordered = sorted(_signals(systems), key=lambda one: (gain[one[0][0]], one[0]))
+    rows = [
+        ("", [utt_id, str(speaker), f"{mixture:.1f}", *(f"{value:.1f}" for value in values)])
+        for (utt_id, speaker), mixture, values in ordered
+    ]
+    names = ["Separated"] if len(systems) == 1 else [system.name for system in systems]
+    return {
+        "caption": "SI-SDR in dB, the utterance that gains least first",
+        "columns": ["Utterance", "Speaker", "Mixture", *names],
+        "rows": rows,
+    }
+
+
+def points(systems, numbers):
+    """What the scatter plot of the page's script shows.
 
     Args:
-        rows: of scores.csv.
-        jobs: utt_id -> job of `scoring.list_jobs`.
-        data_dir, scoring_dir: for the message, and to read the keys that the scores were kept with.
-    Raises:
-        ValueError: other utterances, or files that changed since they were scored.
+        numbers: utt_id -> number of the example that can be listened to.
     """
-    different = {row["utt_id"] for row in rows} ^ jobs.keys()
-    if different:
-        raise ValueError(
-            f"{scoring_dir}/scores.csv and {data_dir} need the same utterances, but only one has"
-            f" {name_some(sorted(different))}; run stage 8 (espnet2_m2m.bin.enh_scoring) again"
-        )
-    kept = scoring.read_cache(scoring_dir / "utterances.jsonl")
-    changed = [
-        utt_id
-        for utt_id, job in jobs.items()
-        if utt_id not in kept or kept[utt_id][0] != scoring.input_key(job)
-    ]
-    if changed:
-        raise ValueError(
-            f"{scoring_dir}/scores.csv: the audio is not what was scored, for utterance"
-            f" {name_some(changed)}; run stage 8 (espnet2_m2m.bin.enh_scoring) again"
-        )
+    return {
+        "systems": ["separated"] if len(systems) == 1 else [system.name for system in systems],
+        "signals": [
+            {"utt": utt_id, "speaker": speaker, "example": numbers.get(utt_id), "si_sdr": [mixture, *values]}
+            for (utt_id, speaker), mixture, values in _signals(systems)
+            if all(map(math.isfinite, [mixture, *values]))
+        ],
+    }
 
 
-def utterance_gains(rows):
-    """utt_id -> SI-SDR improvement in dB, mean over speakers."""
-    gains = {}
-    for row in rows:
-        gain = row["separated_si_sdr"] - row["mixture_si_sdr"]
-        gains.setdefault(row["utt_id"], []).append(gain)
-    return {utt_id: float(np.mean(values)) for utt_id, values in gains.items()}
+# ---- Figures -------------------------------------------------------------------------------------
 
 
-def score_tables(summary):
-    """Caption and rows of the tables: separation, and the close-talk mixtures where scored."""
-    mean = summary["mean"]
-    separation = [(title, group) for group, title in ROWS.items() if group in mean]
-    tables = [("Reference: speaker images at the far-field reference mic", separation)]
-    if "closetalk" in mean:
-        tables.append(("Reference: close-talk speech", [("close-talk mixture", "closetalk")]))
-    return [
-        {
-            "caption": caption,
-            "columns": list(TITLES.values()),
-            "rows": [(title, group, format_scores(mean[group])) for title, group in groups],
-        }
-        for caption, groups in tables
-    ]
+def _panels(systems):
+    """Learning curves and distributions of single trainings, as `tables` gives them for studies."""
+    names = ["separated"] if len(systems) == 1 else [system.name for system in systems]
+    curves = []
+    for place, (name, system) in enumerate(zip(names, systems)):
+        found = tables.read_training(system.folder / "checkpoint.pth") if len(systems) > 1 else None
+        if found is not None and np.isfinite(found.si_sdr).any():
+            curves.append((place, name, found.steps, found.si_sdr, found.si_sdr, found.si_sdr))
+    boxes = [(place, name, [row["separated_si_sdr"] for row in system.scores])
+             for place, (name, system) in enumerate(zip(names, systems))]  # fmt: skip
+    boxes.insert(0, (-1, "mixture", [row["mixture_si_sdr"] for row in systems[0].scores]))
+    return [("Validation", curves)] if curves else [], [("", boxes)]
 
 
-def distribution_figures(rows):
-    mixture = np.array([row["mixture_si_sdr"] for row in rows])
-    separated = np.array([row["separated_si_sdr"] for row in rows])
-    speakers = np.array([row["speaker"] for row in rows])
-    better = int((separated > mixture).sum())
-    return [
-        {
-            "src": figures.before_and_after(mixture, separated, speakers),
-            "alt": f"Scatter plot: {better} of {len(rows)} signals have a higher SI-SDR separated"
-            " than in the mixture",
-            "caption": f"{better} of {len(rows)} signals gain (above the dotted line).",
-        },
-        {
-            "src": figures.histogram(mixture, separated),
-            "alt": f"Histogram: SI-SDR of the mixture has mean {mixture.mean():.1f} dB, separated"
-            f" {separated.mean():.1f} dB, from {separated.min():.1f} to {separated.max():.1f} dB",
-            "caption": f"Mean {mixture.mean():.1f} dB before, {separated.mean():.1f} dB after.",
-        },
-    ]
+def _boxes(panel):
+    title, boxes = panel
+    medians = ", ".join(f"{name} {np.median(values):.1f}" for _, name, values in boxes)
+    return {
+        "src": study_figures.boxes(panel),
+        "alt": f"Box plot of the SI-SDR of the test signals{title and ', ' + title}; medians in dB: {medians}",
+    }
 
 
-def hardest(rows, gains):
-    """The rows of the utterances that gain least, for the table below the figures."""
-    worst = sorted(gains, key=lambda utt_id: (gains[utt_id], utt_id))[:NUM_HARDEST]
-    by_utterance = {utt_id: [] for utt_id in worst}
-    for row in rows:
-        if row["utt_id"] in by_utterance:
-            by_utterance[row["utt_id"]].append(row)
-    return [
-        (
-            row["utt_id"],
-            row["speaker"],
-            f"{row['mixture_si_sdr']:.1f}",
-            f"{row['separated_si_sdr']:.1f}",
-            f"{row['separated_si_sdr'] - row['mixture_si_sdr']:+.1f}",
-        )
-        for utt_id in worst
-        for row in by_utterance[utt_id]
-    ]
-
-
-def choose_examples(gains, num_examples):
-    """[(label, utt_id)]: evenly spaced ranks of the improvement, from worst to best."""
-    ranked = sorted(gains, key=lambda utt_id: (gains[utt_id], utt_id))
-    last = len(ranked) - 1
-    count = min(num_examples, len(ranked))
-    ranks = [last // 2] if count == 1 else np.linspace(0, last, count).round().astype(int)
-    middle = ranks[len(ranks) // 2] if count % 2 else None
-    labels = {last: "Best", 0: "Worst"}
-    if middle is not None:
-        labels.setdefault(int(middle), "Median")
-    return [
-        (labels.get(int(rank), f"Rank {rank + 1} of {len(ranked)} from below"), ranked[rank])
-        for rank in ranks
-    ]
+def _curves(panel):
+    title, curves = panel
+    ends = ", ".join(f"{name} {mean[-1]:.1f} dB" for _, name, _, mean, _, _ in curves)
+    return {
+        "src": study_figures.learning_curves(panel),
+        "alt": f"SI-SDR of the validation set over training steps, {title}; at the end: {ends}",
+    }
 
 
 # ---- Training ------------------------------------------------------------------------------------
 
 
-def read_training(path):
-    """Learning curves from ESPnet's checkpoint; None where there is no checkpoint."""
-    if not path.is_file():
-        return None
-    import torch  # takes seconds, so only where needed
-
-    try:
-        # The reporter's statistics hold timedeltas, which weights_only refuses.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-        stats = checkpoint["reporter"]["stats"]
-    except Exception as error:  # unpickling raises anything
-        raise ValueError(f"{path}: not a checkpoint of an ESPnet training ({error!r})") from error
-    epochs = sorted(stats)
-    names = {name for epoch in epochs for phase in stats[epoch].values() for name in phase}
-    names = {name for name in names if not NOT_A_CURVE.fullmatch(name)}
-    is_rate = {name: bool(re.fullmatch(r"optim\d+_lr\d+", name)) for name in names}
-    curves = []
-    for name in sorted(names, key=lambda name: (name != "loss", is_rate[name], name)):
-        phases = {}
-        for phase in ("train", "valid"):
-            values = [float(stats[epoch].get(phase, {}).get(name, math.nan)) for epoch in epochs]
-            if np.isfinite(values).any():
-                phases[phase] = (epochs, values)
-        if phases:
-            curves.append(
-                {
-                    "name": f"learning rate ({name})" if is_rate[name] else name,
-                    "src": figures.learning_curve(phases),
-                    "alt": f"{name} over {len(epochs)} epochs: "
-                    + "; ".join(f"{phase} {_span(*curve)}" for phase, curve in phases.items()),
-                }
-            )
-    valid = {epoch: stats[epoch].get("valid", {}).get("loss", math.nan) for epoch in epochs}
-    valid = {epoch: value for epoch, value in valid.items() if math.isfinite(value)}
-    phases = [phase for epoch in epochs for phase in stats[epoch].values()]
-    seconds = sum(phase["time"].total_seconds() for phase in phases if "time" in phase)
-    return {
-        "curves": curves,
-        "num_epochs": len(epochs),
-        "best_epoch": min(valid, key=valid.get) if valid else None,
-        "duration": _duration(seconds) if seconds else None,
-    }
-
-
-def _span(epochs, values):
-    finite = [value for value in values if math.isfinite(value)]
-    return f"from {finite[0]:.3g} to {finite[-1]:.3g}"
-
-
-def _duration(seconds):
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+def _training(system):
+    stats = training.read_stats(system.folder / "checkpoint.pth")
+    return None if stats is None else training.summarise(stats)
 
 
 def read_diagnosis(path):
-    """What bin/diagnose.py found, in words, numbers and a figure; None where it has not been run."""
+    """What bin/diagnose.py found, in words, numbers and a figure; None where it has not been run.
+
+    Raises:
+        ValueError: not a diagnosis.
+    """
     if not path.is_file():
         return None
     from espnet2_m2m.report import diagnosis  # torch takes seconds, so only where needed
@@ -280,6 +289,7 @@ def read_diagnosis(path):
                 " as at the other frequencies; on average "
                 + ", ".join(f"{share:.0f} % by {name}" for name, share in shares.items()),
             }
+        headsets = diagnosis.headset_table(result["mean"])
         return {
             "ok": result["verdict"] == "separates",
             "summary": result["summary"],
@@ -289,119 +299,20 @@ def read_diagnosis(path):
             "model": model.name,
             "outdated": model.is_file() and source_stamp(model) != result["model_stamp"],
             "data_dir": result["data_dir"],
-            "table": diagnosis.table(result["mean"]),
-            "headsets": diagnosis.headset_table(result["mean"]),
+            "table": {
+                "caption": "Means over the utterances; lists are over outputs or mics",
+                "columns": ["Quantity", "Value", "Expected"],
+                "rows": [("", row) for row in diagnosis.table(result["mean"])],
+            },
+            "headsets": headsets
+            and {
+                "caption": "How much one output alone explains of each headset (dB by which its energy falls)",
+                "columns": ["Headset", *headsets[0]],
+                "rows": [("", row) for row in headsets[1]],
+            },
             "figure": figure,
         }
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: not a diagnosis ({error!r}); run espnet2_m2m.bin.diagnose again"
         ) from error
-
-
-# ---- Examples ------------------------------------------------------------------------------------
-
-
-def read_texts(data_dir, num_speakers):
-    """What the speakers say: a list with a table utt_id -> words for every speaker."""
-    paths = [data_dir / f"text_spk{number}" for number in range(1, num_speakers + 1)]
-    return [read_table(path, allow_empty=True) if path.is_file() else {} for path in paths]
-
-
-def example(label, job, rows, gains, scenes, texts):
-    """One test mixture: clips with spectrogram and scores, and where everybody stood."""
-    utt_id = job["utt_id"]
-    signals = scoring.read_signals(job)
-    sample_rate = signals["sample_rate"]
-    rows = sorted((r for r in rows if r["utt_id"] == utt_id), key=lambda row: row["speaker"])
-    scene = scenes.get(utt_id)
-
-    def clip(name, samples, scores=None):
-        note = None
-        if scores is not None:
-            note = " · ".join(
-                f"{TITLES[metric].partition(' ')[0]} {value}"
-                + (" dB" if TITLES[metric].endswith("(dB)") and value != "n/a" else "")
-                for metric, value in zip(DECIMALS, format_scores(scores))
-            )
-        return {
-            "name": name,
-            "scores": note,
-            "audio": audio_uri(samples, sample_rate),
-            "label": f"{name}, {label.lower()} example",
-            "src": figures.spectrogram(samples, sample_rate),
-            "alt": f"Spectrogram: {name}, {len(samples) / sample_rate:.1f} s",
-        }
-
-    def scores_of(row, group):
-        values = {metric: row[f"{group}_{metric}"] for metric in DECIMALS}
-        return {name: None if math.isnan(value) else value for name, value in values.items()}
-
-    speakers = []
-    for index, row in enumerate(rows):
-        clips = []
-        if signals["closetalk"]:
-            scores = scores_of(row, "closetalk") if "closetalk_si_sdr" in row else None
-            headset = signals["closetalk"][index]
-            clips.append(clip(f"Close-talk mixture {index + 1}", headset, scores))
-        estimate = signals["estimates"][row["estimate"] - 1]
-        clips.append(clip(f"Separated {index + 1}", estimate, scores_of(row, "separated")))
-        clips.append(clip(f"Reference {index + 1}", signals["references"][index]))
-        # Lines of scenes.jsonl carry the words too; text_spk{n} is what ASR is scored against.
-        words = texts[index].get(utt_id)
-        if words is None and scene is not None:
-            words = scene["speakers"][index].get("text")
-        speakers.append(
-            {
-                "number": index + 1,
-                "text": words,
-                "clips": clips,
-                "output": row["estimate"],
-                "mixture": f"{row['mixture_si_sdr']:.1f}",
-            }
-        )
-    return {
-        "label": label,
-        "utt_id": utt_id,
-        "gain": f"{gains[utt_id]:+.1f}",
-        "seconds": f"{len(signals['mixture'][0]) / sample_rate:.1f}",
-        "mixture": clip(f"Far-field mixture, mic {job['ref_mic']}", signals["mixture"][0]),
-        "speakers": speakers,
-        "room": None if scene is None else room(scene),
-    }
-
-
-def room(scene):
-    """Figure of a scene and the facts beside it."""
-    size = scene["room_size_m"]
-    centre = np.mean(scene["mic_positions_m"], axis=0)
-    facts = [("Room", " × ".join(f"{side:.1f}" for side in size) + " m")]
-    if scene.get("rt60_s") is not None:
-        facts.append(("T60", f"{scene['rt60_s']:.2f} s"))
-    if scene.get("snr_db") is not None:
-        facts.append(("SNR", f"{scene['snr_db']:.0f} dB"))
-    places = []
-    for number, speaker in enumerate(scene["speakers"], start=1):
-        distance = np.linalg.norm(np.subtract(speaker["position_m"], centre))
-        text = f"{distance:.1f} m from the array"
-        if speaker.get("closetalk_position_m") is not None:
-            headset = np.subtract(speaker["position_m"], speaker["closetalk_position_m"])
-            text += f", headset at {100 * np.linalg.norm(headset):.0f} cm"
-        facts.append((f"Speaker {number}", f"{speaker.get('speaker_id', '')}, {text}".lstrip(", ")))
-        places.append(f"speaker {number} {text}")
-    return {
-        "src": figures.room_from_above(scene),
-        "alt": f"Room of {size[0]:.1f} by {size[1]:.1f} m from above: " + "; ".join(places),
-        "facts": facts,
-    }
-
-
-def audio_uri(samples, sample_rate):
-    """(sample,) as a 16-bit wav in a `data:` URI, peak at LISTEN_PEAK (silence stays silent)."""
-    import soundfile
-
-    peak = np.abs(samples).max()
-    scaled = samples * (LISTEN_PEAK / peak) if peak > 0 else samples
-    buffer = io.BytesIO()
-    soundfile.write(buffer, scaled, sample_rate, format="WAV", subtype="PCM_16")
-    return "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,4 +1,7 @@
-"""Means of a scored set, and its section of RESULTS.md."""
+"""Means of a scored set, its section of RESULTS.md, and reading what was written."""
+
+import csv
+import json
 
 import numpy as np
 
@@ -171,3 +174,27 @@ def replace_section(text, section):
     else:
         sections.append(section.strip("\n"))
     return "\n\n".join(part for part in sections if part) + "\n"
+
+
+def read_scores(enhanced_dir):
+    """summary.json and the rows of scores.csv, numbers as numbers (undefined: NaN).
+
+    Raises:
+        FileNotFoundError: not scored yet.
+    """
+    scoring_dir = enhanced_dir / "scoring"
+    for name in ("summary.json", "scores.csv"):
+        if not (scoring_dir / name).is_file():
+            raise FileNotFoundError(
+                f"{scoring_dir / name}: no such file; run espnet2_m2m.bin.enh_scoring first"
+            )
+    summary = json.loads((scoring_dir / "summary.json").read_text(encoding="utf-8"))
+    with open(scoring_dir / "scores.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for name in row:
+            if name in ("speaker", "estimate"):
+                row[name] = int(row[name])
+            elif name not in ("utt_id", "estimate_is_silent"):
+                row[name] = float(row[name] or "nan")
+    return summary, rows

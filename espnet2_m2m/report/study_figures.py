@@ -1,7 +1,8 @@
-"""Pictures of a study as PNG: SI-SDR over training steps, and its distribution over signals.
+"""Pictures of several systems: SI-SDR over training steps, and its distribution over signals.
 
-Colours are those of Okabe and Ito (grey for black), which also colour-blind readers tell apart; line styles
-repeat with another period than colours, and every curve and box has its name beside it.
+As PNG on white, or as SVG for the report page. Colours are those of Okabe and Ito (grey for black), which
+also colour-blind readers tell apart; line styles repeat with another period than colours, and every curve and
+box has its name beside it.
 """
 
 import functools
@@ -14,30 +15,26 @@ from matplotlib.figure import Figure
 from espnet2_m2m.data_dir import atomic_path
 from espnet2_m2m.report import figures
 
-INK, FAINT = "#24292f", "#c3c8ce"  # the light theme of the report page
-STYLE = {
-    name: {figures.INK: INK, figures.FAINT: FAINT}.get(value, value)
-    for name, value in figures.STYLE.items()
-}
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
 LINES = ("-", "--", "-.", ":")
 WHISKERS = (5, 95)  # percentiles
 
 
-def _save(path, panels, draw, size, **subplots):
-    """Draw each panel on axes of its own, in our style whatever the user's matplotlibrc says."""
+def _panels(panels, draw, size, **subplots):
+    """A figure with axes for each of the panels [(title, data)]."""
+    figure = Figure(figsize=size, layout="constrained")
+    for axes, (title, data) in zip(figure.subplots(squeeze=False, **subplots).flat, panels):
+        axes.set_title(title, loc="left")
+        draw(axes, data)
+        axes.label_outer()  # of shared axes once
+    return figure
+
+
+def _save(path, panels, *drawing, **subplots):
     if not panels:
         raise ValueError(f"{path}: nothing to draw")
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=size, layout="constrained")
-        for axes, (title, data) in zip(figure.subplots(squeeze=False, **subplots).flat, panels):
-            axes.set_title(title, loc="left")
-            draw(axes, data)
-            axes.label_outer()  # of shared axes once
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+    with figures.style(figures.ON_WHITE), atomic_path(path) as temporary:
+        _panels(panels, *drawing, **subplots).savefig(temporary, dpi=150)
 
 
 def _colour(place):
@@ -50,13 +47,25 @@ def save_learning_curves(path, panels):
     Args:
         path: PNG file.
         panels: of `tables.learning_curves`.
+    Raises:
+        ValueError: no panel.
     """
+    _save(path, panels, _curves_drawer(panels), (6.8 * len(panels), 4.8), ncols=len(panels))
+
+
+def learning_curves(panel):
+    """The same of one panel as a `data:` URI of an SVG for the report page."""
+    with figures.style():
+        return figures.uri(_panels([panel], _curves_drawer([panel]), (4.6, 2.8)))
+
+
+def _curves_drawer(panels):
+    """`_draw_curves` with one range of SI-SDR for all panels."""
     curves = [curve for _, panel in panels for curve in panel]
-    low = min(min(curve[4]) for curve in curves)
-    high = max(max(curve[5]) for curve in curves)
+    low = min((min(curve[4]) for curve in curves), default=0.0)
+    high = max((max(curve[5]) for curve in curves), default=0.0)
     margin = max(0.5, 0.06 * (high - low))
-    draw = functools.partial(_draw_curves, low=low - margin, high=high + margin)
-    _save(path, panels, draw, (6.8 * len(panels), 4.8), ncols=len(panels))
+    return functools.partial(_draw_curves, low=low - margin, high=high + margin)
 
 
 def _draw_curves(axes, curves, low, high):
@@ -115,13 +124,22 @@ def save_boxes(path, panels):
     Args:
         path: PNG file.
         panels: of `tables.distributions`.
+    Raises:
+        ValueError: no panel.
     """
     rows = [len(boxes) for _, boxes in panels]
-    size = (7.5, 1.0 * len(panels) + 0.36 * sum(rows))
+    size = (7.5, 1.1 * len(panels) + 0.36 * sum(rows))
     _save(path, panels, _draw_boxes, size, nrows=len(panels), sharex=True, height_ratios=rows)
 
 
+def boxes(panel):
+    """The same of one panel as a `data:` URI of an SVG for the report page."""
+    with figures.style():
+        return figures.uri(_panels([panel], _draw_boxes, (4.6, 1.1 + 0.3 * len(panel[1]))))
+
+
 def _draw_boxes(axes, boxes):
+    ink, faint = matplotlib.rcParams["text.color"], matplotlib.rcParams["grid.color"]
     drawn = axes.boxplot(
         [values for _, _, values in boxes],
         orientation="horizontal",
@@ -132,12 +150,12 @@ def _draw_boxes(axes, boxes):
     )
     for (place, name, _), box in zip(boxes, drawn["boxes"]):
         # The mixture is what all start from, no system.
-        colour = FAINT if name.endswith("mixture") else _colour(place)
-        box.set(facecolor=matplotlib.colors.to_rgba(colour, 0.55), edgecolor=INK, linewidth=0.8)
+        colour = faint if name.endswith("mixture") else _colour(place)
+        box.set(facecolor=matplotlib.colors.to_rgba(colour, 0.55), edgecolor=ink, linewidth=0.8)
     for part in ("whiskers", "caps", "medians"):
-        matplotlib.artist.setp(drawn[part], color=INK, linewidth=1.4 if part == "medians" else 0.8)
+        matplotlib.artist.setp(drawn[part], color=ink, linewidth=1.4 if part == "medians" else 0.8)
     for (place, name, _), fliers in zip(boxes, drawn["fliers"]):
-        colour = INK if name.endswith("mixture") else _colour(place)
+        colour = ink if name.endswith("mixture") else _colour(place)
         fliers.set(markerfacecolor=colour, alpha=0.5)
     axes.set_yticks(range(1, len(boxes) + 1), [name for _, name, _ in boxes])
     axes.invert_yaxis()  # the table's order from above
@@ -156,4 +174,4 @@ def _draw_boxes(axes, boxes):
             va="center",
             fontsize=8.5,
         )
-    axes.set_xlabel("SI-SDR of a test signal (dB); box: quartiles, whiskers: 5 to 95 %, right: median")
+    axes.set_xlabel("SI-SDR of a test signal (dB)\nbox: quartiles, whiskers: 5 to 95 %, right: median")

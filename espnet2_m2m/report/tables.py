@@ -20,8 +20,8 @@ import yaml
 
 from espnet2_m2m.data_dir.directory import name_some
 from espnet2_m2m.metrics import METRICS
-from espnet2_m2m.report.page import read_scores
-from espnet2_m2m.report.results import DECIMALS, TITLES
+from espnet2_m2m.report.results import DECIMALS, TITLES, read_scores
+from espnet2_m2m.report.training import read_stats
 
 RUN_NAME = re.compile(r"(table[23]_\w+)_seed(\d+)")
 VALID_SI_SDR = "si_snr_loss"  # ESPnet's name of the validation's negative SI-SDR, in dB
@@ -123,6 +123,7 @@ class Run:
     """One scored output of one training."""
 
     folder: Path
+    enhanced_dir: Path  # the separated speech, with its scores
     key: str  # of the row
     seed: int
     summary: dict  # summary.json
@@ -132,6 +133,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
+    """Runs that were scored on one test set, and the tables' rows."""
+
     folder: Path
     test_set: str
     runs: list  # of Run, in the tables' order, then by seed
@@ -139,6 +142,7 @@ class Study:
     unfinished: list  # names of folders without scores of this test set
 
     def of(self, key):
+        """The runs of a row."""
         return [run for run in self.runs if run.key == key]
 
 
@@ -168,7 +172,7 @@ def collect(study_dir, test_set="test", exclude=()):
         training = read_training(folder / "checkpoint.pth") if scored else None
         for key, enhanced_dir in scored.items():
             summary, scores = read_scores(enhanced_dir)
-            runs.append(Run(folder, key, seed, summary, scores, training))
+            runs.append(Run(folder, enhanced_dir, key, seed, summary, scores, training))
             if key not in rows:
                 rows[key] = our_row(key, folder / "config.yaml")
     if not runs:
@@ -177,7 +181,7 @@ def collect(study_dir, test_set="test", exclude=()):
             f"{study_dir}: no run that was scored on '{test_set}', expected folders like"
             f" table2_1a_m2m_seed0/enhanced_{test_set}/scoring; local/run_table.sh makes them{found}"
         )
-    _require_one_test_set(runs)
+    require_one_test_set(runs)
     order = {key: place for place, key in enumerate(sorted(rows, key=_place))}
     runs.sort(key=lambda run: (order[run.key], run.seed))
     return Study(study_dir, test_set, runs, {key: rows[key] for key in order}, unfinished)
@@ -219,15 +223,10 @@ def read_training(path):
     Raises:
         ValueError: not a checkpoint of an ESPnet training.
     """
-    path = Path(path)
-    if not path.is_file():
+    stats = read_stats(path)
+    if stats is None:
         return None
-    import torch  # takes seconds
-
     try:
-        # The reporter's statistics hold timedeltas, which weights_only refuses; weights stay on disk.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-        stats = checkpoint["reporter"]["stats"]
         epochs = [stats[epoch] for epoch in sorted(stats)]
         return Training(
             steps=[epoch["train"]["total_count"] for epoch in epochs],
@@ -236,12 +235,18 @@ def read_training(path):
                 phase["time"].total_seconds() for epoch in epochs for phase in epoch.values()
             ),
         )
-    except Exception as error:  # unpickling raises anything
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a checkpoint of an ESPnet training ({error!r})") from error
 
 
-def _require_one_test_set(runs):
-    """Refuse runs whose scores belong to different mixtures: their means cannot be compared."""
+def require_one_test_set(runs):
+    """Refuse runs whose scores belong to different mixtures: their means cannot be compared.
+
+    Args:
+        runs: with `folder`, `summary` and `scores` as in `Run`.
+    Raises:
+        ValueError: other signals, mixtures, sample rates or reference mics; names the folders.
+    """
 
     def mixtures(run):
         return {(row["utt_id"], row["speaker"]): row["mixture_si_sdr"] for row in run.scores}
@@ -306,7 +311,7 @@ def cells(study, key):
     return result, [run.seed for run in runs]
 
 
-def _shown(study):
+def shown(study):
     """Keys of the tables to print: Table I, and those of II and III in which a row was run."""
     tables = {"1"} | {study.rows[run.key].table for run in study.runs}
     return {
@@ -322,7 +327,7 @@ def _shown(study):
 def markdown(study, pictures=()):
     """TABLES.md: the tables, what they were made from, and links to pictures beside it."""
     parts = ["# Tables I-III of the M2M paper and ours"]
-    for table, keys in _shown(study).items():
+    for table, keys in shown(study).items():
         header = ["Row", "System", "I/J/M/N", "α"]
         for metric in METRICS:
             header += [f"{TITLES[metric]}: paper", "ours", "diff."]
@@ -332,16 +337,18 @@ def markdown(study, pictures=()):
             figures, seeds = cells(study, key)
             line = [row.label, row.system, row.taps, row.alpha]
             for metric, cell in figures.items():
-                line += _format_cell(cell, DECIMALS[metric])
+                line += format_cell(cell, DECIMALS[metric])
             lines.append([*line, str(len(seeds)) if seeds else "-"])
         parts.append(f"## {CAPTIONS[table]}\n\n{_table([*header, 'seeds'], lines, left=4)}")
     parts += [f"![{title}]({name})" for name, title in pictures]
     parts.append("## What was run\n\n" + _trainings(study))
-    parts.append("\n".join(f"- {note}" for note in _notes(study)))
+    parts.append("\n".join(f"- {note}" for note in notes(study)))
     return "\n\n".join(parts) + "\n"
 
 
-def _format_cell(cell, decimals):
+def format_cell(cell, decimals):
+    """The paper's figure, ours (mean ± standard deviation) and the difference; "-": there is none."""
+
     def number(value, sign=""):
         # + 0.0: no "-0.0"
         return "-" if value is None else f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
@@ -384,7 +391,8 @@ def _trainings(study):
     return _table(header, lines, left=2)
 
 
-def _notes(study):
+def notes(study):
+    """Sentences, as Markdown, that a reader of the tables must know."""
     summary = study.runs[0].summary
     commits = sorted(set(_commits(study)))
     yield (
@@ -406,7 +414,7 @@ def _notes(study):
         yield "PESQ is wide-band here and narrow-band in the paper: no difference is shown."
     elif summary["pesq_mode"] is None:
         yield f"PESQ is not defined at {summary['sample_rate_hz']} Hz."
-    tables = _shown(study)
+    tables = shown(study)
     missing = [CAPTIONS[table].partition(":")[0] for table in CAPTIONS if table not in tables]
     if missing:
         yield f"{' and '.join(missing)}: no row was run."
@@ -446,7 +454,7 @@ def csv_text(study):
     names += ["paper", "mean", "std", "difference", "seeds"]
     writer = csv.DictWriter(buffer, names, lineterminator="\n")
     writer.writeheader()
-    for table, keys in _shown(study).items():
+    for table, keys in shown(study).items():
         for key in keys:
             row = study.rows[key]
             figures, seeds = cells(study, key)
@@ -472,7 +480,7 @@ def learning_curves(study):
     without such a criterion or without checkpoint has none.
     """
     panels = []
-    for table, keys in _shown(study).items():
+    for table, keys in shown(study).items():
         curves = []
         for place, key in enumerate(keys):
             # FCP behind a training does not change its validation: one curve for both.
@@ -495,7 +503,7 @@ def learning_curves(study):
 def distributions(study):
     """[(title, [(row's place, name, SI-SDR of every signal in dB)])], seeds pooled, best first row."""
     panels = []
-    for table, keys in _shown(study).items():
+    for table, keys in shown(study).items():
         if table not in PANELS:
             continue
         boxes = []

@@ -1,0 +1,82 @@
+"""Statistics of every epoch that ESPnet's trainer keeps in checkpoint.pth, as learning curves."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_m2m.report import figures
+
+# Counters, times and memory that the trainer reports beside the losses.
+NOT_A_CURVE = re.compile(r".*(_time|_mem_GB)|time|total_count|clip|loss_scale|grad_norm")
+
+
+def read_stats(path):
+    """{epoch: {"train" | "valid": {name: value}}} of a checkpoint; None where there is no such file.
+
+    Raises:
+        ValueError: not a checkpoint of an ESPnet training.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    import torch  # takes seconds
+
+    try:
+        # The statistics hold timedeltas, which weights_only refuses; weights stay on disk.
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+        stats = checkpoint["reporter"]["stats"]
+        return {epoch: stats[epoch] for epoch in sorted(stats)}
+    except Exception as error:  # unpickling raises anything
+        raise ValueError(f"{path}: not a checkpoint of an ESPnet training ({error!r})") from error
+
+
+def summarise(stats):
+    """Learning curves, number of epochs, the best of them and the duration, as the page shows them.
+
+    Args:
+        stats: of `read_stats`.
+    """
+    epochs = list(stats)
+    names = {name for epoch in epochs for phase in stats[epoch].values() for name in phase}
+    names = {name for name in names if not NOT_A_CURVE.fullmatch(name)}
+    is_rate = {name: bool(re.fullmatch(r"optim\d+_lr\d+", name)) for name in names}
+    curves = []
+    for name in sorted(names, key=lambda name: (name != "loss", is_rate[name], name)):
+        phases = {}
+        for phase in ("train", "valid"):
+            values = [float(stats[epoch].get(phase, {}).get(name, math.nan)) for epoch in epochs]
+            if np.isfinite(values).any():
+                phases[phase] = (epochs, values)
+        if phases:
+            curves.append(
+                {
+                    "name": f"learning rate ({name})" if is_rate[name] else name,
+                    "src": figures.learning_curve(phases),
+                    "alt": f"{name} over {len(epochs)} epochs: "
+                    + "; ".join(f"{phase} {_span(*curve)}" for phase, curve in phases.items()),
+                }
+            )
+    valid = {epoch: stats[epoch].get("valid", {}).get("loss", math.nan) for epoch in epochs}
+    valid = {epoch: value for epoch, value in valid.items() if math.isfinite(value)}
+    phases = [phase for epoch in epochs for phase in stats[epoch].values()]
+    seconds = sum(phase["time"].total_seconds() for phase in phases if "time" in phase)
+    return {
+        "curves": curves,
+        "num_epochs": len(epochs),
+        "best_epoch": min(valid, key=valid.get) if valid else None,
+        "duration": _duration(seconds) if seconds else None,
+    }
+
+
+def _span(epochs, values):
+    finite = [value for value in values if math.isfinite(value)]
+    return f"from {finite[0]:.3g} to {finite[-1]:.3g}"
+
+
+def _duration(seconds):
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
