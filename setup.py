@@ -42,7 +42,9 @@ setup(
     extras_require={
         "demo": ["espeakng-loader"],        # the synthetic talkers of egs2/meeting_demo
         "sms_wsj": ["rir-generator"],       # the generator that made SMS-WSJ: egs2/sms_wsj_ff_ct
+        "asr": ["meeteval"],                # cpWER (MIT): stage 10
         "test": [
+            "meeteval",
             "pytest",
             "pytest-xdist",
             "hypothesis",
