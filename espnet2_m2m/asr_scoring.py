@@ -78,8 +78,10 @@ def score_condition(texts, condition_dir):
         of_mixture[line.mixture].append(hypotheses[line.utt_id])
     different = sorted(of_mixture.keys() ^ texts.keys())
     if different:
-        raise TableError(f"{condition_dir} and the transcripts (text_spk{{n}}) of the set need the same mixtures,"
-                         f" but only one has {name_some(different)}")  # fmt: skip
+        raise TableError(
+            f"{condition_dir} and the transcripts (text_spk{{n}}) of the set need the same mixtures, but only"
+            f" one has {name_some(different)}"
+        )
     found = {}
     for unit in UNITS:
         counts = sum((score_mixture(texts[m], of_mixture[m], unit) for m in texts), Counter())
@@ -110,8 +112,12 @@ def score_set(data_dir, decode_dir):
         raise FileNotFoundError(f"{decode_dir}: no hypotheses; run the recognition (stage 9) first")
     systems = [name for name in names if name not in FIRST + LAST]
     ordered = [name for name in (*FIRST, *systems, *LAST) if name in names]
-    conditions = {name: score_condition(texts, decode_dir / name) for name in ordered}
-    return {"set": decode_dir.name, "data_dir": str(data_dir), "num_mixtures": len(texts), "conditions": conditions}
+    return {
+        "set": decode_dir.name,
+        "data_dir": str(data_dir),
+        "num_mixtures": len(texts),
+        "conditions": {name: score_condition(texts, decode_dir / name) for name in ordered},
+    }
 
 
 def markdown_section(summary):
@@ -119,8 +125,8 @@ def markdown_section(summary):
     lines = [
         f"## {summary['set']}",
         "",
-        f"{summary['num_mixtures']} mixtures of `{summary['data_dir']}`. In each the hypotheses are assigned to the"
-        " talkers with the fewest errors (cpWER, cpCER).",
+        f"{summary['num_mixtures']} mixtures of `{summary['data_dir']}`. In each the hypotheses are assigned to"
+        " the talkers with the fewest errors (cpWER, cpCER).",
     ]
     for unit in UNITS:
         lines += ["", f"### {unit.upper()}", "", "|dataset|" + "|".join(COLUMNS.values()) + "|",
@@ -128,8 +134,8 @@ def markdown_section(summary):
         for name, found in summary["conditions"].items():
             counts = found[unit]
             cells = [name, counts["lines"], counts["length"]]
-            cells += [f"{100 * counts[column] / counts['length']:.1f}"
-                      for column in ("correct", "substitutions", "deletions", "insertions", "errors")]  # fmt: skip
+            for column in ("correct", "substitutions", "deletions", "insertions", "errors"):
+                cells.append(f"{100 * counts[column] / counts['length']:.1f}")
             cells.append(f"{100 * counts['wrong_lines'] / counts['lines']:.1f}")
             lines.append("|" + "|".join(map(str, cells)) + "|")
     return "\n".join(lines) + "\n"

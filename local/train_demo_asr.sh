@@ -34,7 +34,8 @@ asr_exp=${expdir}/asr_$(basename "${asr_config}" .yaml)
 log "talkers ${first_talker} ... and meeting rooms -> ${datadir}"
 speak() { ${python} -m espnet2_m2m.bin.make_demo_speech --num_sentences "${num_sentences}" --seed "${seed}" "$@"; }
 speak --out_dir "${datadir}/clean_train" --first_talker "${first_talker}" --num_talkers "${num_talkers}"
-speak --out_dir "${datadir}/clean_valid" --first_talker "$((first_talker + num_talkers))" --num_talkers 16
+speak --out_dir "${datadir}/clean_valid" --first_talker "$((first_talker + num_talkers))" --num_talkers 16 \
+    --num_sentences 10
 ${python} -m espnet2_m2m.bin.simulate --source_data "${datadir}"/clean_{train,valid,valid} --out_dir "${datadir}" \
     --room meeting --sample_rate "${fs}" --num_train "${num_train}" --num_valid "${num_valid}" --num_test 0 \
     --farfield_level_dbfs -33 --closetalk_gain_db -22 --seed "${seed}" --nj "${nj}"

@@ -42,7 +42,8 @@ def get_parser():
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--asr_exp", help="experiment folder of ESPnet's asr task")
     model.add_argument("--asr_tag", help="tag of a model that espnet_model_zoo can download")
-    parser.add_argument("--asr_model_file", default="valid.acc.ave.pth", help="in ASR_EXP (default: %(default)s)")
+    parser.add_argument("--asr_model_file", default="valid.acc.ave.pth",
+                        help="in ASR_EXP (default: %(default)s)")
     parser.add_argument("--inference_config", help="YAML with options of Speech2Text")
     parser.add_argument("--data_dir", required=True, help="the set, formatted (dump/raw/SET)")
     parser.add_argument("--separated", help="data dir of its separated speech, by bin/talker_data_dir")
@@ -65,7 +66,8 @@ def main(cmd=None):
         write_talker_data_dir(Path(args.out_dir, name), lines)
     hypotheses = decode(args, options, [line for lines in conditions.values() for line in lines])
     for name, lines in conditions.items():
-        write_table(Path(args.out_dir, name, "hyp"), {line.utt_id: hypotheses[signal_of(line)] for line in lines})
+        found = {line.utt_id: hypotheses[signal_of(line)] for line in lines}
+        write_table(Path(args.out_dir, name, "hyp"), found)
 
 
 def list_conditions(args):

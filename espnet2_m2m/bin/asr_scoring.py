@@ -2,9 +2,9 @@
 
     python -m espnet2_m2m.bin.asr_scoring --data_dir dump/raw/test --decode_dir exp/decode_asr/test
 
-scores every condition of DECODE_DIR against text_spk{n} of the set. Of every mixture, the hypotheses are assigned
-to the talkers with the fewest errors (cpWER, by meeteval); the mixture's one hypothesis counts for each talker.
-It writes
+scores every condition of DECODE_DIR against text_spk{n} of the set. Of every mixture, the hypotheses are
+assigned to the talkers with the fewest errors (cpWER, by meeteval); the mixture's one hypothesis counts for
+each talker. It writes
 
     DECODE_DIR/summary.json         the counts and rates
     DECODE_DIR/../RESULTS_ASR.md    a section for each set, with ESPnet's tables

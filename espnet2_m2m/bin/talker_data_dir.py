@@ -12,8 +12,8 @@ or of signals that a set itself has, here the image of each talker at the refere
 OUT_DIR gets wav.scp, utt2spk, spk2utt, utt2mix and utt2stream, text where text_spk{n} is known, and
 segments where the set has them; the audio stays where it is. Ids are TALKER-MIXTURE.
 
-Which stream is whose: no references are asked. Stream n belongs to headset n if the model was trained with
-an anchor of fixed order; else each mixture's streams are fitted to its headsets (closetalk{n}.scp). With neither,
+Which stream is whose: no references are asked. Stream n belongs to headset n if the model was trained with an
+anchor of fixed order; else each mixture's streams are fitted to its headsets (closetalk{n}.scp). With neither,
 the streams keep their order, are called SPEAKER-stream1 ..., and have no text.
 """
 

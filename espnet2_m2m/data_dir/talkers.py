@@ -170,7 +170,9 @@ def write_talker_data_dir(out_dir, lines):
     if all(line.text is not None for line in lines):
         tables["text"] = {line.utt_id: line.text for line in lines}
     if any(line.segment for line in lines):
-        tables["segments"] = {line.utt_id: f"{line.utt_id} {line.segment[0]} {line.segment[1]}" for line in lines}
+        tables["segments"] = {
+            line.utt_id: f"{line.utt_id} {line.segment[0]} {line.segment[1]}" for line in lines
+        }
     utt2spk = {line.utt_id: line.talker for line in sorted(lines, key=lambda line: line.utt_id.encode())}
     tables["spk2utt"] = spk2utt_from(utt2spk)
     begin_data_dir(out_dir, tables)

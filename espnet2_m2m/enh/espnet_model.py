@@ -174,11 +174,16 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             outputs = self.separator.reference_images(est, feature_mix, feature_lengths)
         else:
             outputs = estimates
-        speech_pre = [torch.where(counted[:, None], self.decoder(output, speech_lengths)[0], 0) for output in outputs]
-        inputs = LossInputs(est, self.separator.far_field_spectrum(feature_mix, frames), None, None, frames, counted)
+        speech_pre = [torch.where(counted[:, None], self.decoder(output, speech_lengths)[0], 0)
+                      for output in outputs]
+        inputs = LossInputs(
+            est=est, far_field=self.separator.far_field_spectrum(feature_mix, frames), close_talk=None,
+            references=None, lengths=frames, counted=counted)
         return speech_pre, feature_mix, None, {"loss_inputs": inputs}
 
-    def forward_loss(self, speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs):
+    def forward_loss(
+        self, speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs,
+    ):
         """ESPnet's loop over the criteria; what `forward_enhance` could not know is added from `speech_ref`.
 
         Args:
@@ -191,8 +196,8 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         inputs = others["loss_inputs"]
         if self.close_talk and inputs.close_talk is None:
             if not self.closetalk_from_ref:
-                raise ValueError("a joint model gets the close-talk mixtures as speech_ref1, speech_ref2, ...; set "
-                                 "enh_model_conf's closetalk_from_ref: true")
+                raise ValueError("a joint model gets the close-talk mixtures as speech_ref1, speech_ref2, ...; "
+                                 "set enh_model_conf's closetalk_from_ref: true")
             names = [f"speech_ref{n}" for n in range(1, len(speech_ref) + 1)]
             close_talk = self._close_talk(speech_ref[0], dict(zip(names, speech_ref)))
             inputs = inputs._replace(close_talk=self._spectra(close_talk, speech_lengths, inputs.lengths))

@@ -175,7 +175,7 @@ def atomic_torch_save():
 
 
 def register() -> None:
-    """Add the plug-in's names to espnet2.tasks.enh and enh_s2t, so that stock ESPnet code knows them; idempotent.
+    """Add the plug-in's names to espnet2.tasks.enh and enh_s2t, where stock ESPnet code finds them; idempotent.
 
     Criterions, wrappers, the separator `tfgridnet_spectra` and the coder `spectra` become available in
     configs, and `EnhancementTask.build_model` builds an `ESPnetM2MModel` for a config that names one of

@@ -40,9 +40,11 @@ def test_all_conditions_are_decoded_once(example, capsys):
     tmp_path, data_dir, options = example
     run(options)
     out = options["out_dir"]
-    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["clean", "closetalk", "m2m", "mixture"]
+    conditions = sorted(path.name for path in out.iterdir() if path.is_dir())
+    assert conditions == ["clean", "closetalk", "m2m", "mixture"]
     assert "0 of 14 signals are decoded already" in capsys.readouterr().out, "two mixtures, 3 x 4 talkers"
-    speech2text = Speech2Text(str(tmp_path / "asr/config.yaml"), str(tmp_path / "asr/valid.acc.ave.pth"), **OPTIONS)
+    model = tmp_path / "asr"
+    speech2text = Speech2Text(str(model / "config.yaml"), str(model / "valid.acc.ave.pth"), **OPTIONS)
     for condition in ("clean", "m2m", "mixture"):
         assert not validate_data_dir(out / condition)
         hypotheses = read_table(out / condition / "hyp", allow_empty=True)

@@ -13,8 +13,7 @@ from espnet2_m2m.bin import talker_data_dir
 from espnet2_m2m.data_dir import read_table, validate_data_dir, write_table
 from espnet2_m2m.headset_order import streams_of_headsets
 
-FIXED = {"criterions": [{"name": "mixture_constraint", "conf": {"anchor_weight": 1.0, "anchor_order": "fixed"}}]}
-FREE = {"criterions": [{"name": "mixture_constraint", "conf": {"anchor_weight": 1.0, "anchor_order": "free"}}]}
+CRITERION = {"name": "mixture_constraint", "conf": {"anchor_weight": 1.0}}
 
 
 @pytest.fixture
@@ -24,8 +23,9 @@ def example(tmp_path):
     for n in (1, 2):
         texts = {utt_id: f"talker {n}" for utt_id in read_table(data_dir / "utt2spk")}
         write_table(data_dir / f"text_spk{n}", texts)
-    for name, content in (("fixed", FIXED), ("free", FREE)):
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    for order in ("fixed", "free"):
+        criterion = {**CRITERION, "conf": {**CRITERION["conf"], "anchor_order": order}}
+        (tmp_path / f"{order}.yaml").write_text(yaml.safe_dump({"criterions": [criterion]}))
     return tmp_path, data_dir, enhanced_dir
 
 
