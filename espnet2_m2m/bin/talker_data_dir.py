@@ -60,43 +60,45 @@ def main(cmd=None):
 
 def assign(args):
     """Mixture -> stream of each talker, from 1, or None; and how that was found, in words."""
-    mixtures = read_table(Path(args.data_dir) / "utt2spk")
-    headsets = numbered_files(args.data_dir, "closetalk")
-    if args.train_config and has_fixed_anchor(args.train_config):
-        talkers = talker_ids(args.data_dir, len(numbered_files(args.enhanced_dir, "spk")))
-        return {mixture: list(range(1, len(names) + 1)) for mixture, names in talkers.items()}, "fixed order"
-    if not headsets:
-        return None, "streams in the model's order: no headsets tell whose they are"
-    return fit_all(args, list(mixtures), headsets), "order from the headsets"
-
-
-def has_fixed_anchor(train_config):
-    """Whether a training tied source n to headset n."""
     import yaml
 
-    config = yaml.safe_load(Path(train_config).read_text(encoding="utf-8")) or {}
+    config = {}
+    if args.train_config:
+        config = yaml.safe_load(Path(args.train_config).read_text(encoding="utf-8")) or {}
+    if has_fixed_anchor(config):
+        talkers = talker_ids(args.data_dir, len(numbered_files(args.enhanced_dir, "spk")))
+        return {mixture: list(range(1, len(names) + 1)) for mixture, names in talkers.items()}, "fixed order"
+    family = "spk" if (config.get("model_conf") or {}).get("closetalk_from_ref") else "closetalk"
+    headsets = [Path(args.data_dir, f"{family}{n}.scp") for n in numbered_files(args.data_dir, family)]
+    if not headsets:
+        return None, "streams in the model's order: no headsets tell whose they are"
+    return fit_all(args, headsets), "order from the headsets"
+
+
+def has_fixed_anchor(config):
+    """Whether a training tied source n to headset n."""
     confs = [criterion.get("conf") or {} for criterion in config.get("criterions") or ()
              if criterion["name"] == "mixture_constraint"]  # fmt: skip
     return any(conf.get("anchor_weight", 0) > 0 and conf.get("close_talk", True)
                and conf.get("anchor_order", "fixed") == "fixed" for conf in confs)  # fmt: skip
 
 
-def fit_all(args, mixtures, headsets):
+def fit_all(args, headsets):
     """Mixture -> the stream of each headset, from 1; finished mixtures are kept in order.jsonl."""
     data_dir = Path(args.data_dir)
-    tables = {"closetalk": [read_table(data_dir / f"closetalk{n}.scp") for n in headsets],
+    tables = {"closetalk": list(map(read_table, headsets)),
               "streams": [read_table(Path(args.enhanced_dir) / f"spk{n}.scp")
                           for n in numbered_files(args.enhanced_dir, "spk")]}  # fmt: skip
     segments = read_segments(data_dir / "segments") if (data_dir / "segments").is_file() else {}
     jobs = []
-    for mixture in mixtures:
+    for mixture in read_table(data_dir / "utt2spk"):
         recording, *times = segments.get(mixture, (mixture,))
         try:
             signals = {"closetalk": [[table[recording], times or None] for table in tables["closetalk"]],
                        "streams": [[table[mixture], None] for table in tables["streams"]]}  # fmt: skip
         except KeyError as error:
-            raise ValueError(f"'{mixture}' of {data_dir}: {error} is missing in closetalk{{n}}.scp there or in"
-                             f" spk{{n}}.scp of {args.enhanced_dir}") from error  # fmt: skip
+            raise ValueError(f"'{mixture}' of {data_dir}: {error} is missing in {headsets[0].name} ... there or"
+                             f" in spk{{n}}.scp of {args.enhanced_dir}") from error  # fmt: skip
         jobs.append({"utt_id": mixture, "signals": signals})
     keys = {job["utt_id"]: input_key(job) for job in jobs}
     cache = Path(args.out_dir, "order.jsonl")

@@ -93,7 +93,7 @@ def lines_of_set(data_dir, family):
     Args:
         data_dir: a finished set.
         family: "spk" (image at the reference mic), "closetalk", "closetalk_spk", or "wav": the far-field
-            mixture stands for each of its talkers.
+            mixture stands for each of its talkers, for one where nothing tells how many there are.
     Returns:
         list of TalkerLine.
     Raises:
@@ -101,7 +101,7 @@ def lines_of_set(data_dir, family):
     """
     data_dir = Path(data_dir)
     require_finished(data_dir)
-    talkers, texts = talker_ids(data_dir), transcripts(data_dir)
+    talkers, texts = talker_ids(data_dir, int(family == MIXTURE)), transcripts(data_dir)
     num_talkers = max(map(len, talkers.values()))
     names = [f"{family}{'' if family == MIXTURE else n}.scp" for n in range(1, num_talkers + 1)]
     tables = [read_table(data_dir / name) for name in names]

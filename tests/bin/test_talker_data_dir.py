@@ -83,6 +83,17 @@ def test_a_recording_without_references_scenes_and_transcripts(example):
     assert set(read_table(out / "spk2utt")) == {"a-b-stream1", "a-b-stream2"}
     out = run(example, "--train_config", str(example[0] / "fixed.yaml"))
     assert read_table(out / "utt2stream")["a-b-spk2-a-b-test00001"] == "2"
+    out = run(example, "--signal", "wav")
+    assert len(read_table(out / "wav.scp")) == 3, "the number of talkers is not known"
+
+
+def test_headsets_may_stand_where_enh_sh_wants_references(example):
+    tmp_path, data_dir, _ = example
+    for n in (1, 2):
+        (data_dir / f"closetalk{n}.scp").replace(data_dir / f"spk{n}.scp")
+    (tmp_path / "ref.yaml").write_text("model_conf: {closetalk_from_ref: true}\n")
+    out = run(example, "--train_config", str(tmp_path / "ref.yaml"))
+    assert read_table(out / "utt2stream")["a-a-b-test00001"] == "2"
 
 
 def test_signals_of_the_set(example):
