@@ -41,7 +41,9 @@ setup(
     ],
     extras_require={
         "demo": ["espeakng-loader"],        # the synthetic talkers of egs2/meeting_demo
+        "asr": ["meeteval"],                # cpWER (MIT): stage 10
         "test": [
+            "meeteval",
             "pytest",
             "pytest-xdist",
             "selenium",                     # drives Chromium in the tests of the report page

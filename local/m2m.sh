@@ -9,8 +9,8 @@ log() { echo "$(date '+%H:%M:%S') $*"; }
 stage=1
 stop_stage=13
 python=python3          # e.g. ~/espnet/tools/venv/bin/python3
-nj=2                    # processes of stages 1, 3, 4 and 8
-ngpu=0                  # GPUs of stages 6 and 7
+nj=2                    # processes of stages 1, 3, 4, 7 and 8
+ngpu=0                  # GPUs of stages 6, 7 and 9
 data_script=            # stage 1: the corpus's local script
 data_opts=              # its options, shell-quoted
 train_set=train
@@ -31,6 +31,10 @@ inference_model=valid.loss.best.pth
 inference_args=         # further options of enh_inference, e.g. "--ref_channel 1"
 inference_tag=          # added to the name of the separated set, for other inference_args
 fixed_order=false       # also score output n against speaker n: for models with a fixed anchor
+asr_exp=                # stages 9 and 10: an ESPnet ASR model that decodes ...
+asr_tag=                # ... or the tag of one that espnet_model_zoo downloads
+inference_asr_model=valid.acc.ave.pth   # in ASR_EXP
+inference_asr_config=   # YAML with options of Speech2Text
 num_examples=3          # mixtures shown in the report
 
 help_message="usage: $0 [--option value] ...   (defaults in brackets)
@@ -57,6 +61,7 @@ for config in ${enh_config}; do
     config_names+=${config_names:+-}$(basename "${config}" .yaml)
 done
 enh_exp=${expdir}/${enh_tag:-${config_names}}
+asr_name=$(basename "${asr_exp:-${asr_tag//[^A-Za-z0-9_.-]/_}}")
 enhanced() { echo "${enh_exp}/enhanced_$1${inference_tag:+_${inference_tag}}"; }
 runs() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
@@ -124,6 +129,9 @@ if runs 7; then
             --model_file "${enh_exp}/${inference_model}" --fs "${fs}" --ngpu "$((ngpu > 0))" \
             --data_path_and_name_and_type "${dumpdir}/raw/${set}/wav.scp,speech_mix,sound" \
             --output_dir "$(enhanced "${set}")" --log_level WARNING ${inference_args}
+        ${python} -m espnet2_m2m.bin.talker_data_dir --data_dir "${dumpdir}/raw/${set}" \
+            --enhanced_dir "$(enhanced "${set}")" --train_config "${enh_exp}/config.yaml" \
+            --out_dir "$(enhanced "${set}")/talkers" --nj "${nj}"
     done
 fi
 
@@ -133,6 +141,30 @@ if runs 8; then
         ${python} -m espnet2_m2m.bin.enh_scoring --data_dir "${dumpdir}/raw/${set}" \
             --enhanced_dir "$(enhanced "${set}")" --fixed_order "${fixed_order}" --nj "${nj}"
     done
+fi
+
+if [ -n "${asr_name}" ]; then
+    if runs 9; then
+        for set in ${test_sets}; do
+            log "stage 9: recognition -> ${expdir}/decode_${asr_name}/${set}"
+            asr_model=(--asr_tag "${asr_tag}")
+            [ -z "${asr_exp}" ] || asr_model=(--asr_exp "${asr_exp}" --asr_model_file "${inference_asr_model}")
+            ${python} -m espnet2_m2m.bin.asr_inference "${asr_model[@]}" --data_dir "${dumpdir}/raw/${set}" \
+                --separated "$(enhanced "${set}")/talkers" --out_dir "${expdir}/decode_${asr_name}/${set}" \
+                --name "$(basename "${enh_exp}")${inference_tag:+_${inference_tag}}" --ngpu "$((ngpu > 0))" \
+                ${inference_asr_config:+--inference_config "${inference_asr_config}"}
+        done
+    fi
+    if runs 10; then
+        for set in ${test_sets}; do
+            log "stage 10: word error rates -> ${expdir}/decode_${asr_name}/RESULTS_ASR.md"
+            ${python} -m espnet2_m2m.bin.asr_scoring --data_dir "${dumpdir}/raw/${set}" \
+                --decode_dir "${expdir}/decode_${asr_name}/${set}"
+        done
+    fi
+elif [ "${stage}" -ge 9 ] && [ "${stage}" -le 10 ]; then
+    log "stages 9 and 10 need an ASR model: --asr_exp or --asr_tag" >&2
+    exit 1
 fi
 
 if runs 13; then

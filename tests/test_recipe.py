@@ -14,7 +14,9 @@ import pytest
 import soundfile
 import torch
 import yaml
+from tiny_asr import make_asr
 
+from espnet2_m2m.data_dir import read_table, validate_data_dir
 from espnet2_m2m.enh.config import read_config
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +63,24 @@ def test_all_stages_leave_what_the_readme_lists(folder):
     mixture = soundfile.info(
         dict(line.split(maxsplit=1) for line in open(folder / "data/test/wav.scp"))[scps[0][0]].strip())
     assert (info.frames, info.samplerate, info.subtype) == (mixture.frames, 8000, "FLOAT")
+
+
+def test_separated_speech_is_a_data_dir_and_is_recognised(folder):
+    """Stage 7 leaves a line per talker for asr.sh; stages 9 and 10 decode, here with an untrained model."""
+    talkers = experiment(folder) / "enhanced_test" / "talkers"
+    assert not validate_data_dir(talkers, sample_rate=8000, num_channels=1, require=["text"])
+    assert set(read_table(talkers / "utt2stream").values()) == {"1", "2"}
+    make_asr(folder / "asr tiny")
+    (folder / "decode.yaml").write_text("{beam_size: 1, maxlenratio: -3}\n")
+    options = ["--stage", "9", "--stop_stage", "10", "--asr_exp", f"{folder}/asr tiny",
+               "--inference_asr_config", f"{folder}/decode.yaml"]
+    run(*options, folder=folder)
+    results = (folder / "exp" / "decode_asr tiny" / "RESULTS_ASR.md").read_text()
+    rows = [line.split("|")[1] for line in results.splitlines() if line.count("|") == 10]
+    conditions = [row for row in rows if row not in ("dataset", "---")]
+    assert conditions == 2 * ["mixture", CONFIG, "closetalk", "clean"]
+    printed = run("--stage", "9", "--stop_stage", "9", folder=folder, check=False)
+    assert "--asr_exp or --asr_tag" in printed
 
 
 def test_training_read_no_references(folder):

@@ -27,6 +27,8 @@ def get_parser():
     )
     parser.add_argument("--out_dir", required=True)
     parser.add_argument("--num_talkers", type=int, default=24)
+    parser.add_argument("--first_talker", type=int, default=1,
+                        help="e.g. 25: talkers that none of the first 24 is among")  # fmt: skip
     parser.add_argument("--num_sentences", type=int, default=40, help="of each talker")
     parser.add_argument("--seed", type=int, default=0, help="draws the sentences")
     return parser
@@ -36,9 +38,11 @@ def get_parser():
 def main(cmd=None):
     """Synthesise the talkers that are not yet there, then write the tables."""
     args = get_parser().parse_args(cmd)
-    chosen = talkers(args.num_talkers)
+    if args.first_talker < 1:
+        raise ValueError(f"--first_talker must be at least 1, found {args.first_talker}")
+    chosen = talkers(args.first_talker - 1 + args.num_talkers)[args.first_talker - 1 :]
     texts = {t.talker_id: sentences(t.talker_id, args.num_sentences, args.seed) for t in chosen}
-    begin(args.out_dir, texts, args.seed)
+    begin(args.out_dir, texts, args.seed, args.first_talker)
     todo = [talker for talker in chosen if _missing(talker.talker_id, texts, args.out_dir)]
     job = partial(_synthesise_talker, texts=texts, out_dir=args.out_dir)
     bar = {"initial": len(chosen) - len(todo), "desc": args.out_dir, "unit": "talker"}
@@ -59,7 +63,7 @@ def main(cmd=None):
     write_table(Path(args.out_dir, "wav.scp"), wav)
 
 
-def begin(out_dir, texts, seed):
+def begin(out_dir, texts, seed, first_talker=1):
     """Note in settings.json what `out_dir` is made of, so that its wavs can be kept.
 
     Raises:
@@ -68,6 +72,8 @@ def begin(out_dir, texts, seed):
     path = Path(out_dir, "settings.json")
     num_sentences = max(len(spoken) for spoken in texts.values())
     settings = {"num_talkers": len(texts), "num_sentences": num_sentences, "seed": seed}
+    if first_talker != 1:
+        settings["first_talker"] = first_talker
     content = (json.dumps(settings) + "\n").encode()
     if path.is_file() and path.read_bytes() != content:
         raise ValueError(

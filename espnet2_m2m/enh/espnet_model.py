@@ -96,20 +96,8 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         if not counted.all():
             speech_mix = self.separator.replace_items(speech_mix, ~counted)
 
-        feature_mix, feature_lengths = self.encoder(speech_mix, lengths)
-        network_input = feature_mix
-        if self.normalize_variance or self.normalize_variance_per_ch:
-            axes = 1 if self.normalize_variance_per_ch or speech_mix.dim() == 2 else (1, 2)
-            level = speech_mix.std(dim=axes, keepdim=True).clamp(min=SILENCE)
-            network_input, _ = self.encoder(speech_mix / level, lengths)
-        estimates = self.separator.estimate(network_input, feature_lengths, {})
-        if network_input is not feature_mix:
-            mic = self.separator.trained_ref_channel if self.normalize_variance_per_ch else 0
-            level = level.flatten(1)[:, mic if level.dim() == 3 else 0]
-            estimates = [z * level.reshape((-1,) + (1,) * (z.dim() - 1)) for z in estimates]
+        feature_mix, feature_lengths, estimates, est = self._estimates(speech_mix, lengths)
         frames = self.separator.frame_lengths(feature_lengths)
-        est = torch.cat([self.separator.spectrum(z) for z in estimates], dim=1)
-        est = mask_frames(est, frames)
         finite = torch.isfinite(est.detach()).flatten(1).all(dim=1)
         active = self._active_criterions()
         supervised = any(criterion.name == "ri_mag" for criterion in active)
@@ -145,6 +133,81 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             loss = loss + (torch.nan * est.real).sum()      # NaN must reach the gradients as well
             stats = {name: torch.full_like(value, torch.nan) for name, value in stats.items()}
         return loss, stats, weight
+
+    def _estimates(self, speech_mix: Tensor, lengths: Tensor):
+        """Far-field mixtures -> their features and these features' lengths; the estimates as features; and
+        as spectra (batch, source, freq, frame), masked."""
+        feature_mix, feature_lengths = self.encoder(speech_mix, lengths)
+        network_input = feature_mix
+        if self.normalize_variance or self.normalize_variance_per_ch:
+            axes = 1 if self.normalize_variance_per_ch or speech_mix.dim() == 2 else (1, 2)
+            level = speech_mix.std(dim=axes, keepdim=True).clamp(min=SILENCE)
+            network_input, _ = self.encoder(speech_mix / level, lengths)
+        estimates = self.separator.estimate(network_input, feature_lengths, {})
+        if network_input is not feature_mix:
+            mic = self.separator.trained_ref_channel if self.normalize_variance_per_ch else 0
+            level = level.flatten(1)[:, mic if level.dim() == 3 else 0]
+            estimates = [z * level.reshape((-1,) + (1,) * (z.dim() - 1)) for z in estimates]
+        est = torch.cat([self.separator.spectrum(z) for z in estimates], dim=1)
+        est = mask_frames(est, self.separator.frame_lengths(feature_lengths))
+        return feature_mix, feature_lengths, estimates, est
+
+    def forward_enhance(
+        self, speech_mix: Tensor, speech_lengths: Tensor, additional: Optional[Dict] = None,
+        fs: Optional[int] = None,
+    ):
+        """The model's output within ESPnet's joint models (enh_s2t), which call this, then `forward_loss`.
+
+        Args:
+            speech_mix: (batch, sample[, mic]) far-field mixtures.
+            speech_lengths: (batch,) samples.
+        Returns:
+            the sources at the reference mic, (batch, sample) each; the features of the mixtures; None; and
+            what `forward_loss` needs.
+        Silence: a recording whose far-field mixture is silent gives silence, without a loss.
+        """
+        counted = self._heard(speech_mix, [f"batch item {i}" for i in range(len(speech_mix))])
+        speech_mix = self.separator.replace_items(speech_mix, ~counted)
+        feature_mix, feature_lengths, estimates, est = self._estimates(speech_mix, speech_lengths)
+        frames = self.separator.frame_lengths(feature_lengths)
+        if self.separator.fcp_output:
+            outputs = self.separator.reference_images(est, feature_mix, feature_lengths)
+        else:
+            outputs = estimates
+        speech_pre = [torch.where(counted[:, None], self.decoder(output, speech_lengths)[0], 0)
+                      for output in outputs]
+        inputs = LossInputs(
+            est=est, far_field=self.separator.far_field_spectrum(feature_mix, frames), close_talk=None,
+            references=None, lengths=frames, counted=counted)
+        return speech_pre, feature_mix, None, {"loss_inputs": inputs}
+
+    def forward_loss(
+        self, speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs,
+    ):
+        """ESPnet's loop over the criteria; what `forward_enhance` could not know is added from `speech_ref`.
+
+        Args:
+            others: with "loss_inputs".
+            speech_ref: list of (batch, sample): the close-talk mixtures with closetalk_from_ref, else the
+                references.
+        Raises:
+            ValueError: the loss needs headsets and gets references; says what to change.
+        """
+        inputs = others["loss_inputs"]
+        if self.close_talk and inputs.close_talk is None:
+            if not self.closetalk_from_ref:
+                raise ValueError("a joint model gets the close-talk mixtures as speech_ref1, speech_ref2, ...; "
+                                 "set enh_model_conf's closetalk_from_ref: true")
+            names = [f"speech_ref{n}" for n in range(1, len(speech_ref) + 1)]
+            close_talk = self._close_talk(speech_ref[0], dict(zip(names, speech_ref)))
+            inputs = inputs._replace(close_talk=self._spectra(close_talk, speech_lengths, inputs.lengths))
+        supervised = any(criterion.name == "ri_mag" for criterion in self._active_criterions())
+        if supervised and inputs.references is None:
+            references = self._at_reference_mic(speech_ref)
+            inputs = inputs._replace(references=self._spectra(references, speech_lengths, inputs.lengths))
+        others = {**others, "loss_inputs": inputs}
+        return super().forward_loss(
+            speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs)
 
     def collect_feats(self, speech_mix: Tensor, speech_mix_lengths: Tensor, **kwargs):
         """Stage 5 of ESPnet's recipes: the waveforms themselves; nothing is normalised by them."""

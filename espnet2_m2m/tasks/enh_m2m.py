@@ -190,7 +190,7 @@ def atomic_torch_save():
 
 
 def register() -> None:
-    """Add the plug-in's names to espnet2.tasks.enh, so that stock ESPnet code knows them; idempotent.
+    """Add the plug-in's names to espnet2.tasks.enh and enh_s2t, where stock ESPnet code finds them; idempotent.
 
     Criterions, wrappers, the separator `tfgridnet_spectra` and the coder `spectra` become available in
     configs, and `EnhancementTask.build_model` builds an `ESPnetM2MModel` for a config that names one of
@@ -199,9 +199,14 @@ def register() -> None:
     """
     enh.criterion_choices.classes.update(CRITERIONS)
     enh.loss_wrapper_choices.classes.update(WRAPPERS)
-    enh.separator_choices.classes["tfgridnet_spectra"] = TFGridNet
-    enh.encoder_choices.classes["spectra"] = SpectraEncoder
-    enh.decoder_choices.classes["spectra"] = SpectraDecoder
+    choices = [(enh.separator_choices, enh.encoder_choices, enh.decoder_choices)]
+    joint = sys.modules.get("espnet2.tasks.enh_s2t")    # copies these lists when it is imported
+    if joint is not None:
+        choices.append((joint.enh_separator_choices, joint.enh_encoder_choices, joint.enh_decoder_choices))
+    for separators, encoders, decoders in choices:
+        separators.classes["tfgridnet_spectra"] = TFGridNet
+        encoders.classes["spectra"] = SpectraEncoder
+        decoders.classes["spectra"] = SpectraDecoder
     EnhancementTask.build_model = classmethod(_build_model)
 
 

@@ -86,6 +86,8 @@ def test_only_missing_speech_is_synthesised(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*options, "--seed", "1"])
     message = capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(SystemExit):
+        main([*options, "--first_talker", "3"])
     assert f"{tmp_path} holds other speech" in message and "choose another --out_dir" in message
     assert {path: path.read_bytes() for path in before} == before
 
@@ -95,6 +97,8 @@ def test_synthesised_speech(tmp_path):
     pytest.importorskip("espeakng_loader", reason="synthesises speech with espeak-ng")
     main(["--out_dir", str(tmp_path / "two"), "--num_talkers", "2", "--num_sentences", "3"])
     main(["--out_dir", str(tmp_path / "one"), "--num_talkers", "1", "--num_sentences", "3"])
+    second = ["--out_dir", str(tmp_path / "second"), "--num_talkers", "1", "--num_sentences", "3"]
+    main([*second, "--first_talker", "2"])
     wav = read_table(tmp_path / "two" / "wav.scp")
     assert list(wav) == [f"{talker}-{k:05d}" for talker in ("f01", "m01") for k in range(3)]
     text = read_table(tmp_path / "two" / "text")
@@ -108,6 +112,8 @@ def test_synthesised_speech(tmp_path):
         assert 0.05 < np.abs(samples).max() < 0.99
         start, end = samples[:331], samples[-331:]  # 15 ms: the margin and a little more
         assert min(np.abs(start).max(), np.abs(end).max()) >= 0.01 * np.abs(samples).max() - 1e-4
-    for path in (tmp_path / "one" / "wav").iterdir():
+    paths = [path for name in ("one", "second") for path in (tmp_path / name / "wav").iterdir()]
+    assert [path.name[:3] for path in sorted(paths)] == 3 * ["f01"] + 3 * ["m01"]
+    for path in paths:
         assert path.suffix == ".wav"
         assert path.read_bytes() == (tmp_path / "two" / "wav" / path.name).read_bytes()

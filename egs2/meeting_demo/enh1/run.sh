@@ -30,5 +30,6 @@ local/m2m.sh \
     --test_sets test \
     --fs 8000 \
     --fixed_order true \
+    --inference_asr_config conf/decode_asr.yaml \
     --enh_config conf/tuning/train_enh_m2m_tfgridnet_small.yaml \
     "${options[@]}"

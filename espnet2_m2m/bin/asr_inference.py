@@ -1,0 +1,183 @@
+"""Recognise a set's mixtures, separated speech, close-talk mixtures and clean speech with an ESPnet ASR model.
+
+    python -m espnet2_m2m.bin.asr_inference --asr_exp exp/asr_train --data_dir dump/raw/test \\
+        --separated exp/X/enhanced_test/talkers --name X --out_dir exp/decode_asr/test
+
+The conditions, each a Kaldi data dir OUT_DIR/CONDITION with a line per talker and the hypotheses in `hyp`:
+
+    mixture     wav.scp at --ref_channel, for each of its talkers (and decoded once)
+    closetalk   closetalk{n}.scp, the headsets, if the set has them
+    clean       spk{n}.scp, each talker alone at the reference mic, with reverberation, if the set has them
+    NAME        what bin/talker_data_dir wrote of the separated speech
+
+The model is an experiment folder of ESPnet's asr task (config.yaml and --asr_model_file in it), or a tag that
+espnet_model_zoo downloads. Audio is resampled to the model's rate. --inference_config has the options of
+espnet2.bin.asr_inference.Speech2Text: beam_size, ctc_weight, lm_train_config, lm_file ... One process decodes
+all conditions; a rerun decodes what is missing or has changed (OUT_DIR/hypotheses.jsonl keeps the rest).
+bin/asr_scoring computes WER and CER.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import yaml
+
+from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.data_dir import AudioError, numbered_files, read_audio, source_stamp, write_table
+from espnet2_m2m.data_dir.talkers import lines_of_set, read_talker_data_dir, write_talker_data_dir
+from espnet2_m2m.scoring import read_cache
+
+CONDITIONS = {"mixture": "wav", "closetalk": "closetalk", "clean": "spk"}  # name -> family of files
+DEFAULT_RATE = 16000  # Hz, of ESPnet's frontends
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet2_m2m.bin.asr_inference",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--asr_exp", help="experiment folder of ESPnet's asr task")
+    model.add_argument("--asr_tag", help="tag of a model that espnet_model_zoo can download")
+    parser.add_argument("--asr_model_file", default="valid.acc.ave.pth",
+                        help="in ASR_EXP (default: %(default)s)")
+    parser.add_argument("--inference_config", help="YAML with options of Speech2Text")
+    parser.add_argument("--data_dir", required=True, help="the set, formatted (dump/raw/SET)")
+    parser.add_argument("--separated", help="data dir of its separated speech, by bin/talker_data_dir")
+    parser.add_argument("--name", default="separated", help="name of that condition (default: %(default)s)")
+    parser.add_argument("--out_dir", required=True)
+    parser.add_argument("--ref_channel", type=int, default=0, help="far-field mic to decode, from 0")
+    parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0)
+    return parser
+
+
+@cli_errors
+def main(cmd=None):
+    args = get_parser().parse_args(cmd)
+    if args.name in CONDITIONS or Path(args.name).name != args.name:
+        raise ValueError(f"--name '{args.name}' must be a folder's name other than {', '.join(CONDITIONS)}")
+    conditions = list_conditions(args)
+    options = model_options(args)
+    for name, lines in conditions.items():
+        Path(args.out_dir, name, "hyp").unlink(missing_ok=True)     # until all lines are decoded
+        write_talker_data_dir(Path(args.out_dir, name), lines)
+    hypotheses = decode(args, options, [line for lines in conditions.values() for line in lines])
+    for name, lines in conditions.items():
+        found = {line.utt_id: hypotheses[signal_of(line)] for line in lines}
+        write_table(Path(args.out_dir, name, "hyp"), found)
+
+
+def list_conditions(args):
+    """Condition -> list of TalkerLine."""
+    present = {name: family for name, family in CONDITIONS.items()
+               if name == "mixture" or numbered_files(args.data_dir, family)}
+    conditions = {name: lines_of_set(args.data_dir, family) for name, family in present.items()}
+    if args.separated:
+        conditions[args.name] = read_talker_data_dir(args.separated)
+    return conditions
+
+
+def model_options(args):
+    """Arguments of Speech2Text, with the model's files."""
+    options = {}
+    if args.inference_config:
+        options = yaml.safe_load(Path(args.inference_config).read_text(encoding="utf-8")) or {}
+        if not isinstance(options, dict):
+            raise ValueError(f"{args.inference_config}: expected options of Speech2Text, `name: value`")
+    if args.asr_tag:
+        try:
+            from espnet_model_zoo.downloader import ModelDownloader
+        except ImportError as error:
+            raise ValueError("--asr_tag needs espnet_model_zoo: pip install espnet_model_zoo") from error
+        return {**ModelDownloader().download_and_unpack(args.asr_tag), **options}
+    files = {"asr_train_config": Path(args.asr_exp, "config.yaml"),
+             "asr_model_file": Path(args.asr_exp, args.asr_model_file)}
+    for path in files.values():
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; expected a trained model of ESPnet's asr task")
+    return {**{name: str(path) for name, path in files.items()}, **options}
+
+
+def signal_of(line):
+    """What is decoded, as text; the talkers of a mixture share it."""
+    return json.dumps([line.entry, line.segment and list(line.segment)])
+
+
+def decode(args, options, lines):
+    """signal -> hypothesis, for all lines; each signal is decoded once."""
+    # Files of the model by size and time, and the options: another model's hypotheses do not count.
+    model = {name: [value, source_stamp(value) if isinstance(value, str) and Path(value).is_file() else None]
+             for name, value in sorted(options.items())}
+    keys = {signal_of(line): _key([model, args.ref_channel], line) for line in lines}
+    cache = Path(args.out_dir, "hypotheses.jsonl")
+    hypotheses = {signal: text for signal, (key, text) in read_cache(cache).items()
+                  if key is not None and keys.get(signal) == key}
+    todo = {signal_of(line): line for line in lines if signal_of(line) not in hypotheses}
+    print(f"asr_inference: {len(keys) - len(todo)} of {len(keys)} signals are decoded already", flush=True)
+    if not todo:
+        return hypotheses
+    recognise = _recogniser(options, args.ngpu)
+    from tqdm import tqdm
+
+    with open(cache, "a", encoding="utf-8") as file:
+        for signal, line in tqdm(todo.items(), initial=len(keys) - len(todo), total=len(keys),
+                                 desc="decode", unit="signal"):
+            try:
+                samples, sample_rate = read_audio(line.entry, line.segment)
+                channel = args.ref_channel if samples.shape[1] > 1 else 0
+                if not 0 <= channel < samples.shape[1]:
+                    raise AudioError(f"{line.entry} has {samples.shape[1]} channels, so no channel {channel}",
+                                     "choose another --ref_channel")
+                hypotheses[signal] = recognise(samples[:, channel], sample_rate)
+            except ValueError as error:
+                raise ValueError(f"utterance '{line.utt_id}': {error}") from error
+            entry = {"utt_id": signal, "key": keys[signal], "result": hypotheses[signal]}
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+    return hypotheses
+
+
+def _key(model, line):
+    stamp = source_stamp(line.entry)
+    if stamp is None:       # of a pipe nobody knows whether it gives the same again
+        return None
+    content = json.dumps([model, signal_of(line), stamp], default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _recogniser(options, ngpu):
+    """Function (sample,) float32, sample rate in Hz -> text, of an ESPnet ASR model."""
+    import humanfriendly
+    import numpy as np
+    from espnet2.bin.asr_inference import Speech2Text, TooShortUttError
+
+    from espnet2_m2m.data_dir.format import resample
+
+    try:
+        speech2text = Speech2Text(device="cuda" if ngpu else "cpu", **options)
+    except TypeError as error:
+        raise ValueError(f"--inference_config: {error}") from error
+    rate = (speech2text.asr_train_args.frontend_conf or {}).get("fs", DEFAULT_RATE)
+    rate = humanfriendly.parse_size(rate) if isinstance(rate, str) else rate
+
+    def recognise(samples, sample_rate):
+        if not np.isfinite(samples).all():
+            raise ValueError("the samples are not finite (NaN or infinity)")
+        if sample_rate != rate:
+            samples = resample(samples, sample_rate, rate)
+        try:
+            results = speech2text(samples.astype(np.float32))
+        except TooShortUttError:
+            return ""
+        if isinstance(results, tuple):      # with the outputs of intermediate CTC
+            results = results[0]
+        return results[0][0] or ""
+
+    return recognise
+
+
+if __name__ == "__main__":
+    main()
