@@ -41,7 +41,7 @@ def model_files(model):
     elif path.is_file():
         with tempfile.TemporaryDirectory(prefix="espnet2_m2m.") as folder:
             yield _unpack(path, Path(folder))
-    elif HF_TAG.fullmatch(str(model)):
+    elif HF_TAG.fullmatch(str(model)) and path.suffix not in (".zip", ".pth"):
         yield _from_hub(str(model))
     else:
         raise FileNotFoundError(f"{model}: no such file or folder; expected a training's folder, a .pth file, "
@@ -117,7 +117,7 @@ def _unpack(archive: Path, folder: Path):
 
 def _from_hub(tag: str):
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import errors, hf_hub_download
     except ImportError:
         raise FileNotFoundError(f"{tag}: no such file or folder; to load the Hugging Face model of this name, "
                                 "install huggingface_hub: pip install huggingface_hub") from None
@@ -126,7 +126,7 @@ def _from_hub(tag: str):
     def download(name):
         try:
             return Path(hf_hub_download(repository, name, revision=revision))
-        except (ValueError, OSError) as error:      # the client's own, and those of the network
+        except (ValueError, OSError, errors.HTTPError) as error:
             reason = str(error).strip().splitlines()[0]
             raise FileNotFoundError(f"{tag}: no such file or folder here, and {name} of a Hugging Face model of "
                                     f"this name cannot be had: {reason}") from error

@@ -138,7 +138,8 @@ class SeparateRecording:
         self._check_form("the recording", *mixture.shape, sample_rate)
         if not np.isfinite(mixture).all():
             raise ValueError("the recording has NaN or infinite samples")
-        return np.concatenate(list(self._stitcher(lambda a, b: mixture[a:b], len(mixture))), axis=1)
+        mixture = mixture if self.mics is None else mixture[:, self.mics]
+        return np.concatenate(list(self._stitcher(lambda first, last: mixture[first:last], len(mixture))), axis=1)
 
     def file(self, recording, out_dir, resample=False, overwrite=False, progress=False):
         """Separate a file; writes OUT_DIR/NAME_spk1.wav, ... as 32-bit float, all whole or none.
@@ -155,6 +156,7 @@ class SeparateRecording:
             ValueError, OSError: a recording that is missing, broken, of a wrong rate or number of mics, too
                 short or not finite, or files that exist.
         """
+        import soundfile
         from tqdm import tqdm
 
         num_samples, _, rate = self.check_file(recording, resample)
@@ -166,7 +168,7 @@ class SeparateRecording:
         _check_samples(recording)
         out_dir.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            source = stack.enter_context(open_audio(recording))
+            source = stack.enter_context(soundfile.SoundFile(recording))
             if rate != self.sample_rate:
                 source = stack.enter_context(_resampled(source, self.sample_rate, out_dir))
 

@@ -19,6 +19,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.model_files import model_files
 from espnet2_m2m.separate import HOP_S, SEGMENT_S, SeparateRecording, read_header
 
 
@@ -58,9 +59,12 @@ def get_parser():
 @cli_errors
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
+    # What is mistyped shall show before ESPnet is imported.
+    with model_files(args.model):
+        pass
     names = {}
     for path in args.recordings:
-        read_header(path)      # a mistyped name shall show before the model is loaded
+        read_header(path)
         other = names.setdefault(Path(path).stem, path)
         if other != path:
             raise ValueError(f"{other} and {path} would be written to the same files; separate them into"
