@@ -128,8 +128,8 @@ def _from_hub(tag: str):
             return Path(hf_hub_download(repository, name, revision=revision))
         except (ValueError, OSError, errors.HTTPError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise FileNotFoundError(f"{tag}: no such file or folder here, and {name} of a Hugging Face model of "
-                                    f"this name cannot be had: {reason}") from error
+            raise FileNotFoundError(f"{tag}: no such file or folder here, and {name} of a Hugging Face model "
+                                    f"of this name cannot be had: {reason}") from error
 
     meta = download(META)
     return tuple(download(name) for name in _contents(meta.read_bytes(), f"{tag}/{META}"))

@@ -89,8 +89,8 @@ class SeparateRecording:
         self.segment = round(segment_size * self.sample_rate)
         self.overlap = self.segment - round(hop_size * self.sample_rate)
         if segment_size < 2 * SHORTEST_S or not 1 <= self.overlap <= self.segment // 2:
-            raise ValueError(f"segments must last {2 * SHORTEST_S} s at least and begin after half a segment to a "
-                             f"whole one, found segment_size {segment_size} s, hop_size {hop_size} s")
+            raise ValueError(f"segments must last {2 * SHORTEST_S} s at least and begin half a segment to "
+                             f"a whole one apart, found segment_size {segment_size} s, hop_size {hop_size} s")
 
     @classmethod
     def from_pretrained(cls, model, device="cpu", **options):
@@ -108,7 +108,7 @@ class SeparateRecording:
 
         if str(device).startswith("cuda") and not torch.cuda.is_available():
             raise ValueError("no GPU is to be used by this torch; work on the CPU (device cpu, --ngpu 0)")
-        from espnet2_m2m.enh.separate_speech import SeparateSpeech      # imports ESPnet: seconds
+        from espnet2_m2m.enh.separate_speech import SeparateSpeech  # imports ESPnet: seconds
 
         with model_files(model) as paths:
             digest = hashlib.sha256()
@@ -139,7 +139,8 @@ class SeparateRecording:
         if not np.isfinite(mixture).all():
             raise ValueError("the recording has NaN or infinite samples")
         mixture = mixture if self.mics is None else mixture[:, self.mics]
-        return np.concatenate(list(self._stitcher(lambda first, last: mixture[first:last], len(mixture))), axis=1)
+        blocks = self._stitcher(lambda first, last: mixture[first:last], len(mixture))
+        return np.concatenate(list(blocks), axis=1)
 
     def file(self, recording, out_dir, resample=False, overwrite=False, progress=False):
         """Separate a file; writes OUT_DIR/NAME_spk1.wav, ... as 32-bit float, all whole or none.
@@ -182,7 +183,8 @@ class SeparateRecording:
             outputs = [stack.enter_context(_output(path, self.sample_rate, source.frames, comment))
                        for path in paths]
             blocks = self._stitcher(read, source.frames)
-            with tqdm(total=round(num_samples / rate), unit="s", desc=recording.name, disable=not progress) as bar:
+            seconds = round(num_samples / rate)
+            with tqdm(total=seconds, unit="s", desc=recording.name, disable=not progress) as bar:
                 written = 0
                 for block in blocks:
                     for output, wave in zip(outputs, block):
@@ -199,8 +201,8 @@ class SeparateRecording:
         """
         num_samples, num_mics, rate = read_header(recording)
         if rate < self.sample_rate:
-            raise ValueError(f"{recording}: has {rate} Hz, the model was trained at {self.sample_rate} Hz, whose "
-                             "upper frequencies this recording lacks; take a model of a lower rate")
+            raise ValueError(f"{recording}: has {rate} Hz, the model was trained at {self.sample_rate} Hz, "
+                             "whose upper frequencies this recording lacks; take a model of a lower rate")
         if rate != self.sample_rate and not resample:
             raise ValueError(f"{recording}: has {rate} Hz, the model works at {self.sample_rate} Hz; with "
                              f"--resample the recording is converted to that and so is its output")
@@ -209,8 +211,8 @@ class SeparateRecording:
 
     def _check_form(self, name, num_samples, num_mics, rate):
         if num_samples < SHORTEST_S * rate:
-            raise ValueError(f"{name}: lasts {num_samples / rate:.3f} s; {SHORTEST_S} s is the shortest that can "
-                             "be separated")
+            raise ValueError(f"{name}: lasts {num_samples / rate:.3f} s; {SHORTEST_S} s is the shortest that "
+                             "can be separated")
         chosen = ""
         if self.mics is not None:
             if max(self.mics) >= num_mics:
@@ -280,8 +282,8 @@ class SeparateRecording:
                 except soundfile.SoundFileError:
                     same = False
                 if not same:
-                    raise FileExistsError(f"{path}: exists, and was not made from this recording with this model "
-                                          "and these options; remove it or give --overwrite")
+                    raise FileExistsError(f"{path}: exists, and was not made from this recording with this "
+                                          "model and these options; remove it or give --overwrite")
         return all(path.exists() for path in paths)
 
 
@@ -317,7 +319,7 @@ def _resampled(source, sample_rate, folder):
     import soundfile
     import soxr
 
-    resampler = soxr.ResampleStream(source.samplerate, sample_rate, source.channels, dtype="float32", quality="HQ")
+    resampler = soxr.ResampleStream(source.samplerate, sample_rate, source.channels, quality="HQ")
     num_bytes = 4 * source.channels * source.frames * sample_rate / source.samplerate
     with tempfile.TemporaryFile(dir=folder) as temporary, _sound_errors(folder), soundfile.SoundFile(
             temporary, "w+", sample_rate, source.channels, "FLOAT", format=_format(num_bytes)) as file:

@@ -35,7 +35,8 @@ class Stitcher:
 
     def __init__(self, separate, read, num_samples, segment, overlap):
         if not 1 <= overlap <= segment // 2:
-            raise ValueError(f"segments of {segment} samples may overlap by 1 to {segment // 2}, found {overlap}")
+            raise ValueError(f"segments of {segment} samples may overlap by 1 to {segment // 2}, found "
+                             f"{overlap}")
         self.separate = separate
         self.read = read
         self.num_samples = num_samples

@@ -56,7 +56,8 @@ class Hub(BaseHTTPRequestHandler):
             return self.reply(404, {"error": "not found"}, {"X-Error-Code": (
                 "EntryNotFound" if (FOLDER / found[1]).is_dir() else "RepoNotFound")})
         content = file.read_bytes()
-        return self.reply(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
+        tag = hashlib.sha1(content).hexdigest()
+        return self.reply(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{tag}"'})
 
     do_HEAD = do_GET
 

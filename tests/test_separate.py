@@ -1,6 +1,7 @@
 """Separating recordings with a trained model: the class and the command."""
 
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -67,19 +68,21 @@ def test_a_recording_shorter_than_a_segment_is_what_enh_inference_gives(model, t
     recording = write(tmp_path / "meeting.wav", noise(2.2))
     (tmp_path / "wav.scp").write_text(f"utt {recording}\n")
     enh_inference.main([
-        "--train_config", f"{model}/config.yaml", "--model_file", f"{model}/valid.loss.best.pth", "--fs", "8000",
+        "--train_config", f"{model}/config.yaml", "--model_file", f"{model}/valid.loss.best.pth",
+        "--fs", "8000",
         "--data_path_and_name_and_type", f"{tmp_path}/wav.scp,speech_mix,sound", "--num_workers", "0",
         "--output_dir", f"{tmp_path}/enhanced", "--log_level", "WARNING"])
     command.main(["--model", str(model), str(recording), "-o", f"{tmp_path}/out"])
     assert "real-time factor" in capsys.readouterr().out
     for n in (1, 2):
-        desired, actual = read(tmp_path / f"enhanced/wavs/{n}/utt.wav"), read(tmp_path / f"out/meeting_spk{n}.wav")
+        desired = read(tmp_path / f"enhanced/wavs/{n}/utt.wav")
+        actual = read(tmp_path / f"out/meeting_spk{n}.wav")
         np.testing.assert_array_equal(actual, desired)
         assert np.abs(actual).max() > 0.01
 
 
 def test_a_file_gives_what_its_samples_give(separate, tmp_path):
-    """In segments, which overlap by a quarter of a second; the samples before the first seam are the segment's."""
+    """In segments that overlap by a quarter of a second; what lies before the first seam is the segment's."""
     recording = noise(3.3)
     done = separate.file(write(tmp_path / "a.b.wav", recording), tmp_path / "out")
     assert [path.name for path in done.paths] == ["a.b_spk1.wav", "a.b_spk2.wav"] and not done.existed
@@ -217,6 +220,16 @@ def test_arrays_that_cannot_be_separated(separate):
             separate(mixture, rate)
 
 
+def test_python_of_the_documentation(model, tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "your_recordings.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names = {"mixture": noise(0.6), "sample_rate": RATE}
+    write(tmp_path / "meeting.wav", names["mixture"])
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace('"MODEL"', repr(str(model))), page, "exec"), names)
+    np.testing.assert_array_equal(read("out/meeting_spk2.wav"), names["speech"][1])
+
+
 # ---- Models of others ----------------------------------------------------------------------------
 
 
@@ -244,8 +257,9 @@ def test_a_zip_of_espnets_packer_separates_on_its_own(separate, model, tmp_path,
 def test_enh_inference_takes_a_model_tag_and_checks_its_rate(model, tmp_path, capsys):
     write(tmp_path / "a.wav", noise(0.6))
     (tmp_path / "wav.scp").write_text(f"utt {tmp_path}/a.wav\n")
-    options = ["--model_tag", str(model), "--data_path_and_name_and_type", f"{tmp_path}/wav.scp,speech_mix,sound",
-               "--num_workers", "0", "--output_dir", f"{tmp_path}/enhanced", "--log_level", "WARNING"]
+    options = ["--model_tag", str(model), "--data_path_and_name_and_type",
+               f"{tmp_path}/wav.scp,speech_mix,sound", "--num_workers", "0", "--output_dir",
+               f"{tmp_path}/enhanced", "--log_level", "WARNING"]
     with pytest.raises(SystemExit):
         enh_inference.main([*options, "--fs", "16000"])
     assert "trained at 8000 Hz" in capsys.readouterr().err

@@ -12,7 +12,7 @@ SEGMENT, OVERLAP = 10 * RATE, 2 * RATE
 
 
 def talkers(num_talkers, activity, seed=0):
-    """(source, sample) noise, on where `activity` (source, second) says so; on average as loud as each other."""
+    """(source, sample) noise of the level that `activity` (source, second) says."""
     random = np.random.default_rng(seed)
     speech = random.normal(size=(num_talkers, len(activity[0]) * RATE))
     return (speech * np.repeat(np.asarray(activity), RATE, axis=1)).astype(np.float32)

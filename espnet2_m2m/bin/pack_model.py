@@ -33,7 +33,8 @@ def get_parser():
                         help=f"the weights, a file of exp_dir (default {DEFAULT_MODEL})")
     parser.add_argument("--language", default="en", help="of the speech, for the card (default en)")
     parser.add_argument("--dataset", required=True, help="name of the corpus, for the card")
-    parser.add_argument("--license", default="cc-by-4.0", help="of the weights, for the card (default cc-by-4.0)")
+    parser.add_argument("--license", default="cc-by-4.0",
+                        help="of the weights, for the card (default cc-by-4.0)")
     parser.add_argument("--hf_repo", default="", help="user/name that bin/upload_model will give it on Hugging"
                         " Face, for the card")
     return parser

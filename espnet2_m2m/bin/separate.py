@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
+from datetime import timedelta
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors
@@ -43,7 +44,8 @@ def get_parser():
     parser.add_argument("--ref_mic", type=int, help="channel of the recording, from 0, at which the talkers are"
                         " to sound (default: the model's)")
     parser.add_argument("--mics", type=mic_list, metavar="N,N,...",
-                        help="channels of the recording, from 0, that the model gets, in this order (default: all)")
+                        help="channels of the recording, from 0, that the model gets, in this order"
+                        " (default: all)")
     parser.add_argument("--resample", action="store_true",
                         help="convert recordings of a higher rate to the model's")
     parser.add_argument("--segment_size", type=float, default=SEGMENT_S, metavar="S",
@@ -72,7 +74,7 @@ def main(cmd=None):
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # ESPnet's import talks about what is not needed here.
-        import espnet2_m2m.enh.separate_speech      # noqa: F401
+        import espnet2_m2m.enh.separate_speech  # noqa: F401
     separate = SeparateRecording.from_pretrained(
         args.model, device="cuda" if args.ngpu else "cpu", mics=args.mics, ref_mic=args.ref_mic,
         segment_size=args.segment_size, hop_size=args.hop_size)
@@ -89,7 +91,7 @@ def main(cmd=None):
         print(f"{path}: {done.duration_s:.1f} s separated in {seconds:.1f} s, real-time factor"
               f" {seconds / done.duration_s:.3f} -> {written}")
         if done.uncertain_s:
-            times = ", ".join(f"{s // 3600:02.0f}:{s // 60 % 60:02.0f}:{s % 60:02.0f}" for s in done.uncertain_s)
+            times = ", ".join(str(timedelta(seconds=round(time_s))) for time_s in done.uncertain_s)
             print(f"{path}: talkers could not be told apart and may change files at {times}; a longer overlap"
                   " (--segment_size, --hop_size) helps", file=sys.stderr)
 

@@ -43,8 +43,8 @@ def main(cmd=None):
             packed.extractall(folder)
         cards = list(Path(folder).glob("*/README.md"))
         if len(cards) != 1 or f'from_pretrained("{args.hf_repo}")' not in cards[0].read_text(encoding="utf-8"):
-            raise ValueError(f"{args.packed}: its model card does not say how to load {args.hf_repo}; pack it again"
-                             f" with --hf_repo {args.hf_repo} (stage 11)")
+            raise ValueError(f"{args.packed}: its model card does not say how to load {args.hf_repo}; pack it"
+                             f" again with --hf_repo {args.hf_repo} (stage 11)")
         shutil.copy(cards[0], folder)
         try:
             url = huggingface_hub.create_repo(args.hf_repo, exist_ok=True)

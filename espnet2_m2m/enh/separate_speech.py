@@ -53,10 +53,9 @@ class SeparateSpeech(stock.SeparateSpeech):
             kwargs |= {"train_config": str(train_config), "model_file": str(model_file)}
             try:
                 return SeparateSpeech(**kwargs)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 raise ValueError(f"{model_tag}: {error}") from error
-            except (AssertionError, AttributeError, KeyError, TypeError) as error:
-                # What ESPnet's classes raise for options that they do not know, or lack.
+            except Exception as error:      # of any kind, about options that are unknown or missing
                 raise ValueError(f"{model_tag}: no network can be built from its config: {error!r}") from error
 
 

@@ -15,8 +15,8 @@ CITATIONS = """@article{wang2024mixture,
 @inproceedings{watanabe2018espnet,
   title={{ESPnet}: End-to-End Speech Processing Toolkit},
   author={Watanabe, Shinji and Hori, Takaaki and Karita, Shigeki and Hayashi, Tomoki and Nishitoba, Jiro and
-          Unno, Yuya and Soplin, Nelson Enrique Yalta and Heymann, Jahn and Wiesner, Matthew and Chen, Nanxin and
-          Renduchintala, Adithya and Ochiai, Tsubasa},
+          Unno, Yuya and Soplin, Nelson Enrique Yalta and Heymann, Jahn and Wiesner, Matthew and
+          Chen, Nanxin and Renduchintala, Adithya and Ochiai, Tsubasa},
   booktitle={Proc. Interspeech},
   pages={2207--2211},
   year={2018}
@@ -82,8 +82,8 @@ def _description(config, dataset):
     elif any((criterion.get("conf") or {}).get("close_talk") is False for criterion in config["criterions"]):
         training = "trained on far-field mixtures alone (UNSSOR)"
     else:
-        training = ("trained by mixture-to-mixture (M2M): supervised by headset recordings, cross-talk included, "
-                    "not by clean speech")
+        training = ("trained by mixture-to-mixture (M2M): supervised by headset recordings, cross-talk "
+                    "included, not by clean speech")
     yield f"Separates far-field recordings of several talkers; {training}."
     yield ""
     yield f"- network: `{config['separator']}`"

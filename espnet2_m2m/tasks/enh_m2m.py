@@ -106,8 +106,8 @@ def load_weights(model, model_file) -> None:
                          "save the model's state_dict() alone") from error
     saved = saved.get("module", saved) if isinstance(saved, dict) else saved      # deepspeed
     if not isinstance(saved, dict) or not all(isinstance(value, torch.Tensor) for value in saved.values()):
-        raise ValueError(f"{model_file}: expected the weights of a model, tensors by name, found something else; "
-                         "a checkpoint.pth is not a model, take the .pth file of an epoch")
+        raise ValueError(f"{model_file}: expected the weights of a model, tensors by name, found something "
+                         "else; a checkpoint.pth is not a model, take the .pth file of an epoch")
     desired = model.state_dict()
     problems = {
         "not in the file": [name for name in desired if name not in saved],

@@ -11,7 +11,6 @@ import pytest
 import soundfile
 import torch
 import yaml
-
 from espnet2.main_funcs.pack_funcs import unpack
 
 from espnet2_m2m.bin import pack_model, upload_model
@@ -19,7 +18,16 @@ from espnet2_m2m.report.model_card import model_card
 
 ROOT = Path(__file__).parents[2]
 ZIP = "m2m_valid.loss.best.zip"
-RESULTS = "# Results\n\nAn introduction.\n\n## enhanced_test\n\n| | SI-SDR (dB) |\n|:--|--:|\n| separated | 10.5 |\n"
+RESULTS = """# Results
+
+An introduction.
+
+## enhanced_test
+
+| | SI-SDR (dB) |
+|:--|--:|
+| separated | 10.5 |
+"""
 CONFIG = {
     "sample_rate": 8000, "separator": "tfgridnet_spectra", "separator_conf": {"n_srcs": 2, "n_imics": 6},
     "model_conf": {}, "criterions": [{"name": "mixture_constraint", "conf": {"alpha": 1.0}}],
@@ -92,8 +100,8 @@ def test_nothing_to_pack_ends_in_one_line(tmp_path, capsys):
 def hub(tmp_path, monkeypatch):
     """The environment of a process that takes the stand-in for Hugging Face."""
     log = open(tmp_path / "hub.log", "w+")
-    process = subprocess.Popen([sys.executable, ROOT / "tests" / "hub_stand_in.py", tmp_path / "hub"], text=True,
-                               stdout=subprocess.PIPE, stderr=log)
+    process = subprocess.Popen([sys.executable, ROOT / "tests" / "hub_stand_in.py", tmp_path / "hub"],
+                               text=True, stdout=subprocess.PIPE, stderr=log)
     yield {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{process.stdout.readline().strip()}",
            "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "good"}
     process.kill()
@@ -145,5 +153,6 @@ def test_the_console_script_lists_and_runs_commands(tmp_path):
     code, _, errors = run(os.environ, "-c", script, "separat")
     assert code == 1 and errors == "espnet2_m2m: error: no command 'separat'; espnet2_m2m --help lists them\n"
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
-    code, _, errors = run(os.environ, "-c", script, "separate", "--model", "nothing", str(tmp_path / "a.wav"), "-o", "x")
+    code, _, errors = run(os.environ, "-c", script, "separate", "--model", "nothing", str(tmp_path / "a.wav"),
+                          "-o", "x")
     assert code == 1 and errors.startswith("separate: error: nothing: no such file or folder")
