@@ -64,7 +64,10 @@ def main(cmd=None):
             options = vars(args) | {"key_file": key_file.name}
             options.pop("config", None)
             stock.SeparateSpeech.fcp_output = options.pop("fcp_output")
-            stock.inference(**options)
+            try:
+                stock.inference(**options)
+            finally:
+                stock.SeparateSpeech.fcp_output = None      # others in this process decide for themselves
     for folder in _streams(output_dir, settings):
         entries = {utt_id: str((folder / f"{utt_id}.{args.output_format}").resolve())
                    for utt_id in utt_ids}

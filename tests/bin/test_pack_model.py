@@ -103,7 +103,7 @@ def hub(tmp_path, monkeypatch):
     process = subprocess.Popen([sys.executable, ROOT / "tests" / "hub_stand_in.py", tmp_path / "hub"],
                                text=True, stdout=subprocess.PIPE, stderr=log)
     yield {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{process.stdout.readline().strip()}",
-           "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "good"}
+           "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "good", "NO_PROXY": "127.0.0.1"}
     process.kill()
     process.wait()
     log.close()
