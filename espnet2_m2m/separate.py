@@ -240,7 +240,7 @@ class SeparateRecording:
             taken = 1 if type(network).__name__ in SINGLE_MIC else getattr(network, "n_imics", None)
             if taken is not None:
                 return taken, True
-        named = [separator.ref_channel, *(separator.input_mics or []), *(separator.loss_mics or [])]
+        named = [separator.trained_ref_channel, *(separator.input_mics or []), *(separator.loss_mics or [])]
         return max(named) + 1, False
 
     def _stitcher(self, read, num_samples):
