@@ -18,6 +18,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["espnet2_m2m*"]),
     package_data={"espnet2_m2m.report": ["index.html", "style.css", "page.js"]},
+    entry_points={"console_scripts": ["espnet2_m2m=espnet2_m2m.bin:main"]},
     install_requires=[
         "espnet>=202511",
         # espnet.enh imports torchaudio without declaring it; a CPU-only torch does not work with it.
@@ -42,7 +43,9 @@ setup(
     extras_require={
         "demo": ["espeakng-loader"],        # the synthetic talkers of egs2/meeting_demo
         "asr": ["meeteval"],                # cpWER (MIT): stage 10
+        "hub": ["huggingface_hub"],         # models from and to Hugging Face
         "test": [
+            "huggingface_hub",
             "meeteval",
             "pytest",
             "pytest-xdist",

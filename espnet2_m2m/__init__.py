@@ -15,6 +15,7 @@ _HOME = {
     "ri_mag_l1": "espnet2_m2m.loss",
     "isms": "espnet2_m2m.loss",
     "pit_ri_mag": "espnet2_m2m.loss",
+    "SeparateRecording": "espnet2_m2m.separate",
     "register": "espnet2_m2m.tasks.enh_m2m",
 }
 

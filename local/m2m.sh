@@ -36,6 +36,10 @@ asr_tag=                # ... or the tag of one that espnet_model_zoo downloads
 inference_asr_model=valid.acc.ave.pth   # in ASR_EXP
 inference_asr_config=   # YAML with options of Speech2Text
 num_examples=3          # mixtures shown in the report
+lang=en                 # stage 11, for the model card: language of the speech
+corpus=                 # and name of the corpus; default: the recipe's
+license=cc-by-4.0       # and of the weights
+hf_repo=                # stage 12: upload to this Hugging Face repository, user/name
 
 help_message="usage: $0 [--option value] ...   (defaults in brackets)
 $(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
@@ -165,6 +169,23 @@ if [ -n "${asr_name}" ]; then
 elif [ "${stage}" -ge 9 ] && [ "${stage}" -le 10 ]; then
     log "stages 9 and 10 need an ASR model: --asr_exp or --asr_tag" >&2
     exit 1
+fi
+
+packed_model=${enh_exp}/${enh_exp##*/}_${inference_model%.*}.zip
+if runs 11; then
+    log "stage 11: packing -> ${packed_model}"
+    ${python} -m espnet2_m2m.bin.pack_model --exp_dir "${enh_exp}" --inference_model "${inference_model}" \
+        --language "${lang}" --dataset "${corpus:-$(basename "$(dirname "${PWD}")")}" \
+        --license "${license}" --hf_repo "${hf_repo}"
+fi
+
+if runs 12; then
+    if [ -n "${hf_repo}" ]; then
+        log "stage 12: upload -> ${hf_repo}"
+        ${python} -m espnet2_m2m.bin.upload_model --packed "${packed_model}" --hf_repo "${hf_repo}"
+    else
+        log "stage 12: no upload without --hf_repo"
+    fi
 fi
 
 if runs 13; then

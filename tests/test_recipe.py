@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -24,7 +25,7 @@ RECIPE = ROOT / "egs2" / "meeting_demo" / "enh1"
 CONFIG = "train_enh_m2m_tfgridnet_small"
 ONE_EPOCH = "--max_epoch 1 --num_iters_per_epoch 4"
 TWO_EPOCHS = "--max_epoch 2 --num_iters_per_epoch 4"
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests"),
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
@@ -81,6 +82,22 @@ def test_separated_speech_is_a_data_dir_and_is_recognised(folder):
     assert conditions == 2 * ["mixture", CONFIG, "closetalk", "clean"]
     printed = run("--stage", "9", "--stop_stage", "9", folder=folder, check=False)
     assert "--asr_exp or --asr_tag" in printed
+
+
+def test_the_packed_model_separates_a_recording_elsewhere(folder, tmp_path):
+    """By the command as its card shows it; a test mixture is shorter than a segment."""
+    exp = experiment(folder)
+    packed = shutil.copy(exp / f"{CONFIG}_valid.loss.best.zip", tmp_path)
+    assert "meeting_demo" in (exp / "README.md").read_text() and "SI-SDR" in (exp / "README.md").read_text()
+    utt_id, recording = (folder / "dump/raw/test/wav.scp").read_text().splitlines()[0].split(maxsplit=1)
+    done = subprocess.run([sys.executable, "-m", "espnet2_m2m.bin.separate", "--model", packed, recording, "-o",
+                           str(tmp_path / "out")], cwd=tmp_path, env=ENV, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=120)
+    assert done.returncode == 0 and "real-time factor" in done.stdout, done.stderr
+    for n in (1, 2):
+        actual, _ = soundfile.read(tmp_path / "out" / f"{Path(recording).stem}_spk{n}.wav")
+        desired, _ = soundfile.read(exp / "enhanced_test" / "wavs" / str(n) / f"{utt_id}.wav")
+        assert np.abs(actual - desired).max() < 1e-5 * np.abs(desired).max()
 
 
 def test_training_read_no_references(folder):

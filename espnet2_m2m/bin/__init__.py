@@ -1,8 +1,26 @@
-"""Commands, one a file: `python -m espnet2_m2m.bin.NAME --help`."""
+"""Commands, one a file: `espnet2_m2m NAME --help`, or `python -m espnet2_m2m.bin.NAME --help`."""
 
+import ast
 import functools
+import importlib
 import sys
 from pathlib import Path
+
+
+def main():
+    """The console script `espnet2_m2m NAME [ARGUMENT ...]`."""
+    commands = {path.stem: path for path in sorted(Path(__file__).parent.glob("[a-z]*.py"))}
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("--help", "-h"):
+        print("usage: espnet2_m2m COMMAND [ARGUMENT ...]; espnet2_m2m COMMAND --help says more\n")
+        for command, path in commands.items():
+            doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            print(f"  {command:<20}  {doc.splitlines()[0]}")
+    elif name not in commands:
+        sys.exit(f"espnet2_m2m: error: no command '{name}'; espnet2_m2m --help lists them")
+    else:
+        sys.argv[:2] = [f"espnet2_m2m {name}"]
+        importlib.import_module(f"{__name__}.{name}").main()
 
 
 def cli_errors(main):

@@ -7,7 +7,8 @@
 The options are ESPnet's; --normalize_segment_scale is false by default, and --fcp_output is new. Output
 is float at the level it has in the mixture (unless --normalize_output_wav true), each file is written
 whole or not at all, and a rerun separates only what is missing: settings.json says what the files were
-made with, and a file is valid if it is newer. `SeparateSpeech` is the same from Python.
+made with, and a file is valid if it is newer. --model_tag also takes a packed model, a folder or a zip
+(model_files.py). For recordings without a data dir there is bin/separate.
 """
 
 import functools
@@ -22,16 +23,11 @@ import yaml
 
 from espnet2_m2m.bin import cli_errors
 from espnet2_m2m.data_dir import AudioError, atomic_path, audio_header, read_table, write_table
+from espnet2_m2m.model_files import model_files
 
 # These do not change the output.
 NOT_SETTINGS = ("config", "output_dir", "key_file", "log_level", "num_workers", "ngpu",
                 "show_progressbar")
-
-
-def __getattr__(name):      # SeparateSpeech, without ESPnet's slow import for those who need it not
-    if name == "SeparateSpeech":
-        return _stock().SeparateSpeech
-    raise AttributeError(name)
 
 
 @cli_errors
@@ -45,7 +41,11 @@ def main(cmd=None):
                         help="output is the FCP image of the estimates (true for M2M by default) or the "
                              "estimates themselves (false for PIT by default)")
     args = parser.parse_args(cmd)
-    check_trained_rate(train_config(args), args.fs)
+    if args.model_tag is None:
+        check_trained_rate(train_config(args), args.fs)
+    else:
+        with model_files(args.model_tag) as (config, _):
+            check_trained_rate(config, args.fs)
     output_dir = Path(args.output_dir)
     first_table = args.data_path_and_name_and_type[0][0]
     utt_ids = list(read_table(args.key_file or first_table, allow_empty=args.key_file is not None))
@@ -64,7 +64,10 @@ def main(cmd=None):
             options = vars(args) | {"key_file": key_file.name}
             options.pop("config", None)
             stock.SeparateSpeech.fcp_output = options.pop("fcp_output")
-            stock.inference(**options)
+            try:
+                stock.inference(**options)
+            finally:
+                stock.SeparateSpeech.fcp_output = None      # others in this process decide for themselves
     for folder in _streams(output_dir, settings):
         entries = {utt_id: str((folder / f"{utt_id}.{args.output_format}").resolve())
                    for utt_id in utt_ids}
@@ -102,7 +105,7 @@ def check_trained_rate(config: Path, sample_rate: int) -> None:
     """Refuse another --fs than an M2M model was trained at.
 
     Args:
-        config: of the training; None if the model comes by --model_tag.
+        config: of the training; None if there is none.
         sample_rate: Hz.
     Raises:
         ValueError: they differ.
@@ -167,6 +170,10 @@ def _write_settings(args) -> int:
         "sha256": {name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
                    for name, path in files.items() if path is not None},
     }
+    if args.model_tag is not None:
+        with model_files(args.model_tag) as paths:
+            settings["sha256"]["model_tag"] = [hashlib.sha256(path.read_bytes()).hexdigest()
+                                               for path in paths]
     if args.model_file is not None:
         model = Path(args.model_file).resolve().stat()
         settings["model_file"] = {"bytes": model.st_size, "mtime_ns": model.st_mtime_ns}
@@ -196,36 +203,9 @@ def _stock():
     """ESPnet's module, whose functions look up these names when they run."""
     from espnet2.bin import enh_inference as stock
 
-    from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
-    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+    import espnet2_m2m.enh.separate_speech  # noqa: F401  puts the plug-in's SeparateSpeech in its place
 
-    class SeparateSpeech(stock.SeparateSpeech):
-        __doc__ = stock.SeparateSpeech.__doc__
-        fcp_output = None       # set by `main`; None leaves it to the model
-
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            if self.fcp_output is not None:
-                if not isinstance(self.enh_model, ESPnetM2MModel):
-                    raise ValueError("--fcp_output is for models that were trained by a criterion of the "
-                                     f"plug-in, found {type(self.enh_model).__name__}")
-                self.enh_model.separator.fcp_output = self.fcp_output
-
-        def __call__(self, speech_mix, fs=8000, **kwargs):
-            """ESPnet's, except that normalize_output_wav leaves a silent estimate silent."""
-            normalize, self.normalize_output_wav = self.normalize_output_wav, False
-            try:
-                waves = super().__call__(speech_mix, fs=fs, **kwargs)
-            finally:
-                self.normalize_output_wav = normalize
-            if not normalize:
-                return waves
-            peaks = [np.abs(wave).max(axis=1, keepdims=True) for wave in waves]
-            return [wave / np.where(peak > 0, peak, 1) * 0.9 for wave, peak in zip(waves, peaks)]
-
-    stock.EnhancementTask = M2MEnhancementTask
     stock.SoundScpWriter = AtomicWriter
-    stock.SeparateSpeech = SeparateSpeech
     return stock
 
 

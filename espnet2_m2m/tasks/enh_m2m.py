@@ -1,13 +1,16 @@
 """M2M inside ESPnet's enhancement task."""
 
+import argparse
 import copy
 import os
+import pickle
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
 import torch
+import yaml
 from espnet2.tasks import enh
 from espnet2.tasks.enh import EnhancementTask
 from espnet2.train.reporter import Reporter
@@ -86,22 +89,53 @@ class M2MEnhancementTask(EnhancementTask):
 
     @classmethod
     def build_model_from_file(cls, config_file=None, model_file=None, device="cpu"):
-        """ESPnet's loader, but weights that do not fit an M2M config are refused.
+        """ESPnet's loader, but the weights of a plug-in's model are read as data, and all of them or none.
 
-        ESPnet loads what fits and leaves the rest random, without a word.
+        ESPnet unpickles whatever the file holds, loads what fits, and leaves the rest random, without a
+        word.
         """
-        model, args = super().build_model_from_file(config_file, model_file, device)
-        partial = getattr(args, "use_adapter", False)       # such a file may hold the adapter only
-        if model_file is not None and isinstance(model, ESPnetM2MModel) and not partial:
-            saved = torch.load(model_file, map_location="cpu", weights_only=False)
-            saved = saved.get("module", saved)              # deepspeed
-            unmatched = sorted(set(saved) ^ set(model.state_dict()))
-            if unmatched:
-                raise ValueError(
-                    f"{model_file} does not fit its config: {len(unmatched)} tensors exist on one "
-                    f"side only, e.g. {', '.join(unmatched[:3])}; use the config.yaml that the "
-                    "training wrote beside it")
+        if config_file is None:
+            config_file = Path(model_file).parent / "config.yaml"
+        content = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
+        if model_file is None or not names_criterion(argparse.Namespace(**content)):
+            return super().build_model_from_file(config_file, model_file, device)
+        model, args = super().build_model_from_file(config_file, None, device)
+        load_weights(model, model_file)
         return model, args
+
+
+def load_weights(model, model_file) -> None:
+    """Load a state dict into a model, all of it or nothing.
+
+    Args:
+        model: torch module.
+        model_file: what ESPnet's trainer or deepspeed saved.
+    Raises:
+        ValueError: the file holds anything but weights, or they do not fit; names all that differ.
+    """
+    try:
+        saved = torch.load(model_file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{model_file}: expected a file of weights and nothing else, found one that is broken "
+                         "or holds objects whose loading may run code, which is refused; copy it again, or "
+                         "save the model's state_dict() alone") from error
+    saved = saved.get("module", saved) if isinstance(saved, dict) else saved      # deepspeed
+    if not isinstance(saved, dict) or not all(isinstance(value, torch.Tensor) for value in saved.values()):
+        raise ValueError(f"{model_file}: expected the weights of a model, tensors by name, found something "
+                         "else; a checkpoint.pth is not a model, take the .pth file of an epoch")
+    desired = model.state_dict()
+    problems = {
+        "not in the file": [name for name in desired if name not in saved],
+        "in the file only": [name for name in saved if name not in desired],
+        "of another shape": [f"{name} {tuple(saved[name].shape)} for {tuple(value.shape)}"
+                             for name, value in desired.items()
+                             if name in saved and saved[name].shape != value.shape],
+    }
+    if any(problems.values()):
+        raise ValueError(f"{model_file} does not fit its config; use the config.yaml that the training wrote "
+                         "beside it: " + "; ".join(f"{len(names)} tensors {problem}: {', '.join(names)}"
+                                                  for problem, names in problems.items() if names))
+    model.load_state_dict(saved)
 
 
 def names_criterion(args) -> bool:

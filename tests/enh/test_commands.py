@@ -15,7 +15,7 @@ from espnet2.train.reporter import Reporter
 from espnet_configs import M2M, VALID_SI_SNR, config, save
 
 from espnet2_m2m.bin import enh_inference, enh_train
-from espnet2_m2m.bin.enh_inference import SeparateSpeech
+from espnet2_m2m.enh.separate_speech import SeparateSpeech
 from espnet2_m2m.tasks.enh_m2m import common_sample_rate, repair_checkpoints
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from espnet_configs import M2M, PIT, SEPARATORS, SINGLE_CHANNEL, VALID_SI_SNR, c
 from torch_complex.tensor import ComplexTensor
 
 from espnet2_m2m import MixtureConstraintLoss, pit_ri_mag, register
-from espnet2_m2m.bin.enh_inference import SeparateSpeech
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
+from espnet2_m2m.enh.separate_speech import SeparateSpeech
 from espnet2_m2m.stft import STFT
 from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
 

@@ -1,0 +1,75 @@
+"""Pack a training to give it away (stage 11), by ESPnet's packer.
+
+    python -m espnet2_m2m.bin.pack_model --exp_dir exp/X --language en --dataset librispeech_ff_ct
+
+writes
+
+    exp/X/README.md                     the model card, with results, config and citation
+    exp/X/X_valid.loss.best.zip         config, weights, RESULTS.md, images and the card
+
+`SeparateRecording.from_pretrained` and bin/separate take the zip as it is; so does ESPnet where the plug-in is
+registered.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.data_dir.tables import atomic_path
+from espnet2_m2m.model_files import DEFAULT_MODEL, model_files
+from espnet2_m2m.report.model_card import model_card
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet2_m2m.bin.pack_model",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--exp_dir", required=True, help="the training, with config.yaml")
+    parser.add_argument("--inference_model", default=DEFAULT_MODEL,
+                        help=f"the weights, a file of exp_dir (default {DEFAULT_MODEL})")
+    parser.add_argument("--language", default="en", help="of the speech, for the card (default en)")
+    parser.add_argument("--dataset", required=True, help="name of the corpus, for the card")
+    parser.add_argument("--license", default="cc-by-4.0",
+                        help="of the weights, for the card (default cc-by-4.0)")
+    parser.add_argument("--hf_repo", default="", help="user/name that bin/upload_model will give it on Hugging"
+                        " Face, for the card")
+    return parser
+
+
+@cli_errors
+def main(cmd=None):
+    args = get_parser().parse_args(cmd)
+    exp_dir = Path(args.exp_dir).resolve()
+    for name in ("config.yaml", args.inference_model):
+        if not (exp_dir / name).is_file():
+            raise FileNotFoundError(f"{exp_dir / name}: no such file; train first (stage 6)")
+    packed = exp_dir / f"{exp_dir.name}_{args.inference_model.removesuffix('.pth')}.zip"
+    card = model_card(exp_dir, args.hf_repo or packed.name, args.language, args.dataset, args.license)
+    with atomic_path(exp_dir / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    if not (exp_dir / "RESULTS.md").is_file():
+        print(f"{exp_dir}: packed without results; stage 8 makes RESULTS.md", file=sys.stderr)
+    with atomic_path(packed) as temporary:
+        # From the folder above: the packer keeps paths relative to where it runs, and absolute ones are of no
+        # use to others.
+        command = [sys.executable, "-m", "espnet2.bin.pack", "enh", "--outpath", str(temporary),
+                   "--train_config", f"{exp_dir.name}/config.yaml",
+                   "--model_file", f"{exp_dir.name}/{args.inference_model}"]
+        for name in ("README.md", "RESULTS.md", "images"):
+            if (exp_dir / name).exists():
+                command += ["--option", f"{exp_dir.name}/{name}"]
+        done = subprocess.run(command, cwd=exp_dir.parent, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        if done.returncode:
+            raise OSError(f"{packed}: ESPnet's packer failed:\n{done.stdout}")
+        with model_files(temporary):    # what it wrote can be read
+            pass
+    print(f"{packed}: {packed.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""ESPnet's SeparateSpeech for the plug-in's models; importing this puts it into espnet2.bin.enh_inference."""
+
+import argparse
+
+import numpy as np
+import yaml
+from espnet2.bin import enh_inference as stock
+
+from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
+from espnet2_m2m.model_files import model_files
+from espnet2_m2m.tasks.enh_m2m import CRITERIONS, M2MEnhancementTask, names_criterion
+
+
+class SeparateSpeech(stock.SeparateSpeech):
+    __doc__ = stock.SeparateSpeech.__doc__
+    fcp_output = None       # set by bin/enh_inference; None leaves it to the model
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.fcp_output is not None:
+            if not isinstance(self.enh_model, ESPnetM2MModel):
+                raise ValueError("--fcp_output is for models that were trained by a criterion of the "
+                                 f"plug-in, found {type(self.enh_model).__name__}")
+            self.enh_model.separator.fcp_output = self.fcp_output
+
+    def __call__(self, speech_mix, fs=8000, **kwargs):
+        """ESPnet's, except that normalize_output_wav leaves a silent estimate silent."""
+        normalize, self.normalize_output_wav = self.normalize_output_wav, False
+        try:
+            waves = super().__call__(speech_mix, fs=fs, **kwargs)
+        finally:
+            self.normalize_output_wav = normalize
+        if not normalize:
+            return waves
+        peaks = [np.abs(wave).max(axis=1, keepdims=True) for wave in waves]
+        return [wave / np.where(peak > 0, peak, 1) * 0.9 for wave, peak in zip(waves, peaks)]
+
+    @staticmethod
+    def from_pretrained(model_tag=None, **kwargs):
+        """Load a model that somebody else may have made; none of its code runs.
+
+        Args:
+            model_tag: as `model_files`; None takes train_config and model_file of `kwargs`.
+            kwargs: as the constructor.
+        Raises:
+            ValueError, OSError: no such model, not one of the plug-in, or a config that does not fit the
+                weights.
+        """
+        if model_tag is None:
+            return SeparateSpeech(**kwargs)
+        with model_files(model_tag) as (train_config, model_file):
+            _check_foreign_config(train_config, model_tag)
+            kwargs |= {"train_config": str(train_config), "model_file": str(model_file)}
+            try:
+                return SeparateSpeech(**kwargs)
+            except (ValueError, OSError) as error:
+                raise ValueError(f"{model_tag}: {error}") from error
+            except Exception as error:      # of any kind, about options that are unknown or missing
+                raise ValueError(f"{model_tag}: no network can be built from its config: {error!r}") from error
+
+
+def _check_foreign_config(train_config, model_tag) -> None:
+    """Refuse configs whose loading is ESPnet's, which unpickles anything."""
+    try:
+        content = yaml.safe_load(train_config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{model_tag}: its config is not plain yaml: {error}") from error
+    try:
+        ours = names_criterion(argparse.Namespace(**content))
+    except (TypeError, KeyError):
+        ours = False
+    if not ours:
+        raise ValueError(f"{model_tag}: expected a model that was trained by a criterion of this package "
+                         f"({', '.join(CRITERIONS)}), found another config; ESPnet's "
+                         "espnet2.bin.enh_inference loads its own models")
+    if content.get("separator") == "asteroid":
+        raise ValueError(f"{model_tag}: separator: asteroid may load further files by code of its own, which "
+                         "is refused; give a training of your own by --train_config and --model_file")
+
+
+stock.EnhancementTask = M2MEnhancementTask
+stock.SeparateSpeech = SeparateSpeech

@@ -1,0 +1,135 @@
+"""Where a model's config and weights are: in a folder, a zip of ESPnet's packer, or on Hugging Face.
+
+Whatever a model brings is data here; nothing of it is executed, and nothing is written but a copy of its
+config and weights.
+"""
+
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+META = "meta.yaml"                  # the packer's list of contents
+DEFAULT_MODEL = "valid.loss.best.pth"
+HF_TAG = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+
+
+@contextmanager
+def model_files(model):
+    """Paths of a model's (config, weights), valid within the context.
+
+    Args:
+        model: one of
+            - a training's folder (config.yaml and valid.loss.best.pth, or a single other .pth),
+            - a .pth file with a config.yaml beside it,
+            - a zip made by ESPnet's packer, or the folder it was unpacked to,
+            - a Hugging Face tag, "user/name" or "user/name@revision"; a path of that name comes first.
+    Raises:
+        ValueError: a zip or a list of contents that points elsewhere or is broken.
+        OSError: no such model.
+    """
+    path = Path(model)
+    if path.is_dir():
+        yield _in_folder(path)
+    elif path.suffix == ".pth" and path.is_file():
+        yield _existing(path.parent / "config.yaml", path)
+    elif path.is_file():
+        with tempfile.TemporaryDirectory(prefix="espnet2_m2m.") as folder:
+            yield _unpack(path, Path(folder))
+    elif HF_TAG.fullmatch(str(model)) and path.suffix not in (".zip", ".pth"):
+        yield _from_hub(str(model))
+    else:
+        raise FileNotFoundError(f"{model}: no such file or folder; expected a training's folder, a .pth file, "
+                                "a packed .zip, or a Hugging Face tag such as user/name")
+
+
+def _in_folder(folder: Path):
+    if (folder / META).is_file():
+        config, weights = _contents((folder / META).read_bytes(), folder / META)
+        return _existing(folder / config, folder / weights)
+    models = sorted(path for path in folder.glob("*.pth") if path.name != "checkpoint.pth")
+    default = folder / DEFAULT_MODEL
+    if not default.exists():
+        if len(models) != 1:
+            found = ", ".join(path.name for path in models) or "none"
+            raise FileNotFoundError(f"{folder}: expected {META}, {DEFAULT_MODEL}, or exactly one other model "
+                                    f"file (.pth), found {found}; name the file itself")
+        (default,) = models
+    return _existing(folder / "config.yaml", default)
+
+
+def _existing(config: Path, weights: Path):
+    for path in (config, weights):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; a model is its config.yaml and a .pth file")
+    return config, weights
+
+
+def _contents(meta: bytes, where):
+    """(config, weights) of a meta.yaml, two relative paths within the model."""
+    try:
+        content = yaml.safe_load(meta)
+        names = content["yaml_files"]["train_config"], content["files"]["model_file"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{where}: expected what ESPnet's packer writes for enh models, with train_config and "
+                         f"model_file: {error}") from error
+    for name in names:
+        if not isinstance(name, str) or leaves_folder(name):
+            raise ValueError(f"{where}: '{name}' is not a file of this model; pack it again, with paths "
+                             "relative to the working directory")
+    return names
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a member's name would leave the folder that an archive is unpacked to."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or re.match("[a-zA-Z]:", name) is not None
+
+
+def _unpack(archive: Path, folder: Path):
+    """Copy config and weights of a packed model to `folder`; the rest stays packed."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            for member in packed.infolist():
+                kind = stat.S_IFMT(member.external_attr >> 16)
+                if leaves_folder(member.filename) or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                    raise ValueError(f"{archive}: refused, because its member '{member.filename}' is a link or "
+                                     "would be unpacked outside of its folder")
+            names = packed.namelist()
+            if META not in names:
+                raise ValueError(f"{archive}: has no {META}; expected a zip made by ESPnet's packer "
+                                 "(stage 11 of run.sh)")
+            contents = _contents(packed.read(META), f"{archive}/{META}")
+            for name, target in zip(contents, ("config.yaml", "model.pth")):
+                if name not in names:
+                    raise ValueError(f"{archive}: lacks '{name}', which its {META} names; pack it again")
+                with packed.open(name) as source, open(folder / target, "wb") as copy:
+                    shutil.copyfileobj(source, copy)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:    # broken, or encrypted
+        raise ValueError(f"{archive}: not readable as a packed model ({error}); copy it again") from error
+    return folder / "config.yaml", folder / "model.pth"
+
+
+def _from_hub(tag: str):
+    try:
+        from huggingface_hub import errors, hf_hub_download
+    except ImportError:
+        raise FileNotFoundError(f"{tag}: no such file or folder; to load the Hugging Face model of this name, "
+                                "install huggingface_hub: pip install huggingface_hub") from None
+    repository, revision = HF_TAG.fullmatch(tag).groups()
+
+    def download(name):
+        try:
+            return Path(hf_hub_download(repository, name, revision=revision))
+        except (ValueError, OSError, errors.HTTPError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise FileNotFoundError(f"{tag}: no such file or folder here, and {name} of a Hugging Face model "
+                                    f"of this name cannot be had: {reason}") from error
+
+    meta = download(META)
+    return tuple(download(name) for name in _contents(meta.read_bytes(), f"{tag}/{META}"))
