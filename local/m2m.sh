@@ -90,8 +90,7 @@ fi
 if runs 3; then
     log "stage 3: audio at ${fs} Hz as plain files -> ${dumpdir}/raw/org"
     for set in ${train_set} ${valid_set} ${test_sets}; do
-        ${train_cmd} "${dumpdir}/log/format_${set}.log" \
-            ${python} -m espnet2_m2m.bin.format_data_dir --data_dir "${datadir}/${set}" \
+        ${python} -m espnet2_m2m.bin.format_data_dir --data_dir "${datadir}/${set}" \
             --out_dir "${dumpdir}/raw/org/${set}" --sample_rate "${fs}" --nj "$(pool "${nj}")"
     done
 fi
@@ -99,19 +98,16 @@ fi
 if runs 4; then
     log "stage 4: length filter and validation -> ${dumpdir}/raw"
     for set in ${train_set} ${valid_set}; do
-        ${train_cmd} "${dumpdir}/log/filter_${set}.log" \
-            ${python} -m espnet2_m2m.bin.filter_data_dir --data_dir "${dumpdir}/raw/org/${set}" \
+        ${python} -m espnet2_m2m.bin.filter_data_dir --data_dir "${dumpdir}/raw/org/${set}" \
             --out_dir "${dumpdir}/raw/${set}" --min_duration "${min_wav_duration}" \
             --max_duration "${max_wav_duration}"
     done
     for set in ${test_sets}; do         # test sets are never filtered
-        ${train_cmd} "${dumpdir}/log/filter_${set}.log" \
-            ${python} -m espnet2_m2m.bin.filter_data_dir --data_dir "${dumpdir}/raw/org/${set}" \
+        ${python} -m espnet2_m2m.bin.filter_data_dir --data_dir "${dumpdir}/raw/org/${set}" \
             --out_dir "${dumpdir}/raw/${set}" --min_duration 0 --max_duration inf
     done
     for set in ${train_set} ${valid_set} ${test_sets}; do
-        ${train_cmd} "${dumpdir}/log/validate_${set}.log" \
-            ${python} -m espnet2_m2m.bin.validate_data_dir "${dumpdir}/raw/${set}" \
+        ${python} -m espnet2_m2m.bin.validate_data_dir "${dumpdir}/raw/${set}" \
             --sample_rate "${fs}" --num_channels "${num_channels}" \
             --num_speakers "${num_speakers}" --nj "$(pool "${nj}")"
     done

@@ -1,0 +1,144 @@
+"""The stages as jobs of a real Slurm: arrays, failures, reruns, kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import slurm_cluster
+import torch
+from tiny_study import DATA_OPTIONS, STAGE_OPTIONS, TRAINING, make_clean_speech
+from warm_python import warm_python
+
+from espnet2_m2m.data_dir import read_table
+
+ROOT = Path(__file__).parent.parent
+RECIPE = ROOT / "egs2" / "meeting_demo" / "enh1"
+JOBS = ROOT / "local" / "parallel"
+EXPERIMENT = "train_enh_m2m_tfgridnet_small"
+needs_slurm = pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not()))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Environment of a user of the cluster."""
+    with slurm_cluster.slurm(tmp_path_factory.mktemp("cluster") / "slurm") as env:
+        path = f"{Path(sys.executable).parent}:{env['PATH']}"
+        yield {**env, "cmd_backend": "slurm", "PYTHONPATH": str(ROOT), "PATH": path}
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    with warm_python(tmp_path_factory.mktemp("python")) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("a study")
+    make_clean_speech(folder / "clean")
+    return folder
+
+
+def start(folder, cluster, python, *options):
+    command = ["./run.sh", "--python", python, "--nj", "2", "--inference_nj", "2", "--source_data",
+               f"{folder}/clean", *DATA_OPTIONS, *STAGE_OPTIONS, "--datadir", f"{folder}/data", "--dumpdir",
+               f"{folder}/dump", "--expdir", f"{folder}/exp", *options]  # fmt: skip
+    return subprocess.Popen(command, cwd=RECIPE, env=cluster, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+
+
+def run(*args, desired=0):
+    process = start(*args)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == desired, printed[-5000:]
+    return printed
+
+
+def wait_for(condition, what):
+    deadline = time.time() + 120
+    while not condition():
+        assert time.time() < deadline, what
+        time.sleep(0.05)
+
+
+def running_jobs(env):
+    done = subprocess.run(["squeue", "--noheader", "--format", "%A"], env=env, text=True, capture_output=True)
+    return done.stdout.split()
+
+
+@needs_slurm
+def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python, folder):
+    stages = ("--stop_stage", "1")
+    data = folder / "data"
+    process = start(folder, cluster, python, *stages)
+    wait_for(lambda: list(data.glob("train/wav/*/*.wav")), "the simulation begins")
+    os.killpg(process.pid, signal.SIGINT)       # Ctrl-C cancels the jobs
+    process.communicate(timeout=60)
+    wait_for(lambda: not running_jobs(cluster), "the jobs are gone")
+    before = {path: path.stat().st_mtime_ns for path in data.glob("*/wav/*/*.wav")}
+    assert not (data / "train" / "wav.scp").exists()
+    run(folder, cluster, python, *stages)
+    assert len(read_table(data / "train" / "wav.scp")) == 5
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing is rendered twice"
+    assert {path.name for path in (data / "log").iterdir()} == {
+        "simulate.1.log", "simulate.2.log", "simulate.log"}  # fmt: skip
+
+    exp = folder / "exp" / EXPERIMENT
+    stages = ("--stage", "3", "--stop_stage", "6", "--enh_args", f"--max_epoch 4 {TRAINING}")
+    process = start(folder, cluster, python, *stages)
+    wait_for(lambda: (exp / "1epoch.pth").exists(), "one epoch")
+    subprocess.run(["scancel", "--signal=KILL", "--full", *running_jobs(cluster)], env=cluster, check=True)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "stage 6 failed" in printed, printed
+    run(folder, cluster, python, *stages)
+    log = (exp / "train.log").read_text()
+    assert "The training was resumed using" in log and "1epoch results" not in log and "4epoch results" in log
+    assert torch.load(exp / "checkpoint.pth", weights_only=False)["reporter"]["epoch"] == 4
+
+    enhanced = exp / "enhanced_test"
+    printed = run(folder, cluster, python, "--stage", "7", "--stop_stage", "8")
+    logs = {path.name for path in (enhanced / "log").iterdir()}
+    assert logs == {f"{stage}{job}.log" for stage in ("separate", "score") for job in ("", ".1", ".2")}
+    assert "0 of 1 utterances are done already" in (enhanced / "log" / "separate.2.log").read_text()
+    assert "2 of 2 utterances are done already" in (enhanced / "log" / "separate.log").read_text()
+    assert json.loads((enhanced / "scoring" / "summary.json").read_text())["num_utterances"] == 2
+    assert [path.name for path in (enhanced / "scoring").glob("*.jsonl")] == ["utterances.jsonl"]
+
+
+@needs_slurm
+def test_a_failing_job_fails_the_array_and_shows_its_log(cluster, tmp_path):
+    log = f"{tmp_path}/a log/x.JOB.log"
+    script = 'echo "job JOB says \'hi\'"; [ JOB -ne 2 ]'
+    done = subprocess.run([JOBS / "slurm.pl", "--mem", "10", "JOB=1:2", log, "bash", "-c", script], env=cluster,
+                          text=True, capture_output=True)  # fmt: skip
+    assert done.returncode == 1 and "1 of 2 jobs failed" in done.stderr
+    assert "job 2 says 'hi'\n# Ended (code 1)" in done.stderr and "job 1 says" not in done.stderr
+    done = subprocess.run([JOBS / "slurm.pl", "--partition", "none", log, "true"], env=cluster, text=True,
+                          capture_output=True)  # fmt: skip
+    assert done.returncode == 1 and "invalid partition" in done.stderr
+
+
+def test_jobs_on_this_machine(tmp_path):
+    """The same with run.pl: its arrays, and what a single command prints."""
+    command = [JOBS / "run.pl", "--gpu", "1", "--max_jobs_run", "2", "JOB=1:3", f"{tmp_path}/a log/x.JOB.log"]
+    script = 'echo "job JOB"; [ JOB -ne 2 ]'
+    done = subprocess.run([*command, "bash", "-c", script], text=True, capture_output=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "1 of 3 jobs failed" in done.stderr and "job 2\n# Ended (code 1)" in done.stderr
+    assert subprocess.run([*command, "true", "JOB"]).returncode == 0
+    assert "# true 3\n" in (tmp_path / "a log" / "x.3.log").read_text()
+    done = subprocess.run([JOBS / "run.pl", f"{tmp_path}/y.log", "bash", "-c", "echo '# JOB  x'; exit 3"], text=True,
+                          capture_output=True)  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, "# JOB  x\n")
+    assert "# JOB  x\n# Ended (code 3)" in (tmp_path / "y.log").read_text()
+
+
+def test_cmd_sh_knows_its_backends():
+    done = subprocess.run(["./run.sh", "--stop_stage", "1"], cwd=RECIPE, text=True, capture_output=True,
+                          env={**os.environ, "cmd_backend": "sge"})  # fmt: skip
+    assert done.returncode == 1 and "cmd_backend is local or slurm, found 'sge'" in done.stderr
