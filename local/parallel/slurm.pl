@@ -51,5 +51,15 @@ exec 3< <(exec sbatch --parsable --wait "${options[@]}" <<< "${script}")
 sbatch=$!
 read -r job_id <&3 || exit 1            # refused; sbatch has said why
 trap 'scancel "${job_id%%;*}"; exit 130' INT TERM HUP
-wait "${sbatch}"
+# sbatch looks for the end ever less often, at last twice a minute. The logs tell it sooner, unless a job was killed.
+job=${first}
+while [ "${job}" -le "${last}" ] && kill -0 "${sbatch}" 2> /dev/null; do
+    if tail -n 1 "${log//JOB/${job}}" 2> /dev/null | grep -q '^# Ended'; then
+        job=$((job + 1))
+    else
+        sleep 0.5
+    fi
+done
+kill "${sbatch}" 2> /dev/null
+wait "${sbatch}" 2> /dev/null
 "$(dirname "$0")"/failed_jobs.sh "${first}" "${last}" "${log}"
