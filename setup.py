@@ -57,6 +57,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "checkout": ["resampy", "mir_eval<0.9"],    # what ESPnet's enh.sh needs beyond `pip install espnet`
         "demo": ["espeakng-loader"],        # the synthetic talkers of egs2/meeting_demo
         "sms_wsj": ["rir-generator"],       # the generator that made SMS-WSJ: egs2/sms_wsj_ff_ct
         "test": [

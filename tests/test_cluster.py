@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def cluster(tmp_path_factory):
     """Environment of a user of the cluster."""
     with slurm_cluster.slurm(tmp_path_factory.mktemp("cluster") / "slurm") as env:
         path = f"{Path(sys.executable).parent}:{env['PATH']}"
-        yield {**env, "cmd_backend": "slurm", "PYTHONPATH": str(ROOT), "PATH": path}
+        yield {**env, "PYTHONPATH": str(ROOT), "PATH": path}
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,15 @@ def folder(tmp_path_factory):
 
 
 def start(folder, cluster, python, *options):
-    command = ["./run.sh", "--python", python, "--nj", "2", "--inference_nj", "2", "--source_data",
-               f"{folder}/clean", *DATA_OPTIONS, *STAGE_OPTIONS, "--datadir", f"{folder}/data", "--dumpdir",
-               f"{folder}/dump", "--expdir", f"{folder}/exp", *options]  # fmt: skip
+    # As the page shows it, with other numbers.
+    page = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    (cmd_backend=slurm \./run\.sh .*)", page, flags=re.MULTILINE)
+    for option, number in (("--nj", "2"), ("--inference_nj", "2"), ("--ngpu", "0")):
+        command, count = re.subn(f"{option} \\d+", f"{option} {number}", command)
+        assert count == 1
+    options = ["--python", python, "--source_data", f"{folder}/clean", *DATA_OPTIONS, *STAGE_OPTIONS, "--datadir",
+               f"{folder}/data", "--dumpdir", f"{folder}/dump", "--expdir", f"{folder}/exp", *options]  # fmt: skip
+    command = ["bash", "-c", f'{command} "$@"', "bash", *options]
     return subprocess.Popen(command, cwd=RECIPE, env=cluster, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
 

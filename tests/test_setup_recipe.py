@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from espnet_checkout import make_checkout
 from tiny_study import DATA_OPTIONS, STAGE_OPTIONS, TRAINING, make_clean_speech
 from warm_python import warm_python
 
-from espnet2_m2m.bin import setup_recipe
+from espnet2_m2m.bin import setup_recipe, simulate
 from espnet2_m2m.data_dir import read_table
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +44,19 @@ def checkout(tmp_path_factory):
     root = make_checkout(tmp_path_factory.mktemp("check out"))
     setup_recipe.main([str(root), "meeting_demo"])
     return root
+
+
+def test_the_page_shows_these_commands(checkout):
+    """docs/clusters.md; --help in place of a run."""
+    page = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    commands, *others = re.findall(r"(?:^    .+\n)+", page, flags=re.MULTILINE)
+    commands = commands.replace("~/espnet", f"'{checkout}'").replace("./run.sh", "./run.sh --help")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    printed = subprocess.run(["bash", "-euc", commands], env=env, check=True, text=True, stdout=subprocess.PIPE).stdout
+    assert "enh1: ready, start it by ./run.sh there" in printed and "--use_enh_sh []" in printed
+    (simulate_command,) = [block for block in others if "simulate" in block]
+    args = simulate.get_parser().parse_args(shlex.split(simulate_command)[3:])
+    assert args.job == (17, 100)
 
 
 @pytest.fixture(scope="module")
