@@ -93,7 +93,8 @@ for line in open('${org}/utt2num_samples'):
     if ${min_wav_duration} * ${fs} < int(line.split()[1]) < ${max_wav_duration} * ${fs}:
         print(line, end='')" > "${raw}/${dset}/utt2num_samples"
         for name in ${refs} wav; do
-            utils/filter_scp.pl "${raw}/${dset}/utt2num_samples" < "${org}/${name}.scp" > "${raw}/${dset}/${name}.scp"
+            utils/filter_scp.pl "${raw}/${dset}/utt2num_samples" < "${org}/${name}.scp" \
+                > "${raw}/${dset}/${name}.scp"
         done
         utils/fix_data_dir.sh "${raw}/${dset}"
     done
@@ -115,8 +116,9 @@ if runs 5; then
 fi
 if runs 6; then
     mkdir -p "${enh_exp}"
-    ${python} -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${enh_exp}/train.log" --log "${enh_exp}"/train.log \
-        --ngpu "${ngpu}" --num_nodes "${num_nodes}" --init_file_prefix "${enh_exp}"/.dist_init_ \
+    ${python} -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${enh_exp}/train.log" \
+        --log "${enh_exp}"/train.log --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
+        --init_file_prefix "${enh_exp}"/.dist_init_ \
         --multiprocessing_distributed true -- ${python} -m espnet2.bin.enh_train \
         $(data_param train "${raw}/${train_set}" "${stats}/train") \
         $(data_param valid "${raw}/${valid_set}" "${stats}/valid") \
@@ -137,10 +139,13 @@ if runs 7; then
             ${python} -m espnet2.bin.enh_inference --ngpu "${gpu}" --fs "${fs}" \
             --data_path_and_name_and_type "${raw}/${dset}/wav.scp,speech_mix,sound" \
             --key_file "${logdir}"/keys.JOB.scp --train_config "${enh_exp}"/config.yaml \
-            --model_file "${enh_exp}"/"${inference_model}" --output_dir "${logdir}"/output.JOB ${inference_args} \
+            --model_file "${enh_exp}"/"${inference_model}" --output_dir "${logdir}"/output.JOB \
+            ${inference_args} \
             || { cat "${logdir}"/enh_inference.*.log; exit 1; }
         for spk in ${refs}; do
-            for i in $(seq "${jobs}"); do cat "${logdir}/output.${i}/${spk}.scp"; done | sort -k1 > "${dir}/${spk}.scp"
+            for i in $(seq "${jobs}"); do
+                cat "${logdir}/output.${i}/${spk}.scp"
+            done | sort -k1 > "${dir}/${spk}.scp"
         done
     done
 fi
@@ -150,11 +155,14 @@ if runs 8; then
         mkdir -p "${logdir}"
         jobs=$(min "${inference_nj}" "$(wc -l < "${raw}/${dset}/wav.scp")")
         split "${raw}/${dset}/wav.scp" "${jobs}" "${logdir}/keys"
+        pairs=
+        for s in ${refs}; do
+            pairs+="--ref_scp ${raw}/${dset}/${s}.scp --inf_scp ${enh_exp}/enhanced_${dset}/${s}.scp "
+        done
         ${decode_cmd} JOB=1:"${jobs}" "${logdir}"/enh_scoring.JOB.log \
             ${python} -m espnet2.bin.enh_scoring --key_file "${logdir}"/keys.JOB.scp \
             --output_dir "${logdir}"/output.JOB \
-            $(for s in ${refs}; do echo "--ref_scp ${raw}/${dset}/${s}.scp --inf_scp ${enh_exp}/enhanced_${dset}/${s}.scp"; done) \
-            --ref_channel ${ref_channel} --flexible_numspk false
+            ${pairs} --ref_channel ${ref_channel} --flexible_numspk false
         for metric in ${scoring_protocol}; do
             cat "${logdir}"/output.*/${metric}_spk* \
                 | awk '{sum += $2} END {printf "%.2f\n", sum / NR}' > "${dir}/result_${metric,,}.txt"

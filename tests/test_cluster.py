@@ -52,11 +52,31 @@ def start(folder, cluster, python, *options):
     for option, number in (("--nj", "2"), ("--inference_nj", "2"), ("--ngpu", "0")):
         command, count = re.subn(f"{option} \\d+", f"{option} {number}", command)
         assert count == 1
-    options = ["--python", python, "--source_data", f"{folder}/clean", *DATA_OPTIONS, *STAGE_OPTIONS, "--datadir",
-               f"{folder}/data", "--dumpdir", f"{folder}/dump", "--expdir", f"{folder}/exp", *options]  # fmt: skip
+    options = [
+        "--python",
+        python,
+        "--source_data",
+        f"{folder}/clean",
+        *DATA_OPTIONS,
+        *STAGE_OPTIONS,
+        "--datadir",
+        f"{folder}/data",
+        "--dumpdir",
+        f"{folder}/dump",
+        "--expdir",
+        f"{folder}/exp",
+        *options,
+    ]
     command = ["bash", "-c", f'{command} "$@"', "bash", *options]
-    return subprocess.Popen(command, cwd=RECIPE, env=cluster, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+    return subprocess.Popen(
+        command,
+        cwd=RECIPE,
+        env=cluster,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def run(*args, desired=0):
@@ -90,7 +110,7 @@ def training_process(python):
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = path.read_bytes().split(b"\0")
-        except OSError:     # it has just ended
+        except OSError:  # it has just ended
             continue
         if command[2:5] == [python.encode(), b"-m", b"espnet2_m2m.bin.enh_train"]:
             return int(path.parent.name)
@@ -108,7 +128,7 @@ def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python,
     data = folder / "data"
     process = start(folder, cluster, python, *stages)
     wait_for(lambda: finished_mixtures(data / "train"), "the simulation begins")
-    os.killpg(process.pid, signal.SIGINT)       # Ctrl-C cancels the jobs
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C cancels the jobs
     process.communicate(timeout=60)
     wait_for(lambda: not running_jobs(cluster), "the jobs are gone")
     before = finished_mixtures(data / "train")
@@ -117,7 +137,10 @@ def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python,
     assert len(read_table(data / "train" / "wav.scp")) == 5
     assert before.items() <= finished_mixtures(data / "train").items(), "nothing is rendered twice"
     assert {path.name for path in (data / "log").iterdir()} == {
-        "simulate.1.log", "simulate.2.log", "simulate.log"}  # fmt: skip
+        "simulate.1.log",
+        "simulate.2.log",
+        "simulate.log",
+    }
 
     exp = folder / "exp" / EXPERIMENT
     stages = ("--stage", "3", "--stop_stage", "6", "--enh_args")
@@ -147,9 +170,30 @@ def test_training_on_two_nodes_is_one_job_that_starts_it_by_srun(tmp_path):
     sbatch = tmp_path / "sbatch"
     sbatch.write_text(f'#!/bin/sh\necho 1\nprintf "%s\\n" "$*" > {tmp_path}/options\ncat > {tmp_path}/script\n')
     sbatch.chmod(0o755)
-    env = {**os.environ, "cmd_backend": "slurm", "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin"}
-    done = subprocess.run(["./run.sh", "--stage", "6", "--stop_stage", "6", "--ngpu", "2", "--num_nodes", "2",
-                           "--expdir", tmp_path], cwd=RECIPE, env=env, text=True, capture_output=True)  # fmt: skip
+    env = {
+        **os.environ,
+        "cmd_backend": "slurm",
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin",
+    }
+    done = subprocess.run(
+        [
+            "./run.sh",
+            "--stage",
+            "6",
+            "--stop_stage",
+            "6",
+            "--ngpu",
+            "2",
+            "--num_nodes",
+            "2",
+            "--expdir",
+            tmp_path,
+        ],
+        cwd=RECIPE,
+        env=env,
+        text=True,
+        capture_output=True,
+    )
     assert done.returncode == 1 and "no log: the job did not begin" in done.stderr, done.stderr
     options = (tmp_path / "options").read_text()
     assert "--wait --gres gpu:2 --cpus-per-task 2 --nodes 2 --ntasks-per-node 1" in options
@@ -161,13 +205,18 @@ def test_training_on_two_nodes_is_one_job_that_starts_it_by_srun(tmp_path):
 @needs_slurm
 def test_a_failing_job_fails_the_array_and_shows_its_log(cluster, tmp_path):
     log = f"{tmp_path}/a log/x.JOB.log"
-    script = 'echo "job JOB says \'hi\'"; [ JOB -ne 2 ]'
-    done = subprocess.run([JOBS / "slurm.pl", "--mem", "10", "JOB=1:2", log, "bash", "-c", script], env=cluster,
-                          text=True, capture_output=True)  # fmt: skip
+    script = "echo \"job JOB says 'hi'\"; [ JOB -ne 2 ]"
+    done = subprocess.run(
+        [JOBS / "slurm.pl", "--mem", "10", "JOB=1:2", log, "bash", "-c", script],
+        env=cluster,
+        text=True,
+        capture_output=True,
+    )
     assert done.returncode == 1 and "1 of 2 jobs failed" in done.stderr
     assert "job 2 says 'hi'\n# Ended (code 1)" in done.stderr and "job 1 says" not in done.stderr
-    done = subprocess.run([JOBS / "slurm.pl", "--partition", "none", log, "true"], env=cluster, text=True,
-                          capture_output=True)  # fmt: skip
+    done = subprocess.run(
+        [JOBS / "slurm.pl", "--partition", "none", log, "true"], env=cluster, text=True, capture_output=True
+    )
     assert done.returncode == 1 and "invalid partition" in done.stderr
 
 
@@ -180,13 +229,21 @@ def test_jobs_on_this_machine(tmp_path):
     assert "1 of 3 jobs failed" in done.stderr and "job 2\n# Ended (code 1)" in done.stderr
     assert subprocess.run([*command, "true", "JOB"]).returncode == 0
     assert "# true 3\n" in (tmp_path / "a log" / "x.3.log").read_text()
-    done = subprocess.run([JOBS / "run.pl", f"{tmp_path}/y.log", "bash", "-c", "echo '# JOB  x'; exit 3"], text=True,
-                          capture_output=True)  # fmt: skip
+    done = subprocess.run(
+        [JOBS / "run.pl", f"{tmp_path}/y.log", "bash", "-c", "echo '# JOB  x'; exit 3"],
+        text=True,
+        capture_output=True,
+    )
     assert (done.returncode, done.stdout) == (3, "# JOB  x\n")
     assert "# JOB  x\n# Ended (code 3)" in (tmp_path / "y.log").read_text()
 
 
 def test_cmd_sh_knows_its_backends():
-    done = subprocess.run(["./run.sh", "--stop_stage", "1"], cwd=RECIPE, text=True, capture_output=True,
-                          env={**os.environ, "cmd_backend": "sge"})  # fmt: skip
+    done = subprocess.run(
+        ["./run.sh", "--stop_stage", "1"],
+        cwd=RECIPE,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "cmd_backend": "sge"},
+    )
     assert done.returncode == 1 and "cmd_backend is local or slurm, found 'sge'" in done.stderr

@@ -24,10 +24,21 @@ EXPERIMENT = "train_enh_m2m_tfgridnet_small"
 
 
 def run(folder, python, *options, check=True, **env):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **env,
-                   "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # fmt: skip
-    done = subprocess.run(["./run.sh", "--python", python, *options], cwd=folder, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)  # fmt: skip
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        **env,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["./run.sh", "--python", python, *options],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=600,
+    )
     assert not check or done.returncode == 0, done.stdout[-5000:]
     return done.stdout
 
@@ -52,7 +63,9 @@ def test_the_page_shows_these_commands(checkout):
     commands, *others = re.findall(r"(?:^    .+\n)+", page, flags=re.MULTILINE)
     commands = commands.replace("~/espnet", f"'{checkout}'").replace("./run.sh", "./run.sh --help")
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    printed = subprocess.run(["bash", "-euc", commands], env=env, check=True, text=True, stdout=subprocess.PIPE).stdout
+    printed = subprocess.run(
+        ["bash", "-euc", commands], env=env, check=True, text=True, stdout=subprocess.PIPE
+    ).stdout
     assert "enh1: ready, start it by ./run.sh there" in printed and "--use_enh_sh []" in printed
     (simulate_command,) = [block for block in others if "simulate" in block]
     args = simulate.get_parser().parse_args(shlex.split(simulate_command)[3:])
@@ -63,7 +76,14 @@ def test_the_page_shows_these_commands(checkout):
 def options(tmp_path_factory):
     """Of run.sh, for both ways."""
     source = make_clean_speech(tmp_path_factory.mktemp("clean speech"))
-    return ["--source_data", str(source), *DATA_OPTIONS, *STAGE_OPTIONS, "--enh_args", f"--max_epoch 1 {TRAINING}"]
+    return [
+        "--source_data",
+        str(source),
+        *DATA_OPTIONS,
+        *STAGE_OPTIONS,
+        "--enh_args",
+        f"--max_epoch 1 {TRAINING}",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +101,7 @@ def weights(exp):
 def test_enh_sh_trains_separates_scores_and_packs(stock):
     exp = stock / "exp" / EXPERIMENT
     config = yaml.safe_load((exp / "config.yaml").read_text())
-    for phase in ("train", "valid"):     # headsets beside what enh.sh passes
+    for phase in ("train", "valid"):  # headsets beside what enh.sh passes
         names = [name for _, name, _ in config[f"{phase}_data_path_and_name_and_type"]]
         assert sorted(names) == ["closetalk_mix1", "closetalk_mix2", "speech_mix", "speech_ref1", "speech_ref2"]
     assert "enhanced_test/scoring/result_si_snr.txt:" in (exp / "RESULTS.md").read_text()
@@ -92,14 +112,31 @@ def test_enh_sh_trains_separates_scores_and_packs(stock):
 
 def test_m2m_sh_comes_to_the_same_results(stock, python, options, tmp_path):
     """Loss, weights and separated speech."""
-    run(ROOT / "egs2" / "meeting_demo" / "enh1", python, *options, "--stop_stage", "7", "--datadir",
-        str(tmp_path / "data"), "--dumpdir", str(tmp_path / "dump"), "--expdir", str(tmp_path))  # fmt: skip
+    run(
+        ROOT / "egs2" / "meeting_demo" / "enh1",
+        python,
+        *options,
+        "--stop_stage",
+        "7",
+        "--datadir",
+        str(tmp_path / "data"),
+        "--dumpdir",
+        str(tmp_path / "dump"),
+        "--expdir",
+        str(tmp_path),
+    )
     exps = [stock / "exp" / EXPERIMENT, tmp_path / EXPERIMENT]
     losses = []
     for exp in exps:
         epoch = torch.load(exp / "checkpoint.pth", weights_only=False)["reporter"]["stats"][1]
-        losses.append({(phase, name): epoch[phase][name] for phase in ("train", "valid")
-                       for name in epoch[phase] if name.endswith("loss")})  # fmt: skip
+        losses.append(
+            {
+                (phase, name): epoch[phase][name]
+                for phase in ("train", "valid")
+                for name in epoch[phase]
+                if name.endswith("loss")
+            }
+        )
     assert losses[0] == losses[1] and len(losses[0]) >= 3
     first, second = map(weights, exps)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -133,29 +170,52 @@ def test_a_second_call_changes_nothing_and_names_what_differs(checkout, capsys):
 
 def test_all_recipes_from_an_installed_package(tmp_path):
     """As pip installs it: conf, local and run.sh come from the package, the repository is not there."""
-    subprocess.run([sys.executable, "setup.py", "--quiet", "build", "--build-base", tmp_path / "build", "--build-lib",
-                    tmp_path / "lib"], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)  # fmt: skip
+    subprocess.run(
+        [
+            sys.executable,
+            "setup.py",
+            "--quiet",
+            "build",
+            "--build-base",
+            tmp_path / "build",
+            "--build-lib",
+            tmp_path / "lib",
+        ],
+        cwd=ROOT,
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
     root = make_checkout(tmp_path / "espnet")
-    subprocess.run([sys.executable, "-m", "espnet2_m2m.bin.setup_recipe", root], cwd=tmp_path, check=True,
-                   env={**os.environ, "PYTHONPATH": str(tmp_path / "lib")})  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "espnet2_m2m.bin.setup_recipe", root],
+        cwd=tmp_path,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "lib")},
+    )
     for corpus in ("meeting_demo", "librispeech_ff_ct", "sms_wsj_ff_ct"):
         recipe = root / "egs2" / corpus / "enh1"
         for name in setup_recipe.LINKS:
             assert (recipe / name).is_symlink() and (recipe / name).exists(), name
         assert os.access(recipe / "run.sh", os.X_OK) and os.access(recipe / "local" / "m2m.sh", os.X_OK)
         for folder in ("conf", "local"):
-            desired = {path.relative_to(ROOT): path.read_bytes() for path in (ROOT / folder).rglob("*")
-                       if path.is_file() and path != ROOT / "local" / "cmd.sh" and path.suffix != ".pyc"}  # fmt: skip
+            desired = {
+                path.relative_to(ROOT): path.read_bytes()
+                for path in (ROOT / folder).rglob("*")
+                if path.is_file() and path != ROOT / "local" / "cmd.sh" and path.suffix != ".pyc"
+            }
             assert {name: (recipe / name).read_bytes() for name in desired} == desired
         assert (recipe / "cmd.sh").read_text() == (root / "egs2/TEMPLATE/enh1/cmd.sh").read_text()
         assert (recipe / "conf" / "slurm.conf").is_file()
 
 
-@pytest.mark.parametrize("missing, message", [
-    ("egs2/TEMPLATE/enh1/enh.sh", "no ESPnet checkout"),
-    ("egs2/TEMPLATE/asr1/utils", "utils is missing; ESPnet has it since"),
-    ("tools/extra_path.sh", "set up the checkout"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "missing, message",
+    [
+        ("egs2/TEMPLATE/enh1/enh.sh", "no ESPnet checkout"),
+        ("egs2/TEMPLATE/asr1/utils", "utils is missing; ESPnet has it since"),
+        ("tools/extra_path.sh", "set up the checkout"),
+    ],
+)
 def test_a_folder_that_is_no_usable_checkout(tmp_path, capsys, missing, message):
     make_checkout(tmp_path)
     (tmp_path / missing).rename(tmp_path / "elsewhere")
@@ -177,16 +237,21 @@ def test_an_unknown_recipe_and_an_old_enh_sh(tmp_path, capsys):
     assert "has no option --ref_num" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options, message", [
-    (["--datadir", "elsewhere"], "enh.sh reads its sets from data"),
-    (["--inference_tag", "fcp"], "--inference_tag"),
-    (["--no_such_option", "1"], "invalid option --no_such_option"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--datadir", "elsewhere"], "enh.sh reads its sets from data"),
+        (["--inference_tag", "fcp"], "--inference_tag"),
+        (["--no_such_option", "1"], "invalid option --no_such_option"),
+    ],
+)
 def test_options_that_enh_sh_cannot_take(checkout, options, message):
     printed = run(checkout / "egs2" / "meeting_demo" / "enh1", "python3", *options, check=False)
     assert message in printed, printed
 
 
 def test_a_checkout_whose_python_has_no_plug_in(checkout):
-    printed = run(checkout / "egs2" / "meeting_demo" / "enh1", f"{sys.executable} -S", check=False, PYTHONPATH="")
+    printed = run(
+        checkout / "egs2" / "meeting_demo" / "enh1", f"{sys.executable} -S", check=False, PYTHONPATH=""
+    )
     assert "does not know espnet2_m2m; install it there" in printed, printed

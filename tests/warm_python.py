@@ -1,8 +1,8 @@
 """`python -m espnet2_m2m...` without ESPnet's import of some 13 s for each command.
 
-A server imports ESPnet once; the client, a file that stands in for `python`, has it run `-m MODULE ARGUMENT ...` in a
-forked process with the client's folder, environment and standard files. Any other command line goes to the true
-python. When the client ends, its process is killed: a job that is killed takes it along.
+A server imports ESPnet once; the client, a file that stands in for `python`, has it run `-m MODULE ...`
+in a forked process with the client's folder, environment and standard files. Any other command line goes to the
+true python. When the client ends, its process is killed: a job that is killed takes it along.
 """
 
 import os

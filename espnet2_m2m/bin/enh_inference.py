@@ -4,8 +4,8 @@
         --model_file exp/X/valid.loss.best.pth --fs 8000 \\
         --data_path_and_name_and_type data/test/wav.scp,speech_mix,sound --output_dir exp/X/enhanced
 
-The options are ESPnet's; --normalize_segment_scale is false by default, and --fcp_output and --job are new. Output
-is float at the level it has in the mixture (unless --normalize_output_wav true), each file is written
+The options are ESPnet's; --normalize_segment_scale is false by default, and --fcp_output and --job are new.
+Output is float at the level it has in the mixture (unless --normalize_output_wav true), each file is written
 whole or not at all, and a rerun separates only what is missing: settings.json says what the files were
 made with, and a file is valid if it is newer. `SeparateSpeech` is the same from Python.
 

@@ -3,9 +3,9 @@
     python -m espnet2_m2m.bin.setup_recipe ~/espnet meeting_demo
     cd ~/espnet/egs2/meeting_demo/enh1 && ./run.sh
 
-There run.sh drives ESPnet's own enh.sh. The new folder has the links of ESPnet's recipes (enh.sh, path.sh, db.sh,
-scripts, pyscripts, steps, utils), the checkout's cmd.sh and conf/*.conf, and copies of the plug-in's conf, local
-and run.sh. A file that is there already is left as it is; a second call adds what is missing.
+There run.sh drives ESPnet's own enh.sh. The new folder has the links of ESPnet's recipes (enh.sh, path.sh,
+db.sh, scripts, pyscripts, steps, utils), the checkout's cmd.sh and conf/*.conf, and copies of the plug-in's
+conf, local and run.sh. A file that is there already is left as it is; a second call adds what is missing.
 
 This module and local/enh_sh.sh, which calls enh.sh, hold all that is assumed of a checkout.
 """
@@ -67,7 +67,7 @@ def recipes_root():
     for root in (package / "recipes", package.parent):
         if (root / "local" / "m2m.sh").is_file():
             return root
-    raise FileNotFoundError(f"{package}: the recipes are neither in the package nor beside it; install it again")
+    raise FileNotFoundError(f"{package}: no recipes in the package or beside it; install it again")
 
 
 def check_checkout(root):
@@ -81,14 +81,16 @@ def check_checkout(root):
         raise ValueError(f"{root}: no ESPnet checkout, it has no egs2/TEMPLATE/enh1/enh.sh")
     for target in LINKS.values():
         if not (template / target).exists():
-            raise ValueError(f"{template / target} is missing; ESPnet has it since March 2023: update the checkout")
+            raise ValueError(f"{template / target} is missing; ESPnet has it since March 2023: update it")
     options = (template / "enh1" / "enh.sh").read_text(encoding="utf-8")
     for option in ("ref_num", "extra_wav_list"):
         if f"\n{option}=" not in options:
             raise ValueError(f"{template}/enh1/enh.sh has no option --{option}; update the checkout")
     if not (root / EXTRA_PATH).is_file():
-        raise ValueError(f"{root / EXTRA_PATH} is missing, which every recipe reads; set up the checkout as ESPnet's "
-                         "installation guide says (tools/setup_venv.sh or one of its kind)")  # fmt: skip
+        raise ValueError(
+            f"{root / EXTRA_PATH} is missing, which every recipe reads; set up the checkout as ESPnet's"
+            " installation guide says (tools/setup_venv.sh or one of its kind)"
+        )
 
 
 def make_recipe(root, source, corpus):
