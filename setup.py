@@ -4,9 +4,25 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "espnet2_m2m/__init__.py").read_text()).group(1)
+
+
+
+class BuildWithRecipes(build_py):
+    """Puts what bin/setup_recipe copies into the package as its folder `recipes`."""
+
+    def run(self):
+        super().run()
+        for pattern in ("conf/tuning/*.yaml", "local/*.*", "local/parallel/*", "egs2/*/enh1/*.*"):
+            for path in HERE.glob(pattern):
+                if path.is_file() and not path.is_symlink():
+                    target = Path(self.build_lib, "espnet2_m2m", "recipes", path.relative_to(HERE))
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    self.copy_file(str(path), str(target))
+
 
 setup(
     name="espnet2_m2m",
@@ -16,6 +32,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
+    cmdclass={"build_py": BuildWithRecipes},
     packages=find_packages(include=["espnet2_m2m*"]),
     package_data={"espnet2_m2m.report": ["index.html", "style.css", "page.js"]},
     entry_points={"console_scripts": ["espnet2_m2m=espnet2_m2m.bin:main"]},
@@ -41,6 +58,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "checkout": ["resampy", "mir_eval<0.9"],    # what ESPnet's enh.sh needs beyond `pip install espnet`
         "demo": ["espeakng-loader"],        # the synthetic talkers of egs2/meeting_demo
         "asr": ["meeteval"],                # cpWER (MIT): stage 10
         "hub": ["huggingface_hub"],         # models from and to Hugging Face

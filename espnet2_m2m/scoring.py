@@ -208,16 +208,17 @@ def read_signals(job):
 # ---- Scoring all utterances, resumably -----------------------------------------------------------
 
 
-def score_jobs(jobs, cache_path, num_workers):
+def score_jobs(jobs, cache_path, num_workers, other_caches=()):
     """Scores of all jobs, utt_id -> result of `score_job`; `cache_path` keeps the finished ones.
 
-    An error of one utterance is raised when those that had begun are done and kept; 0 workers:
-    in this process.
+    What `other_caches` have is not scored again, and is kept in `cache_path` too. An error of one
+    utterance is raised when those that had begun are done and kept; 0 workers: in this process.
     """
     keys = {job["utt_id"]: input_key(job) for job in jobs}
     done = {
         utt_id: result
-        for utt_id, (key, result) in read_cache(cache_path).items()
+        for cache in (*other_caches, cache_path)
+        for utt_id, (key, result) in read_cache(cache).items()
         if key is not None and keys.get(utt_id) == key
     }
     with atomic_path(cache_path) as temporary:  # drops stale and half-written lines
@@ -287,12 +288,26 @@ def write_csv(path, results):
         writer.writerows(rows)
 
 
+def score_share(number, num_shares, data_dir, enhanced_dir, nj=1, ref_mic=0, fixed_order=True):
+    """Score every `num_shares`-th utterance, from the `number`-th (from 1), for `score_set` to join.
+
+    Each share has a cache of its own, so that shares may be scored at the same time.
+    """
+    jobs = list_jobs(data_dir, enhanced_dir, ref_mic, fixed_order)[number - 1 :: num_shares]
+    scoring_dir = Path(enhanced_dir, "scoring")
+    cache = scoring_dir / f"utterances.{number}-{num_shares}.jsonl"
+    score_jobs(jobs, cache, nj, [scoring_dir / "utterances.jsonl"])
+
+
 def score_set(data_dir, enhanced_dir, nj=1, ref_mic=0, fixed_order=True):
     """Score one set and write all files that bin/enh_scoring.py names; returns the summary."""
     data_dir, enhanced_dir = Path(data_dir), Path(enhanced_dir)
     jobs = list_jobs(data_dir, enhanced_dir, ref_mic, fixed_order)
     scoring_dir = enhanced_dir / "scoring"
-    results = score_jobs(jobs, scoring_dir / "utterances.jsonl", nj)
+    shares = sorted(scoring_dir.glob("utterances.*-*.jsonl"))
+    results = score_jobs(jobs, scoring_dir / "utterances.jsonl", nj, shares)
+    for share in shares:
+        share.unlink()
     results = {job["utt_id"]: results[job["utt_id"]] for job in jobs}
     name = enhanced_dir.name or enhanced_dir.resolve().name
     summary = {"set": name, "data_dir": str(data_dir), "ref_mic": ref_mic, **summarise(results)}

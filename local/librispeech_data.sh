@@ -20,14 +20,13 @@ min_duration=0          # seconds of speech of each talker, at least; 0: one utt
 farfield_level_dbfs=-45 # RMS of a talker's far-field image
 closetalk_gain_db=-22   # gain of the headsets relative to the far-field mics
 seed=0
-simulate=true           # false: download and prepare only, before an array of jobs
-job=                    # k/n: render the k-th of n shares of every set and write no tables
 
 help_message="Options of stage 1 (defaults in brackets)
 $(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
 
-. ./path.sh
 . local/parse_options.sh
+. ./path.sh
+. local/jobs.sh
 
 # Before anything is downloaded or prepared.
 for set in train valid test; do
@@ -37,15 +36,10 @@ for set in train valid test; do
         exit 1
     fi
 done
-if [[ -n ${job} && ! ${job} =~ ^[1-9][0-9]*/[1-9][0-9]*$ ]]; then
-    echo "$0: --job is k/n, found '${job}'" >&2
-    exit 1
-fi
 
 prepare() {             # data dir, subsets
     local download_option=
-    # Of several jobs at the same time, none may download.
-    if [ "${download}" = true ] && [ -z "${job}" ]; then
+    if [ "${download}" = true ]; then
         download_option=--download
     fi
     ${python} -m espnet2_m2m.bin.prepare_librispeech --corpus_dir "${corpus_dir}" --subsets $2 \
@@ -65,10 +59,9 @@ else
     done
 fi
 
-if [ "${simulate}" = true ]; then
+run_processes "${train_cmd}" "${nj}" "${datadir}/log/simulate" \
     ${python} -m espnet2_m2m.bin.simulate --source_data "${source_data[@]}" --out_dir "${datadir}" \
-        --room "${room}" --split_by speaker --sample_rate "${fs}" \
-        --num_train "${num_train}" --num_valid "${num_valid}" --num_test "${num_test}" \
-        --min_duration "${min_duration}" --farfield_level_dbfs "${farfield_level_dbfs}" \
-        --closetalk_gain_db "${closetalk_gain_db}" --seed "${seed}" --nj "${nj}" ${job:+--job "${job}"}
-fi
+    --room "${room}" --split_by speaker --sample_rate "${fs}" \
+    --num_train "${num_train}" --num_valid "${num_valid}" --num_test "${num_test}" \
+    --min_duration "${min_duration}" --farfield_level_dbfs "${farfield_level_dbfs}" \
+    --closetalk_gain_db "${closetalk_gain_db}" --seed "${seed}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Stages of an M2M recipe, numbered as in ESPnet's enh.sh. A recipe's run.sh calls it with the
-# corpus's settings; the user's options come last and win. Every stage can be rerun: it continues
-# where it stopped.
+# Stages of an M2M recipe, numbered as in ESPnet's enh.sh, which runs them in an ESPnet checkout. A recipe's
+# run.sh calls it with the corpus's settings; the user's options come last and win. Every stage can be rerun: it
+# continues where it stopped. cmd.sh says where the jobs run.
 set -euo pipefail
 
 log() { echo "$(date '+%H:%M:%S') $*"; }
@@ -9,10 +9,11 @@ log() { echo "$(date '+%H:%M:%S') $*"; }
 stage=1
 stop_stage=13
 python=python3          # e.g. ~/espnet/tools/venv/bin/python3
-nj=2                    # processes of stages 1, 3, 4, 7 and 8
-ngpu=0                  # GPUs of stages 6, 7 and 9
-data_script=            # stage 1: the corpus's local script
-data_opts=              # its options, shell-quoted
+nj=2                    # processes of stages 1, 3, 4, 7 and 8; on a cluster jobs of stages 1 and 8
+inference_nj=1          # jobs of stage 7, each of which takes some 13 s to begin
+ngpu=0                  # GPUs of stage 6, on each node; above 0, each job of stages 7 and 9 has one
+num_nodes=1             # nodes of stage 6
+data_script=            # stage 1: the corpus's local script, which also has options
 train_set=train
 valid_set=valid
 test_sets=test          # one or more, separated by spaces
@@ -40,12 +41,24 @@ lang=en                 # stage 11, for the model card: language of the speech
 corpus=                 # and name of the corpus; default: the recipe's
 license=cc-by-4.0       # and of the weights
 hf_repo=                # stage 12: upload to this Hugging Face repository, user/name
+use_enh_sh=             # true: ESPnet's enh.sh runs the stages; default: in an ESPnet checkout
 
 help_message="usage: $0 [--option value] ...   (defaults in brackets)
 $(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
 
-. ./path.sh
+. local/data_options.sh
+set -- "${options[@]}"
 . local/parse_options.sh
+if [ -z "${use_enh_sh}" ]; then
+    use_enh_sh=false
+    [ ! -e enh.sh ] || use_enh_sh=true
+fi
+if [ "${use_enh_sh}" = false ]; then
+    set -- "${other_opts[@]}"           # nobody's: an error
+    . local/parse_options.sh
+fi
+. ./path.sh
+. local/jobs.sh
 if [ $# -ne 0 ]; then
     echo "$0: unexpected argument '$1'; see --help" >&2
     exit 1
@@ -69,17 +82,25 @@ asr_name=$(basename "${asr_exp:-${asr_tag//[^A-Za-z0-9_.-]/_}}")
 enhanced() { echo "${enh_exp}/enhanced_$1${inference_tag:+_${inference_tag}}"; }
 runs() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
+if [ "${use_enh_sh}" = true ]; then
+    . local/enh_sh.sh
+fi
+
+inference_cmd=${decode_cmd}
+if [ "${ngpu}" -gt 0 ]; then
+    inference_cmd="${cuda_cmd} --gpu 1"
+fi
+
 if runs 1; then
     log "stage 1: data preparation -> ${datadir}/{${train_set},${valid_set},${test_sets// /,}}"
-    eval "set -- ${data_opts}"          # quoted by the recipe's run.sh
-    ${data_script} --python "${python}" --nj "${nj}" --fs "${fs}" --datadir "${datadir}" "$@"
+    "${data_script}" --python "${python}" --nj "${nj}" --fs "${fs}" --datadir "${datadir}" "${data_opts[@]}"
 fi
 
 if runs 3; then
     log "stage 3: audio at ${fs} Hz as plain files -> ${dumpdir}/raw/org"
     for set in ${train_set} ${valid_set} ${test_sets}; do
         ${python} -m espnet2_m2m.bin.format_data_dir --data_dir "${datadir}/${set}" \
-            --out_dir "${dumpdir}/raw/org/${set}" --sample_rate "${fs}" --nj "${nj}"
+            --out_dir "${dumpdir}/raw/org/${set}" --sample_rate "${fs}" --nj "$(pool "${nj}")"
     done
 fi
 
@@ -97,7 +118,7 @@ if runs 4; then
     for set in ${train_set} ${valid_set} ${test_sets}; do
         ${python} -m espnet2_m2m.bin.validate_data_dir "${dumpdir}/raw/${set}" \
             --sample_rate "${fs}" --num_channels "${num_channels}" \
-            --num_speakers "${num_speakers}" --nj "${nj}"
+            --num_speakers "${num_speakers}" --nj "$(pool "${nj}")"
     done
 fi
 
@@ -109,19 +130,24 @@ fi
 if runs 6; then
     log "stage 6: training -> ${enh_exp} (log: ${enh_exp}/train.log)"
     mkdir -p "${enh_exp}"
-    set +e
+    status=0
     # A step allocates the same large tensors again and again. glibc would return each to the kernel at
     # once, and page it in anew: a sixth of a CPU step.
     MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456 \
-    ${python} -m espnet2_m2m.bin.enh_train "${config_options[@]}" --output_dir "${enh_exp}" \
+    ${python} -m espnet2.bin.launch --cmd "${cuda_cmd}" --log "${enh_exp}/train.log" --ngpu "${ngpu}" \
+        --num_nodes "${num_nodes}" --init_file_prefix "${enh_exp}/.dist_init_" \
+        --multiprocessing_distributed true -- \
+        ${python} -m espnet2_m2m.bin.enh_train "${config_options[@]}" --output_dir "${enh_exp}" \
         --train_dir "${dumpdir}/raw/${train_set}" --valid_dir "${dumpdir}/raw/${valid_set}" \
-        --ngpu "${ngpu}" --multiprocessing_distributed true --resume true ${enh_args} \
-        2>&1 | tee -a "${enh_exp}/train.log" | grep --line-buffered "epoch results"
-    status=${PIPESTATUS[0]}
-    set -e
+        --resume true ${enh_args} 2> "${enh_exp}/launch.log" \
+        | { grep --line-buffered "epoch results" || true; } || status=$?
     if [ "${status}" -ne 0 ]; then
-        tail -n 20 "${enh_exp}/train.log" >&2
-        log "stage 6 failed; the whole log is in ${enh_exp}/train.log" >&2
+        if [ -s "${enh_exp}/train.log" ]; then
+            tail -n 20 "${enh_exp}/train.log" >&2
+            log "stage 6 failed; the whole log is in ${enh_exp}/train.log" >&2
+        else            # the job has not begun
+            tail -n 20 "${enh_exp}/launch.log" >&2
+        fi
         exit 1
     fi
 fi
@@ -129,21 +155,23 @@ fi
 if runs 7; then
     for set in ${test_sets}; do
         log "stage 7: separation -> $(enhanced "${set}")"
-        ${python} -m espnet2_m2m.bin.enh_inference --train_config "${enh_exp}/config.yaml" \
+        run_jobs "${inference_cmd}" "${inference_nj}" "$(enhanced "${set}")/log/separate" \
+            ${python} -m espnet2_m2m.bin.enh_inference --train_config "${enh_exp}/config.yaml" \
             --model_file "${enh_exp}/${inference_model}" --fs "${fs}" --ngpu "$((ngpu > 0))" \
             --data_path_and_name_and_type "${dumpdir}/raw/${set}/wav.scp,speech_mix,sound" \
             --output_dir "$(enhanced "${set}")" --log_level WARNING ${inference_args}
         ${python} -m espnet2_m2m.bin.talker_data_dir --data_dir "${dumpdir}/raw/${set}" \
             --enhanced_dir "$(enhanced "${set}")" --train_config "${enh_exp}/config.yaml" \
-            --out_dir "$(enhanced "${set}")/talkers" --nj "${nj}"
+            --out_dir "$(enhanced "${set}")/talkers" --nj "$(pool "${nj}")"
     done
 fi
 
 if runs 8; then
     for set in ${test_sets}; do
         log "stage 8: scoring -> ${enh_exp}/RESULTS.md"
-        ${python} -m espnet2_m2m.bin.enh_scoring --data_dir "${dumpdir}/raw/${set}" \
-            --enhanced_dir "$(enhanced "${set}")" --fixed_order "${fixed_order}" --nj "${nj}"
+        run_processes "${decode_cmd}" "${nj}" "$(enhanced "${set}")/log/score" \
+            ${python} -m espnet2_m2m.bin.enh_scoring --data_dir "${dumpdir}/raw/${set}" \
+            --enhanced_dir "$(enhanced "${set}")" --fixed_order "${fixed_order}"
     done
 fi
 

@@ -22,16 +22,19 @@ seed=0
 help_message="Options of stage 1 (defaults in brackets)
 $(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
 
-. ./path.sh
 . local/parse_options.sh
+. ./path.sh
+. local/jobs.sh
 
 if [ -z "${source_data}" ]; then
     source_data=${datadir}/clean
-    ${python} -m espnet2_m2m.bin.make_demo_speech --out_dir "${source_data}" \
+    ${train_cmd} "${datadir}/log/speech.log" \
+        ${python} -m espnet2_m2m.bin.make_demo_speech --out_dir "${source_data}" \
         --num_talkers "${num_talkers}" --num_sentences "${num_sentences}" --seed "${seed}"
 fi
-${python} -m espnet2_m2m.bin.simulate --source_data "${source_data}" --out_dir "${datadir}" \
+run_processes "${train_cmd}" "${nj}" "${datadir}/log/simulate" \
+    ${python} -m espnet2_m2m.bin.simulate --source_data "${source_data}" --out_dir "${datadir}" \
     --room "${room}" --split_by "${split_by}" --sample_rate "${fs}" \
     --num_train "${num_train}" --num_valid "${num_valid}" --num_test "${num_test}" \
     --min_duration "${min_duration}" --farfield_level_dbfs "${farfield_level_dbfs}" \
-    --closetalk_gain_db "${closetalk_gain_db}" --seed "${seed}" --nj "${nj}"
+    --closetalk_gain_db "${closetalk_gain_db}" --seed "${seed}"

@@ -117,7 +117,8 @@ is_finished() {     # trained, and scored since the model or the test set change
 }
 
 m2m() {     # m2m ROW SEED FIRST_STAGE LAST_STAGE [OPTION VALUE] ...
-    local/m2m.sh --stage "$3" --stop_stage "$4" --python "${python}" --ngpu "${ngpu}" --nj "${nj}" --fs "${fs}" \
+    local/m2m.sh --use_enh_sh false --stage "$3" --stop_stage "$4" --python "${python}" --ngpu "${ngpu}" \
+        --nj "${nj}" --fs "${fs}" \
         --train_set "${train_set}" --valid_set "${valid_set}" --test_sets "${test_set}" \
         --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${study}" --enh_tag "$1_seed$2" \
         --enh_config "$(configs_of "$1")" --enh_args "$(args_of "$2")" "${@:5}"

@@ -13,21 +13,21 @@ num_valid=
 num_test=
 num_checks=3            # mixtures of each set whose far-field images are made again before all else
 closetalk_gain_db=-20   # gain of the headsets relative to the far-field mics
-job=                    # k/n: render the k-th of n shares of every set
 
 help_message="Options of stage 1 (defaults in brackets)
 $(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
 
-. ./path.sh
 . local/parse_options.sh
+. ./path.sh
+. local/jobs.sh
 
 if [ -z "${sms_wsj}" ]; then
     echo "$0: --sms_wsj is missing: the sms_wsj.json that fgnt/sms_wsj wrote, or its folder" >&2
     exit 1
 fi
 
-${python} -m espnet2_m2m.bin.simulate_sms_wsj --sms_wsj "${sms_wsj}" --out_dir "${datadir}" \
+run_processes "${train_cmd}" "${nj}" "${datadir}/log/simulate" \
+    ${python} -m espnet2_m2m.bin.simulate_sms_wsj --sms_wsj "${sms_wsj}" --out_dir "${datadir}" \
     --sample_rate "${fs}" --num_checks "${num_checks}" --closetalk_gain_db "${closetalk_gain_db}" \
-    --nj "${nj}" ${reroot:+--reroot ${reroot}} ${num_train:+--num_train "${num_train}"} \
-    ${num_valid:+--num_valid "${num_valid}"} ${num_test:+--num_test "${num_test}"} \
-    ${job:+--job "${job}"}
+    ${reroot:+--reroot ${reroot}} ${num_train:+--num_train "${num_train}"} \
+    ${num_valid:+--num_valid "${num_valid}"} ${num_test:+--num_test "${num_test}"}

@@ -129,15 +129,16 @@ def test_training_continues_after_a_kill(folder):
     process = subprocess.Popen(command, cwd=RECIPE, env=ENV, start_new_session=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
-    while "2/2epoch started" not in log.read_text():
+    while not log.exists() or "2/2epoch started" not in log.read_text():
         assert process.poll() is None and time.time() < deadline, log.read_text()[-3000:]
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     run("--stage", "6", "--stop_stage", "6", "--enh_args", TWO_EPOCHS, folder=folder)
-    content = log.read_text()
-    assert content.count("The training was resumed using") == 2
-    assert content.count("1epoch results") == 1 and content.count("2epoch results") == 1
+    contents = [path.read_text() for path in sorted(experiment(folder).glob("train*.log"))]
+    assert len(contents) == 3, "of the killed training, of the first and of the last"
+    assert sum("The training was resumed using" in content for content in contents) == 2
+    assert sum(f" {epoch}epoch results" in content for content in contents for epoch in (1, 2)) == 2
 
 
 def test_run_table_trains_separates_and_scores_a_row(folder):

@@ -6,19 +6,15 @@ computes in float32. Its permutation is the one with the best SIR, ours with the
 """
 
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from fake_set import SAMPLE_RATE, make_set
 
-sys.path.insert(0, str(Path(__file__).parent / "bin"))
-
-from fake_set import SAMPLE_RATE, make_set  # noqa: E402
-
-from espnet2_m2m import metrics, scoring  # noqa: E402
-from espnet2_m2m.data_dir import read_table, write_wav  # noqa: E402
+from espnet2_m2m import metrics, scoring
+from espnet2_m2m.data_dir import read_table, write_wav
 
 OFFSET = 0.01   # of full scale, added to the estimates of the second utterance
 

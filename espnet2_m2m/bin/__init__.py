@@ -1,8 +1,10 @@
 """Commands, one a file: `espnet2_m2m NAME --help`, or `python -m espnet2_m2m.bin.NAME --help`."""
 
+import argparse
 import ast
 import functools
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -42,3 +44,12 @@ def cli_errors(main):
             sys.exit(1)
 
     return wrapped
+
+
+def parse_job(job):
+    """"3/100" -> (3, 100): the third of a hundred jobs, which does the tasks [2::100]."""
+    match = re.fullmatch(r"(\d+)/(\d+)", job)
+    number, num_jobs = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= num_jobs:
+        raise argparse.ArgumentTypeError(f"expected k/n with 1 <= k <= n, found '{job}'")
+    return number, num_jobs

@@ -4,11 +4,14 @@
         --model_file exp/X/valid.loss.best.pth --fs 8000 \\
         --data_path_and_name_and_type data/test/wav.scp,speech_mix,sound --output_dir exp/X/enhanced
 
-The options are ESPnet's; --normalize_segment_scale is false by default, and --fcp_output is new. Output
-is float at the level it has in the mixture (unless --normalize_output_wav true), each file is written
+The options are ESPnet's; --normalize_segment_scale is false by default, and --fcp_output and --job are new.
+Output is float at the level it has in the mixture (unless --normalize_output_wav true), each file is written
 whole or not at all, and a rerun separates only what is missing: settings.json says what the files were
 made with, and a file is valid if it is newer. --model_tag also takes a packed model, a folder or a zip
 (model_files.py). For recordings without a data dir there is bin/separate.
+
+`--job k/n`, for k = 1 ... n, separates the k-th of n shares. The jobs may run at the same time, on machines
+that see the same folders. When all have ended, the same command without --job writes the lists spk{n}.scp.
 """
 
 import functools
@@ -21,12 +24,12 @@ import numpy as np
 import soundfile
 import yaml
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, parse_job
 from espnet2_m2m.data_dir import AudioError, atomic_path, audio_header, read_table, write_table
 from espnet2_m2m.model_files import model_files
 
 # These do not change the output.
-NOT_SETTINGS = ("config", "output_dir", "key_file", "log_level", "num_workers", "ngpu",
+NOT_SETTINGS = ("config", "output_dir", "key_file", "job", "log_level", "num_workers", "ngpu",
                 "show_progressbar")
 
 
@@ -40,6 +43,8 @@ def main(cmd=None):
     parser.add_argument("--fcp_output", type=str2bool, default=None,
                         help="output is the FCP image of the estimates (true for M2M by default) or the "
                              "estimates themselves (false for PIT by default)")
+    parser.add_argument("--job", type=parse_job, metavar="K/N",
+                        help="separate the K-th of N shares and write no lists")
     args = parser.parse_args(cmd)
     if args.model_tag is None:
         check_trained_rate(train_config(args), args.fs)
@@ -49,6 +54,9 @@ def main(cmd=None):
     output_dir = Path(args.output_dir)
     first_table = args.data_path_and_name_and_type[0][0]
     utt_ids = list(read_table(args.key_file or first_table, allow_empty=args.key_file is not None))
+    if args.job:
+        number, num_jobs = args.job
+        utt_ids = utt_ids[number - 1 :: num_jobs]
     settings = _write_settings(args)
     todo = [utt_id for utt_id in utt_ids if not _done(args, utt_id, settings)]
     for path, _, kind in args.data_path_and_name_and_type:
@@ -57,17 +65,20 @@ def main(cmd=None):
     print(f"enh_inference: {len(utt_ids) - len(todo)} of {len(utt_ids)} utterances are done already")
     if todo:
         for scp in output_dir.glob("spk*.scp"):     # until all files are there again
-            scp.unlink()
+            scp.unlink(missing_ok=True)     # another job may be faster
         with tempfile.NamedTemporaryFile("w", suffix=".keys") as key_file:
             key_file.writelines(f"{utt_id} -\n" for utt_id in todo)
             key_file.flush()
             options = vars(args) | {"key_file": key_file.name}
             options.pop("config", None)
+            options.pop("job")
             stock.SeparateSpeech.fcp_output = options.pop("fcp_output")
             try:
                 stock.inference(**options)
             finally:
                 stock.SeparateSpeech.fcp_output = None      # others in this process decide for themselves
+    if args.job:
+        return
     for folder in _streams(output_dir, settings):
         entries = {utt_id: str((folder / f"{utt_id}.{args.output_format}").resolve())
                    for utt_id in utt_ids}

@@ -8,20 +8,23 @@ and the estimates `enhanced_dir/spk{n}.scp`, and writes
     enhanced_dir/scoring/scores.csv          one row per utterance and speaker
     enhanced_dir/scoring/summary.json        the means, and what they are means of
     enhanced_dir/scoring/wav_spk{n}          the estimates of speaker n, in the best permutation
-    enhanced_dir/scoring/utterances.jsonl    finished utterances; a rerun continues from it
+    enhanced_dir/scoring/utterances*.jsonl   finished utterances; a rerun continues from them
     enhanced_dir/../RESULTS.md               one section per scored set
 
 Where the set has closetalk{n}.scp and closetalk_spk{n}.scp, the close-talk mixtures are scored
 too, with the close-talk speech as reference (Table I of the M2M paper). The scores do not depend
 on --nj.
+
+`--job k/n`, for k = 1 ... n, scores the k-th of n shares. The jobs may run at the same time, on machines that
+see the same folders. When all have ended, the same command without --job writes all other files.
 """
 
 import argparse
 import os
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, parse_job
 from espnet2_m2m.report.results import markdown_section
-from espnet2_m2m.scoring import score_set
+from espnet2_m2m.scoring import score_set, score_share
 
 
 def _bool(text):
@@ -58,14 +61,20 @@ def get_parser():
         help="also score output n against speaker n; false where the order means nothing, as for"
         " PIT and UNSSOR (default true)",
     )
+    parser.add_argument(
+        "--job", type=parse_job, metavar="K/N", help="score the K-th of N shares and write no results"
+    )
     return parser
 
 
 @cli_errors
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
-    summary = score_set(args.data_dir, args.enhanced_dir, args.nj, args.ref_mic, args.fixed_order)
-    print(markdown_section(summary), end="")
+    options = args.data_dir, args.enhanced_dir, args.nj, args.ref_mic, args.fixed_order
+    if args.job:
+        score_share(*args.job, *options)
+    else:
+        print(markdown_section(score_set(*options)), end="")
 
 
 if __name__ == "__main__":

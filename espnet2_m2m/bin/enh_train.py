@@ -9,7 +9,7 @@
 --train_dir and --valid_dir pass the files that the config's criteria need: wav.scp always,
 closetalk{n}.scp for the mixture-constraint loss, spk{n}.scp for the criteria that compare with
 references, in training only if they are not `only_for_test: true`. All other options are ESPnet's,
---train_data_path_and_name_and_type among them.
+--train_data_path_and_name_and_type among them; data that it names is not passed twice.
 """
 
 import argparse
@@ -40,6 +40,8 @@ def espnet_command(cmd=None) -> list[str]:
     parser.add_argument("--output_dir")
     parser.add_argument("--train_dir")
     parser.add_argument("--valid_dir")
+    for phase in ("train", "valid"):
+        parser.add_argument(f"--{phase}_data_path_and_name_and_type", action="append", default=[])
     args, others = parser.parse_known_args(sys.argv[1:] if cmd is None else cmd)
     command = list(others)
     if args.output_dir is not None:
@@ -47,16 +49,20 @@ def espnet_command(cmd=None) -> list[str]:
     config = read_config(*args.config)
     if args.config:
         command += ["--config", str(_one_file(args.config, config, args.output_dir))]
-    for phase, data_dir in (("train", args.train_dir), ("valid", args.valid_dir)):
+    for phase in ("train", "valid"):
+        data_dir = getattr(args, f"{phase}_dir")
+        data_of_phase = getattr(args, f"{phase}_data_path_and_name_and_type")
         if data_dir is not None:
             if not config.get("criterions"):
                 raise ValueError(
                     "--train_dir and --valid_dir need a --config with `criterions`, which decide on the "
                     f"files of the data dir that are used; found none in {args.config or 'no config'}")
             from_ref = (config.get("model_conf") or {}).get("closetalk_from_ref", False)
-            for data in data_options(data_dir, config["criterions"], validation=phase == "valid",
-                                     closetalk_from_ref=from_ref):
-                command += [f"--{phase}_data_path_and_name_and_type", data]
+            named = {data.split(",")[1] for data in data_of_phase if data.count(",") == 2}
+            data_of_phase += [data for data in data_options(
+                data_dir, config["criterions"], phase == "valid", from_ref) if data.split(",")[1] not in named]
+        for data in data_of_phase:
+            command += [f"--{phase}_data_path_and_name_and_type", data]
     return command
 
 

@@ -15,11 +15,10 @@ same command without --job writes the tables (and renders what is missing).
 import argparse
 import hashlib
 import json
-import re
 from dataclasses import asdict
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, parse_job
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
 from espnet2_m2m.data_dir.directory import spk2utt_from
 from espnet2_m2m.data_dir.tables import write_bytes, write_table
@@ -65,15 +64,6 @@ def get_parser():
     add("--job", type=parse_job, metavar="K/N",
         help="render the K-th of N shares of every set and write no tables")  # fmt: skip
     return parser
-
-
-def parse_job(job):
-    """"3/100" -> (3, 100)."""
-    match = re.fullmatch(r"(\d+)/(\d+)", job)
-    number, num_jobs = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= number <= num_jobs:
-        raise argparse.ArgumentTypeError(f"expected k/n with 1 <= k <= n, found '{job}'")
-    return number, num_jobs
 
 
 @cli_errors

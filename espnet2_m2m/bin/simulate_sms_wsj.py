@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m.bin import cli_errors
-from espnet2_m2m.bin.simulate import check_same_scenes, parse_job, write_tables
+from espnet2_m2m.bin import cli_errors, parse_job
+from espnet2_m2m.bin.simulate import check_same_scenes, write_tables
 from espnet2_m2m.data_dir.audio import read_audio
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import write_bytes

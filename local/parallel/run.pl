@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Run a command on this machine, or N copies of it, as many at the same time as there are CPUs:
+#     run.pl [--max_jobs_run M] [JOB=1:N] LOG COMMAND [ARGUMENT ...]
+# JOB in LOG and in the arguments is the copy's number. Fails if one copy fails, and shows the end of its log.
+# The name and the convention are those of Kaldi's run.pl, which ESPnet's recipes and its launcher know; other
+# options of Kaldi's (--gpu, --mem ...) are ignored, with their value.
+set -uo pipefail
+
+max_jobs_run=$(nproc)
+first=
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --max_jobs_run|--max-jobs-run) max_jobs_run=$2; shift 2 ;;
+        --*) shift 2 ;;
+        JOB=*:*) first=${1#JOB=}; last=${first#*:}; first=${first%:*}; shift ;;
+        *) break ;;
+    esac
+done
+if [ $# -lt 2 ]; then
+    echo "usage: ${0##*/} [--name value] ... [JOB=1:N] LOG COMMAND [ARGUMENT ...]" >&2
+    exit 1
+fi
+mkdir -p "$(dirname "$1")"
+
+begin_log() { { echo "# ${*:2}"; echo "# Started at $(date) on $(hostname)"; } > "$1"; }
+end_log() { echo "# Ended (code $2) at $(date)" >> "$1"; }
+run_copy() {        # run_copy LOG COMMAND ...
+    begin_log "$@"
+    "${@:2}" >> "$1" 2>&1 < /dev/null
+    end_log "$1" $?
+}
+
+if [ -z "${first}" ]; then      # a single command is shown as well
+    begin_log "$@"
+    "${@:2}" 2>&1 < /dev/null | tee -a "$1"
+    status=${PIPESTATUS[0]}
+    end_log "$1" "${status}"
+    exit "${status}"
+fi
+
+trap 'trap - INT TERM HUP; kill $(jobs -p) 2> /dev/null; exit 130' INT TERM HUP
+for ((job = first; job <= last; job++)); do
+    while [ "$(jobs -rp | wc -l)" -ge "${max_jobs_run}" ]; do
+        wait -n
+    done
+    run_copy "${@//JOB/${job}}" &
+done
+wait
+"$(dirname "$0")"/failed_jobs.sh "${first}" "${last}" "$1"

@@ -1,0 +1,257 @@
+"""In an ESPnet checkout: what setup_recipe makes, and that enh.sh and m2m.sh come to the same results."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from espnet_checkout import make_checkout
+from tiny_study import DATA_OPTIONS, STAGE_OPTIONS, TRAINING, make_clean_speech
+from warm_python import warm_python
+
+from espnet2_m2m.bin import setup_recipe, simulate
+from espnet2_m2m.data_dir import read_table
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENT = "train_enh_m2m_tfgridnet_small"
+
+
+def run(folder, python, *options, check=True, **env):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        **env,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["./run.sh", "--python", python, *options],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=600,
+    )
+    assert not check or done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    with warm_python(tmp_path_factory.mktemp("python")) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A checkout in a path with a space, with the recipe meeting_demo."""
+    root = make_checkout(tmp_path_factory.mktemp("check out"))
+    setup_recipe.main([str(root), "meeting_demo"])
+    return root
+
+
+def test_the_page_shows_these_commands(checkout):
+    """docs/clusters.md; --help in place of a run."""
+    page = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    commands, *others = re.findall(r"(?:^    .+\n)+", page, flags=re.MULTILINE)
+    commands = commands.replace("~/espnet", f"'{checkout}'").replace("./run.sh", "./run.sh --help")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    printed = subprocess.run(
+        ["bash", "-euc", commands], env=env, check=True, text=True, stdout=subprocess.PIPE
+    ).stdout
+    assert "enh1: ready, start it by ./run.sh there" in printed and "--use_enh_sh []" in printed
+    (simulate_command,) = [block for block in others if "simulate" in block]
+    args = simulate.get_parser().parse_args(shlex.split(simulate_command)[3:])
+    assert args.job == (17, 100)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    """Of run.sh, for both ways."""
+    source = make_clean_speech(tmp_path_factory.mktemp("clean speech"))
+    return [
+        "--source_data",
+        str(source),
+        *DATA_OPTIONS,
+        *STAGE_OPTIONS,
+        "--enh_args",
+        f"--max_epoch 1 {TRAINING}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def stock(checkout, python, options):
+    """The recipe's folder after stages 1 to 8 and 11 of enh.sh."""
+    recipe = checkout / "egs2" / "meeting_demo" / "enh1"
+    run(recipe, python, *options, "--inference_nj", "2")
+    return recipe
+
+
+def weights(exp):
+    return torch.load(exp / "valid.loss.best.pth", map_location="cpu")
+
+
+def test_enh_sh_trains_separates_scores_and_packs(stock):
+    exp = stock / "exp" / EXPERIMENT
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    for phase in ("train", "valid"):  # headsets beside what enh.sh passes
+        names = [name for _, name, _ in config[f"{phase}_data_path_and_name_and_type"]]
+        assert sorted(names) == ["closetalk_mix1", "closetalk_mix2", "speech_mix", "speech_ref1", "speech_ref2"]
+    assert "enhanced_test/scoring/result_si_snr.txt:" in (exp / "RESULTS.md").read_text()
+    assert list(exp.glob("*.zip"))
+    for path in read_table(exp / "enhanced_test" / "spk1.scp").values():
+        assert soundfile.info(path).subtype == "FLOAT"
+
+
+def test_m2m_sh_comes_to_the_same_results(stock, python, options, tmp_path):
+    """Loss, weights and separated speech."""
+    run(
+        ROOT / "egs2" / "meeting_demo" / "enh1",
+        python,
+        *options,
+        "--stop_stage",
+        "7",
+        "--datadir",
+        str(tmp_path / "data"),
+        "--dumpdir",
+        str(tmp_path / "dump"),
+        "--expdir",
+        str(tmp_path),
+    )
+    exps = [stock / "exp" / EXPERIMENT, tmp_path / EXPERIMENT]
+    losses = []
+    for exp in exps:
+        epoch = torch.load(exp / "checkpoint.pth", weights_only=False)["reporter"]["stats"][1]
+        losses.append(
+            {
+                (phase, name): epoch[phase][name]
+                for phase in ("train", "valid")
+                for name in epoch[phase]
+                if name.endswith("loss")
+            }
+        )
+    assert losses[0] == losses[1] and len(losses[0]) >= 3
+    first, second = map(weights, exps)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for spk in ("spk1.scp", "spk2.scp"):
+        first, second = (read_table(exp / "enhanced_test" / spk) for exp in exps)
+        assert list(first) == list(second) and len(first) == 2
+        for utt_id in first:
+            desired, actual = (soundfile.read(table[utt_id])[0] for table in (first, second))
+            np.testing.assert_array_equal(actual, desired)
+
+
+def test_own_stages_run_in_a_checkout_too(stock, python):
+    run(stock, python, "--use_enh_sh", "false", "--stage", "8", "--stop_stage", "8")
+    assert (stock / "exp" / EXPERIMENT / "enhanced_test" / "scoring" / "scores.csv").is_file()
+
+
+def test_a_second_call_changes_nothing_and_names_what_differs(checkout, capsys):
+    recipe = checkout / "egs2" / "meeting_demo" / "enh1"
+    config = recipe / "conf" / "tuning" / "size_small.yaml"
+    before = config.read_text()
+    config.write_text("mine\n")
+    (recipe / "local" / "jobs.sh").unlink()
+    capsys.readouterr()
+    setup_recipe.main([str(checkout), "meeting_demo"])
+    printed = capsys.readouterr().out
+    assert "kept as it was" in printed and printed.count("conf/tuning/size_small.yaml") == 1
+    assert printed.count("\n") == 2 and config.read_text() == "mine\n"
+    assert (recipe / "local" / "jobs.sh").read_text() == (ROOT / "local" / "jobs.sh").read_text()
+    config.write_text(before)
+
+
+def test_all_recipes_from_an_installed_package(tmp_path):
+    """As pip installs it: conf, local and run.sh come from the package, the repository is not there."""
+    subprocess.run(
+        [
+            sys.executable,
+            "setup.py",
+            "--quiet",
+            "build",
+            "--build-base",
+            tmp_path / "build",
+            "--build-lib",
+            tmp_path / "lib",
+        ],
+        cwd=ROOT,
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    root = make_checkout(tmp_path / "espnet")
+    subprocess.run(
+        [sys.executable, "-m", "espnet2_m2m.bin.setup_recipe", root],
+        cwd=tmp_path,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "lib")},
+    )
+    for corpus in ("meeting_demo", "librispeech_ff_ct", "sms_wsj_ff_ct"):
+        recipe = root / "egs2" / corpus / "enh1"
+        for name in setup_recipe.LINKS:
+            assert (recipe / name).is_symlink() and (recipe / name).exists(), name
+        assert os.access(recipe / "run.sh", os.X_OK) and os.access(recipe / "local" / "m2m.sh", os.X_OK)
+        for folder in ("conf", "local"):
+            desired = {
+                path.relative_to(ROOT): path.read_bytes()
+                for path in (ROOT / folder).rglob("*")
+                if path.is_file() and path != ROOT / "local" / "cmd.sh" and path.suffix != ".pyc"
+            }
+            assert {name: (recipe / name).read_bytes() for name in desired} == desired
+        assert (recipe / "cmd.sh").read_text() == (root / "egs2/TEMPLATE/enh1/cmd.sh").read_text()
+        assert (recipe / "conf" / "slurm.conf").is_file()
+
+
+@pytest.mark.parametrize(
+    "missing, message",
+    [
+        ("egs2/TEMPLATE/enh1/enh.sh", "no ESPnet checkout"),
+        ("egs2/TEMPLATE/asr1/utils", "utils is missing; ESPnet has it since"),
+        ("tools/extra_path.sh", "set up the checkout"),
+    ],
+)
+def test_a_folder_that_is_no_usable_checkout(tmp_path, capsys, missing, message):
+    make_checkout(tmp_path)
+    (tmp_path / missing).rename(tmp_path / "elsewhere")
+    with pytest.raises(SystemExit):
+        setup_recipe.main([str(tmp_path)])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "egs2" / "meeting_demo").exists()
+
+
+def test_an_unknown_recipe_and_an_old_enh_sh(tmp_path, capsys):
+    make_checkout(tmp_path)
+    with pytest.raises(SystemExit):
+        setup_recipe.main([str(tmp_path), "wsj"])
+    assert "no recipe 'wsj'; the plug-in has librispeech_ff_ct, meeting_demo" in capsys.readouterr().err
+    enh_sh = tmp_path / "egs2" / "TEMPLATE" / "enh1" / "enh.sh"
+    enh_sh.write_text(re.sub("^ref_num=", "spk_num=", enh_sh.read_text(), flags=re.MULTILINE))
+    with pytest.raises(SystemExit):
+        setup_recipe.main([str(tmp_path)])
+    assert "has no option --ref_num" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--datadir", "elsewhere"], "enh.sh reads its sets from data"),
+        (["--inference_tag", "fcp"], "--inference_tag"),
+        (["--no_such_option", "1"], "invalid option --no_such_option"),
+    ],
+)
+def test_options_that_enh_sh_cannot_take(checkout, options, message):
+    printed = run(checkout / "egs2" / "meeting_demo" / "enh1", "python3", *options, check=False)
+    assert message in printed, printed
+
+
+def test_a_checkout_whose_python_has_no_plug_in(checkout):
+    printed = run(
+        checkout / "egs2" / "meeting_demo" / "enh1", f"{sys.executable} -S", check=False, PYTHONPATH=""
+    )
+    assert "does not know espnet2_m2m; install it there" in printed, printed
