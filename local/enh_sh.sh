@@ -5,10 +5,12 @@ if [ "${datadir}" != data ]; then
     echo "$0: enh.sh reads its sets from data; --datadir is for --use_enh_sh false" >&2
     exit 1
 fi
-if [ -n "${inference_tag}" ]; then
-    echo "$0: enh.sh means something else by --inference_tag: it names the sets; use --use_enh_sh false" >&2
-    exit 1
-fi
+for option in inference_tag asr_exp asr_tag hf_repo; do     # which enh.sh does not have, or means otherwise
+    if [ -n "${!option:-}" ]; then
+        echo "$0: --${option} is for our own stages: use --use_enh_sh false" >&2
+        exit 1
+    fi
+done
 if ! ${python} -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('espnet2_m2m') is None)"; then
     echo "$0: the checkout's ${python}, $(command -v ${python%% *}), does not know espnet2_m2m; install it there" >&2
     exit 1

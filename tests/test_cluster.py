@@ -238,6 +238,21 @@ def test_jobs_on_this_machine(tmp_path):
     assert "# JOB  x\n# Ended (code 3)" in (tmp_path / "y.log").read_text()
 
 
+def test_an_array_on_this_machine_ends_with_its_script(tmp_path):
+    command = [JOBS / "run.pl", "JOB=1:2", f"{tmp_path}/JOB.log", "sleep", f"{os.getpid() + 1000000}.JOB"]
+    process = subprocess.Popen(command)
+    wait_for(lambda: len(sleepers()) == 2, "both run")
+    process.terminate()
+    assert process.wait(30) == 130
+    wait_for(lambda: not sleepers(), "both have ended")
+
+
+def sleepers():
+    """Command lines of the processes of the test above."""
+    done = subprocess.run(["ps", "-eo", "args"], text=True, capture_output=True)
+    return [line for line in done.stdout.splitlines() if line.startswith(f"sleep {os.getpid() + 1000000}.")]
+
+
 def test_cmd_sh_knows_its_backends():
     done = subprocess.run(
         ["./run.sh", "--stop_stage", "1"],

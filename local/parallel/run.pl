@@ -6,7 +6,7 @@
 # options of Kaldi's (--gpu, --mem ...) are ignored, with their value.
 set -uo pipefail
 
-max_jobs_run=$(nproc)
+max_jobs_run=$(env -u OMP_NUM_THREADS nproc)     # which would be nproc's answer
 first=
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -38,12 +38,15 @@ if [ -z "${first}" ]; then      # a single command is shown as well
     exit "${status}"
 fi
 
-trap 'trap - INT TERM HUP; kill $(jobs -p) 2> /dev/null; exit 130' INT TERM HUP
+# Each copy is a process group (set -m), which ends with this script.
+trap 'trap - INT TERM HUP; for group in $(jobs -p); do kill -- "-${group}" 2> /dev/null; done; exit 130' INT TERM HUP
 for ((job = first; job <= last; job++)); do
     while [ "$(jobs -rp | wc -l)" -ge "${max_jobs_run}" ]; do
         wait -n
     done
+    set -m
     run_copy "${@//JOB/${job}}" &
+    set +m
 done
 wait
 "$(dirname "$0")"/failed_jobs.sh "${first}" "${last}" "$1"

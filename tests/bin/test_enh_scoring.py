@@ -81,6 +81,21 @@ def test_scores_are_those_of_the_metrics(scored):
     assert summary["mean"]["fixed_order"]["si_sdr"] < summary["mean"]["separated"]["si_sdr"] - 5
 
 
+def test_shares_add_up_to_the_whole(scored, tmp_path, monkeypatch):
+    """Two jobs, in any order; the last command scores nothing and leaves what one process leaves."""
+    data_dir, enhanced_dir = make_set(tmp_path, swapped=[1])
+    for job in ("2/2", "1/2"):
+        command(data_dir, enhanced_dir, "--job", job)
+    assert not (enhanced_dir / "scoring" / "scores.csv").exists()
+    monkeypatch.setattr(scoring, "score_job", None)
+    summary = score(data_dir, enhanced_dir)
+    assert summary["mean"] == scored[2]["mean"]
+    assert outputs(enhanced_dir)[0] == outputs(scored[1])[0]
+    assert [path.name for path in (enhanced_dir / "scoring").glob("*.jsonl")] == ["utterances.jsonl"]
+    with pytest.raises(SystemExit):
+        command(data_dir, enhanced_dir, "--job", "3/2")
+
+
 def test_permuted_scp(scored):
     """Stage 9 recognises scoring/wav_spk{n}: the swapped utterance is swapped back."""
     _, enhanced_dir, _ = scored

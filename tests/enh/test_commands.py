@@ -96,6 +96,31 @@ def test_a_key_file_of_bare_ids_limits_the_run(experiment, capsys):
     assert (experiment.out / "spk2.scp").read_text().split()[0] == "utt2"
 
 
+def test_jobs_separate_their_shares_and_the_last_call_lists_them(experiment, capsys):
+    enh_inference.main([*experiment.options, "--job", "2/2"])
+    assert sorted(times(experiment)) == ["wavs/1/utt2.wav", "wavs/2/utt2.wav"]
+    enh_inference.main([*experiment.options, "--job", "1/2"])
+    before = times(experiment)
+    assert len(before) == 6 and not list(experiment.out.glob("*.scp"))
+    capsys.readouterr()
+    enh_inference.main(experiment.options)
+    assert done_already(capsys) == "3" and times(experiment) == before
+    assert [line.split()[0] for line in open(experiment.out / "spk2.scp")] == list(UTTERANCES)
+
+
+def test_data_that_is_named_already_is_not_passed_twice(tmp_path):
+    """ESPnet's enh.sh names far-field recordings and references; --train_dir adds the headsets."""
+    for name in ("wav.scp", "spk1.scp", "closetalk1.scp"):
+        (tmp_path / name).touch()
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({"criterions": [M2M]}))
+    named = [f"{tmp_path}/wav.scp,speech_mix,sound", f"{tmp_path}/spk1.scp,speech_ref1,sound"]
+    command = enh_train.espnet_command([
+        "--config", str(tmp_path / "train.yaml"), "--train_dir", str(tmp_path),
+        *(part for data in named for part in ("--train_data_path_and_name_and_type", data))])
+    actual = [command[i + 1] for i, part in enumerate(command) if part == "--train_data_path_and_name_and_type"]
+    assert actual == [*named, f"{tmp_path}/closetalk1.scp,closetalk_mix1,sound"]
+
+
 def test_a_killed_rerun_leaves_no_scp_and_old_streams_are_not_listed(experiment, monkeypatch):
     (experiment.out / "wavs/3").mkdir(parents=True)
     (experiment.out / "spk3.scp").write_text("utt1 old.wav\n")
