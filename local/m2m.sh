@@ -10,7 +10,7 @@ stage=1
 stop_stage=13
 python=python3          # e.g. ~/espnet/tools/venv/bin/python3
 nj=2                    # processes of stages 1, 3, 4, 7 and 8; on a cluster jobs of stages 1 and 8
-inference_nj=1          # jobs of stage 7, each of which takes some 13 s to begin
+inference_nj=1          # jobs of stages 7 and 9, each of which takes some 13 s to begin
 ngpu=0                  # GPUs of stage 6, on each node; above 0, each job of stages 7 and 9 has one
 num_nodes=1             # nodes of stage 6
 data_script=            # stage 1: the corpus's local script, which also has options
@@ -181,7 +181,8 @@ if [ -n "${asr_name}" ]; then
             log "stage 9: recognition -> ${expdir}/decode_${asr_name}/${set}"
             asr_model=(--asr_tag "${asr_tag}")
             [ -z "${asr_exp}" ] || asr_model=(--asr_exp "${asr_exp}" --asr_model_file "${inference_asr_model}")
-            ${python} -m espnet2_m2m.bin.asr_inference "${asr_model[@]}" --data_dir "${dumpdir}/raw/${set}" \
+            run_jobs "${inference_cmd}" "${inference_nj}" "${expdir}/decode_${asr_name}/${set}/log/decode" \
+                ${python} -m espnet2_m2m.bin.asr_inference "${asr_model[@]}" --data_dir "${dumpdir}/raw/${set}" \
                 --separated "$(enhanced "${set}")/talkers" --out_dir "${expdir}/decode_${asr_name}/${set}" \
                 --name "$(basename "${enh_exp}")${inference_tag:+_${inference_tag}}" --ngpu "$((ngpu > 0))" \
                 ${inference_asr_config:+--inference_config "${inference_asr_config}"}

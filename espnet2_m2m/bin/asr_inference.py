@@ -13,8 +13,11 @@ The conditions, each a Kaldi data dir OUT_DIR/CONDITION with a line per talker a
 The model is an experiment folder of ESPnet's asr task (config.yaml and --asr_model_file in it), or a tag that
 espnet_model_zoo downloads. Audio is resampled to the model's rate. --inference_config has the options of
 espnet2.bin.asr_inference.Speech2Text: beam_size, ctc_weight, lm_train_config, lm_file ... One process decodes
-all conditions; a rerun decodes what is missing or has changed (OUT_DIR/hypotheses.jsonl keeps the rest).
+all conditions; a rerun decodes what is missing or has changed (OUT_DIR/hypotheses*.jsonl keep the rest).
 bin/asr_scoring computes WER and CER.
+
+`--job k/n`, for k = 1 ... n, decodes the k-th of n shares. The jobs may run at the same time, on machines that
+see the same folders. When all have ended, the same command without --job writes the data dirs.
 """
 
 import argparse
@@ -24,7 +27,7 @@ from pathlib import Path
 
 import yaml
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, parse_job
 from espnet2_m2m.data_dir import AudioError, numbered_files, read_audio, source_stamp, write_table
 from espnet2_m2m.data_dir.talkers import lines_of_set, read_talker_data_dir, write_talker_data_dir
 from espnet2_m2m.scoring import read_cache
@@ -51,6 +54,8 @@ def get_parser():
     parser.add_argument("--out_dir", required=True)
     parser.add_argument("--ref_channel", type=int, default=0, help="far-field mic to decode, from 0")
     parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0)
+    parser.add_argument("--job", type=parse_job, metavar="K/N",
+                        help="decode the K-th of N shares and write no data dirs")
     return parser
 
 
@@ -61,6 +66,10 @@ def main(cmd=None):
         raise ValueError(f"--name '{args.name}' must be a folder's name other than {', '.join(CONDITIONS)}")
     conditions = list_conditions(args)
     options = model_options(args)
+    if args.job:
+        Path(args.out_dir).mkdir(parents=True, exist_ok=True)
+        decode(args, options, [line for lines in conditions.values() for line in lines])
+        return
     for name, lines in conditions.items():
         Path(args.out_dir, name, "hyp").unlink(missing_ok=True)     # until all lines are decoded
         write_talker_data_dir(Path(args.out_dir, name), lines)
@@ -107,15 +116,21 @@ def signal_of(line):
 
 
 def decode(args, options, lines):
-    """signal -> hypothesis, for all lines; each signal is decoded once."""
+    """signal -> hypothesis, for all lines, or for this job's share; each signal is decoded once."""
     # Files of the model by size and time, and the options: another model's hypotheses do not count.
     model = {name: [value, source_stamp(value) if isinstance(value, str) and Path(value).is_file() else None]
              for name, value in sorted(options.items())}
     keys = {signal_of(line): _key([model, args.ref_channel], line) for line in lines}
-    cache = Path(args.out_dir, "hypotheses.jsonl")
-    hypotheses = {signal: text for signal, (key, text) in read_cache(cache).items()
+    if args.job:
+        number, num_jobs = args.job
+        keys = dict(list(keys.items())[number - 1::num_jobs])
+    # Each job appends to a file of its own, so that jobs may run at the same time.
+    cache = Path(args.out_dir, "hypotheses{}.jsonl".format(".%d-%d" % args.job if args.job else ""))
+    hypotheses = {signal: text for path in Path(args.out_dir).glob("hypotheses*.jsonl")
+                  for signal, (key, text) in read_cache(path).items()
                   if key is not None and keys.get(signal) == key}
-    todo = {signal_of(line): line for line in lines if signal_of(line) not in hypotheses}
+    todo = {signal_of(line): line for line in lines
+            if signal_of(line) in keys and signal_of(line) not in hypotheses}
     print(f"asr_inference: {len(keys) - len(todo)} of {len(keys)} signals are decoded already", flush=True)
     if not todo:
         return hypotheses

@@ -73,6 +73,19 @@ def test_a_rerun_decodes_what_is_missing_or_has_changed(example, capsys):
     assert "0 of 14" in capsys.readouterr().out
 
 
+def test_jobs_decode_shares_that_the_last_command_joins(example, capsys):
+    _, _, options = example
+    run(options, job="2/3")
+    assert "0 of 5 signals" in capsys.readouterr().out
+    assert not list(options["out_dir"].glob("*/hyp"))
+    run(options, job="1/3")
+    run(options)
+    assert "10 of 14 signals" in capsys.readouterr().out
+    found = (options["out_dir"] / "m2m" / "hyp").read_text()
+    run(options, out_dir=options["out_dir"].parent / "at once")
+    assert found == (options["out_dir"].parent / "at once" / "m2m" / "hyp").read_text()
+
+
 def test_audio_is_resampled_to_the_rate_of_the_model(example):
     tmp_path, data_dir, options = example
     model = make_asr(tmp_path / "asr16k", sample_rate="16k")
