@@ -26,7 +26,9 @@ def blocks(page, language):
 
 
 def pages_with(language):
-    return [str(page.relative_to(ROOT)) for page in PAGES if blocks(page, language)]
+    # test_separate.py runs the code of your_recordings.md, which needs a model.
+    return [str(page.relative_to(ROOT)) for page in PAGES
+            if blocks(page, language) and page.name != "your_recordings.md"]
 
 
 # ---- Python --------------------------------------------------------------------------------------
