@@ -18,8 +18,8 @@ setup: $(VENV)/.installed
 # pip 26.3 refuses ci_sdr, which espnet requires: an optional extra of it names a git address.
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip<26.3"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check "pip<26.3"
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable ".[demo,test,docs]"
 	touch $@
 
@@ -28,10 +28,10 @@ demo: setup
 
 test: setup
 	# Two files at a time; the longest begins first.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_recipe.py tests
+	"$(BIN)/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_recipe.py tests
 
 docs: setup
-	$(BIN)/python docs/api_reference.py --out_dir docs/api
+	"$(BIN)/python" docs/api_reference.py --out_dir docs/api
 
 clean:
 	rm -rf $(VENV) egs2/*/*/data egs2/*/*/dump egs2/*/*/exp

@@ -16,7 +16,7 @@ class BuildWithRecipes(build_py):
 
     def run(self):
         super().run()
-        for pattern in ("conf/tuning/*.yaml", "local/*.*", "local/parallel/*", "egs2/*/enh1/*.*"):
+        for pattern in ("conf/**/*.yaml", "local/*.*", "local/parallel/*", "egs2/*/enh1/*.*"):
             for path in HERE.glob(pattern):
                 if path.is_file() and not path.is_symlink():
                     target = Path(self.build_lib, "espnet2_m2m", "recipes", path.relative_to(HERE))

@@ -11,6 +11,12 @@ for option in inference_tag asr_exp asr_tag hf_repo; do     # which enh.sh does 
         exit 1
     fi
 done
+for option in lang corpus license num_examples num_channels inference_asr_model; do
+    if [[ " ${options[*]} " == *" --${option} "* ]]; then
+        echo "$0: --${option} is for our own stages: use --use_enh_sh false" >&2
+        exit 1
+    fi
+done
 if ! ${python} -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('espnet2_m2m') is None)"; then
     echo "$0: the checkout's ${python}, $(command -v ${python%% *}), does not know espnet2_m2m; install it there" >&2
     exit 1

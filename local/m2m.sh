@@ -11,7 +11,7 @@ stop_stage=13
 python=python3          # e.g. ~/espnet/tools/venv/bin/python3
 nj=2                    # processes of stages 1, 3, 4, 7 and 8; on a cluster jobs of stages 1 and 8
 inference_nj=1          # jobs of stages 7 and 9, each of which takes some 13 s to begin
-ngpu=0                  # GPUs of stage 6, on each node; above 0, each job of stages 7 and 9 has one
+ngpu=0                  # GPUs of stage 6, on each node; above 0, stages 7, 9 and 13 use one: here all jobs the same
 num_nodes=1             # nodes of stage 6
 data_script=            # stage 1: the corpus's local script, which also has options
 train_set=train
@@ -70,6 +70,17 @@ for number in "${stage}" "${stop_stage}"; do
         exit 1
     fi
 done
+
+for option in nj inference_nj num_nodes; do
+    if [[ ! ${!option} =~ ^[1-9][0-9]*$ ]]; then
+        echo "$0: --${option} is a number above 0, found '${!option}'" >&2
+        exit 1
+    fi
+done
+if [[ ! ${ngpu} =~ ^[0-9]+$ ]]; then
+    echo "$0: --ngpu is a number, found '${ngpu}'" >&2
+    exit 1
+fi
 
 config_options=()
 config_names=
@@ -160,7 +171,8 @@ if runs 7; then
             --model_file "${enh_exp}/${inference_model}" --fs "${fs}" --ngpu "$((ngpu > 0))" \
             --data_path_and_name_and_type "${dumpdir}/raw/${set}/wav.scp,speech_mix,sound" \
             --output_dir "$(enhanced "${set}")" --log_level WARNING ${inference_args}
-        ${python} -m espnet2_m2m.bin.talker_data_dir --data_dir "${dumpdir}/raw/${set}" \
+        ${decode_cmd} "$(enhanced "${set}")/log/talkers.log" \
+            ${python} -m espnet2_m2m.bin.talker_data_dir --data_dir "${dumpdir}/raw/${set}" \
             --enhanced_dir "$(enhanced "${set}")" --train_config "${enh_exp}/config.yaml" \
             --out_dir "$(enhanced "${set}")/talkers" --nj "$(pool "${nj}")"
     done
@@ -220,7 +232,8 @@ fi
 if runs 13; then
     for set in ${test_sets}; do
         log "stage 13: diagnosis and report -> $(enhanced "${set}")/report/index.html"
-        ${python} -m espnet2_m2m.bin.diagnose --train_config "${enh_exp}/config.yaml" \
+        ${inference_cmd} "$(enhanced "${set}")/log/diagnose.log" \
+            ${python} -m espnet2_m2m.bin.diagnose --train_config "${enh_exp}/config.yaml" \
             --model_file "${enh_exp}/${inference_model}" --data_dir "${dumpdir}/raw/${set}" \
             --out_dir "$(enhanced "${set}")/diagnosis" --ngpu "$((ngpu > 0))" \
             || log "stage 13: without a diagnosis, for the reason above"

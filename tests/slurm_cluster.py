@@ -53,7 +53,7 @@ def slurm(folder):
     """Start munged, slurmctld and slurmd; yields the environment in which sbatch finds them.
 
     Raises:
-        RuntimeError: the node does not come up in 20 s; has the ends of the logs.
+        RuntimeError: the node does not come up in two minutes; has the ends of the logs.
     """
     folder = Path(folder)
     for name in ("state", "spool"):
@@ -97,7 +97,7 @@ def _idle(env):
 
 
 def _wait(condition, folder):
-    deadline = time.time() + 20
+    deadline = time.time() + 120
     while not condition():
         if time.time() > deadline:
             logs = sorted([*folder.glob("*.out"), *folder.glob("*.log")])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def run(*args, desired=0):
 
 
 def wait_for(condition, what):
-    deadline = time.time() + 120
+    deadline = time.time() + 300
     while not condition():
         assert time.time() < deadline, what
         time.sleep(0.05)
@@ -124,7 +125,7 @@ def running_jobs(env):
 
 @needs_slurm
 def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python, folder):
-    stages = ("--stop_stage", "1")
+    stages = ("--stop_stage", "1", "--num_train", "60")
     data = folder / "data"
     process = start(folder, cluster, python, *stages)
     wait_for(lambda: finished_mixtures(data / "train"), "the simulation begins")
@@ -134,7 +135,7 @@ def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python,
     before = finished_mixtures(data / "train")
     assert not (data / "train" / "wav.scp").exists()
     run(folder, cluster, python, *stages)
-    assert len(read_table(data / "train" / "wav.scp")) == 5
+    assert len(read_table(data / "train" / "wav.scp")) == 60
     assert before.items() <= finished_mixtures(data / "train").items(), "nothing is rendered twice"
     assert {path.name for path in (data / "log").iterdir()} == {
         "simulate.1.log",
@@ -158,7 +159,8 @@ def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python,
     enhanced = exp / "enhanced_test"
     printed = run(folder, cluster, python, "--stage", "7", "--stop_stage", "8")
     logs = {path.name for path in (enhanced / "log").iterdir()}
-    assert logs == {f"{stage}{job}.log" for stage in ("separate", "score") for job in ("", ".1", ".2")}
+    assert logs == {"talkers.log"} | {f"{stage}{job}.log" for stage in ("separate", "score")
+                                      for job in ("", ".1", ".2")}
     assert "0 of 1 utterances are done already" in (enhanced / "log" / "separate.2.log").read_text()
     assert "2 of 2 utterances are done already" in (enhanced / "log" / "separate.log").read_text()
     assert json.loads((enhanced / "scoring" / "summary.json").read_text())["num_utterances"] == 2
@@ -168,7 +170,9 @@ def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python,
 def test_training_on_two_nodes_is_one_job_that_starts_it_by_srun(tmp_path):
     """What reaches sbatch; a node of two GPUs is not at hand."""
     sbatch = tmp_path / "sbatch"
-    sbatch.write_text(f'#!/bin/sh\necho 1\nprintf "%s\\n" "$*" > {tmp_path}/options\ncat > {tmp_path}/script\n')
+    sbatch.write_text(
+        f'#!/bin/sh\necho 1\nprintf "%s\\n" "$*" > {tmp_path}/options\ncat > {tmp_path}/script\n'
+        'while [ $# -gt 0 ]; do [ "$1" != --output ] || echo "# Ended (code 1)" > "$2"; shift; done\n')
     sbatch.chmod(0o755)
     env = {
         **os.environ,
@@ -194,7 +198,7 @@ def test_training_on_two_nodes_is_one_job_that_starts_it_by_srun(tmp_path):
         text=True,
         capture_output=True,
     )
-    assert done.returncode == 1 and "no log: the job did not begin" in done.stderr, done.stderr
+    assert done.returncode == 1 and "# Ended (code 1)" in done.stderr, done.stderr
     options = (tmp_path / "options").read_text()
     assert "--wait --gres gpu:2 --cpus-per-task 2 --nodes 2 --ntasks-per-node 1" in options
     script = (tmp_path / "script").read_text()
@@ -239,7 +243,8 @@ def test_jobs_on_this_machine(tmp_path):
 
 
 def test_an_array_on_this_machine_ends_with_its_script(tmp_path):
-    command = [JOBS / "run.pl", "JOB=1:2", f"{tmp_path}/JOB.log", "sleep", f"{os.getpid() + 1000000}.JOB"]
+    sleep = ["sleep", f"{os.getpid() + 1000000}.JOB"]
+    command = [JOBS / "run.pl", "--max_jobs_run", "2", "JOB=1:2", f"{tmp_path}/JOB.log", *sleep]
     process = subprocess.Popen(command)
     wait_for(lambda: len(sleepers()) == 2, "both run")
     process.terminate()
@@ -249,8 +254,13 @@ def test_an_array_on_this_machine_ends_with_its_script(tmp_path):
 
 def sleepers():
     """Command lines of the processes of the test above."""
-    done = subprocess.run(["ps", "-eo", "args"], text=True, capture_output=True)
-    return [line for line in done.stdout.splitlines() if line.startswith(f"sleep {os.getpid() + 1000000}.")]
+    wanted, found = f"{os.getpid() + 1000000}.".encode(), []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            command = path.read_bytes().split(b"\0")
+            if command[0] == b"sleep" and command[1].startswith(wanted):
+                found.append(command)
+    return found
 
 
 def test_cmd_sh_knows_its_backends():

@@ -16,7 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 WARM = ("espnet2_m2m.run", "espnet2_m2m.bin.enh_train", "espnet2_m2m.bin.enh_inference")
-CLIENT = """#!{python} -S
+# A shebang cannot hold a path with spaces: sh takes the second line, python sees a string in it.
+CLIENT = """#!/bin/sh
+'''exec' "{python}" -S "$0" "$@"
+' '''
 import json, os, socket, sys
 if sys.argv[1:2] != ["-m"] or sys.argv[2] not in {warm}:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])

@@ -38,6 +38,7 @@ if [ -z "${first}" ]; then      # a single command is shown as well
     exit "${status}"
 fi
 
+[ "${first}" -eq "${last}" ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}     # copies share the cores
 # Each copy is a process group (set -m), which ends with this script.
 trap 'trap - INT TERM HUP; for group in $(jobs -p); do kill -- "-${group}" 2> /dev/null; done; exit 130' INT TERM HUP
 for ((job = first; job <= last; job++)); do

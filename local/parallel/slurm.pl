@@ -52,13 +52,20 @@ sbatch=$!
 read -r job_id <&3 || exit 1            # refused; sbatch has said why
 trap 'scancel "${job_id%%;*}"; exit 130' INT TERM HUP
 # sbatch looks for the end ever less often, at last twice a minute. The logs tell it sooner, unless a job was killed.
-job=${first}
-while [ "${job}" -le "${last}" ] && kill -0 "${sbatch}" 2> /dev/null; do
+job=${first} deadline=
+while [ "${job}" -le "${last}" ]; do
     if tail -n 1 "${log//JOB/${job}}" 2> /dev/null | grep -q '^# Ended'; then
         job=$((job + 1))
-    else
-        sleep 0.5
+        continue
     fi
+    if ! kill -0 "${sbatch}" 2> /dev/null; then
+        # A log on a network's disk may be seen later; that of a job that was killed never ends.
+        [ ! -e "${log//JOB/${job}}" ] || break
+        deadline=${deadline:-$((SECONDS + 60))}
+        [ "${SECONDS}" -lt "${deadline}" ] || break
+        ls "$(dirname "${log}")" > /dev/null        # makes NFS look again
+    fi
+    sleep 0.5
 done
 kill "${sbatch}" 2> /dev/null
 wait "${sbatch}" 2> /dev/null

@@ -236,6 +236,8 @@ def recipe(*args):
 def test_stage_1_of_the_recipe(tree, simulated, tmp_path):
     done = recipe("--sms_wsj", str(tree), "--num_checks", "1", "--datadir", str(tmp_path / "data"))
     assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "data" / "log" / "simulate.log").is_file()
+    shutil.rmtree(tmp_path / "data" / "log")
     assert contents(tmp_path / "data") == contents(simulated)
 
 

@@ -15,7 +15,7 @@ HEAVY = ["espnet2", "espnet", "torch", "matplotlib", "kaldiio", "librosa", "pesq
 
 def loaded_by(code, *arguments):
     """The value that `code`, in a new interpreter, assigns to `result`."""
-    program = f"import json, sys\nsys.path.insert(0, 'tests/bin')\n{code}\nprint('\\n' + json.dumps(result))"
+    program = f"import json, sys\nsys.path.insert(0, 'tests')\n{code}\nprint('\\n' + json.dumps(result))"
     done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], cwd=REPOSITORY, text=True,
                           capture_output=True)
     assert done.returncode == 0, done.stderr[-2000:]
