@@ -10,13 +10,18 @@ from pathlib import Path
 
 import pdoc
 
-import espnet2_m2m
+import espnet2_m2m.data_dir
+import espnet2_m2m.loss
 
 
 def modules():
-    """The package and what stands directly in it, which pdoc follows; commands have --help instead."""
-    names = [module.name for module in pkgutil.iter_modules(espnet2_m2m.__path__, "espnet2_m2m.")]
-    return ["espnet2_m2m", *(name for name in names if name != "espnet2_m2m.bin")]
+    """All modules but the commands, which have --help; pdoc alone would stop at a package's __all__."""
+    names = ["espnet2_m2m"]
+    for package in (espnet2_m2m, espnet2_m2m.data_dir, espnet2_m2m.loss):
+        found = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+        hidden = (*package.__all__, "bin")      # a function of its module's name stands for it
+        names += [module.name for module in found if module.name.rpartition(".")[2] not in hidden]
+    return names
 
 
 def main(cmd=None):

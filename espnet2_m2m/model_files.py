@@ -127,7 +127,7 @@ def _from_hub(tag: str):
         try:
             return Path(hf_hub_download(repository, name, revision=revision))
         except (ValueError, OSError, errors.HTTPError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise FileNotFoundError(f"{tag}: no such file or folder here, and {name} of a Hugging Face model "
                                     f"of this name cannot be had: {reason}") from error
 

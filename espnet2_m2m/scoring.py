@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import math
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -230,11 +231,10 @@ def score_jobs(jobs, cache_path, num_workers, other_caches=()):
     finished = parallel_map(
         _score_named, todo, num_workers, in_order=False, in_process=num_workers == 0, progress=bar
     )
-    with open(cache_path, "a", encoding="utf-8") as cache:
+    with cache_writer(cache_path) as keep:
         for utt_id, result in finished:
             done[utt_id] = result
-            cache.write(_cache_line(utt_id, keys[utt_id], result))
-            cache.flush()
+            keep(utt_id, keys[utt_id], result)
     return done
 
 
@@ -270,6 +270,26 @@ def read_cache(path):
         except (ValueError, KeyError, TypeError):
             continue  # the last line of a run that was killed
     return results
+
+
+@contextmanager
+def cache_writer(path):
+    """Function (utt_id, input_key, result) that adds a finished utterance to a cache at once.
+
+    What a killed run left of its last line is ended first, so that it spoils no other.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_bytes() if path.is_file() else b""
+    with open(path, "a", encoding="utf-8") as file:
+        if not before.endswith(b"\n") and before:
+            file.write("\n")
+
+        def keep(utt_id, key, result):
+            file.write(_cache_line(utt_id, key, result))
+            file.flush()
+
+        yield keep
 
 
 def _cache_line(utt_id, key, result):

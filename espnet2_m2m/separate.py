@@ -33,7 +33,7 @@ class SeparatedFile(NamedTuple):
     Attributes:
         paths: the files, one a talker.
         duration_s: of the recording.
-        uncertain_s: times in seconds where talkers may have been exchanged.
+        uncertain_s: times in seconds where talkers may have been exchanged; None if `existed`.
         existed: the files were there before, and nothing was done.
     """
 
@@ -165,7 +165,7 @@ class SeparateRecording:
         paths = [out_dir / f"{recording.stem}_spk{n}.wav" for n in range(1, self.num_speakers + 1)]
         comment = self._comment(recording)
         if not overwrite and self._exist(paths, comment):
-            return SeparatedFile(paths, num_samples / rate, [], True)
+            return SeparatedFile(paths, num_samples / rate, None, True)
         _check_samples(recording)
         out_dir.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -175,7 +175,10 @@ class SeparateRecording:
 
             def read(first, last):
                 source.seek(first)
-                samples = source.read(last - first, dtype="float32", always_2d=True)
+                try:
+                    samples = source.read(last - first, dtype="float32", always_2d=True)
+                except soundfile.SoundFileError as error:
+                    raise AudioError(f"{recording}: cannot be read ({error})", "copy it again") from error
                 if len(samples) < last - first:
                     raise truncated(recording, f"{num_samples} samples", first + len(samples))
                 return samples if self.mics is None else samples[:, self.mics]

@@ -93,6 +93,11 @@ asr_name=$(basename "${asr_exp:-${asr_tag//[^A-Za-z0-9_.-]/_}}")
 enhanced() { echo "${enh_exp}/enhanced_$1${inference_tag:+_${inference_tag}}"; }
 runs() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
+if [ -n "${asr_exp}" ] && [ -n "${asr_tag}" ]; then
+    echo "$0: give --asr_exp or --asr_tag, not both" >&2
+    exit 1
+fi
+
 if [ "${use_enh_sh}" = true ]; then
     . local/enh_sh.sh
 fi
@@ -207,7 +212,7 @@ if [ -n "${asr_name}" ]; then
                 --decode_dir "${expdir}/decode_${asr_name}/${set}"
         done
     fi
-elif [ "${stage}" -ge 9 ] && [ "${stage}" -le 10 ]; then
+elif [[ ${stage} =~ ^(9|10)$ || ${stop_stage} =~ ^(9|10)$ ]]; then
     log "stages 9 and 10 need an ASR model: --asr_exp or --asr_tag" >&2
     exit 1
 fi

@@ -73,7 +73,7 @@ def slurm(folder):
              "--seed-file", folder / "munged.seed"],
             ["slurmctld", "-D", "-f", conf],
             ["slurmd", "-D", "-f", conf, "-N", socket.gethostname()],
-        ):  # fmt: skip
+        ):
             with open(folder / f"{command[0]}.out", "w") as out:
                 daemons.append(subprocess.Popen(command, env=env, stdout=out, stderr=out))
             if command[0] == "munged":

@@ -25,7 +25,7 @@ def rirs(example, speaker, mics_m, num_taps=NUM_TAPS):
         c=343, fs=SAMPLE_RATE, r=np.array(mics_m), s=positions(example, "source_position")[speaker],
         L=np.array(example["room_dimensions"])[:, 0].copy(), nsample=num_taps,
         reverberation_time=example["sound_decay_time"],
-    ).T  # fmt: skip
+    ).T
 
 
 def positions(example, key):

@@ -109,6 +109,8 @@ def commands(page):
             words = shlex.split(line, comments=True)
             while words and re.fullmatch(r"\w+=\S*", words[0]):     # VARIABLE=value before the command
                 words.pop(0)
+            if words and words[0] == "espnet2_m2m":                     # the console script
+                words[:2] = ["python", "-m", f"espnet2_m2m.bin.{words[1]}"]
             if words and words[0] in ("python", "python3", "make", "./run.sh", "./run_table.sh"):
                 yield words
 
@@ -258,3 +260,4 @@ def test_the_api_reference_can_be_made(tmp_path, monkeypatch):
     for name in espnet2_m2m.__all__:
         assert f'id="{name}"' in page, name
     assert (tmp_path / "espnet2_m2m/fcp.html").is_file()
+    assert (tmp_path / "espnet2_m2m/data_dir/talkers.html").is_file()

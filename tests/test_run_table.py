@@ -80,7 +80,7 @@ def start(recipe, *options, python="./python", **env):
         environment.pop("OMP_NUM_THREADS", None)
     return subprocess.Popen(
         ["./run_table.sh", "--python", python, *options], cwd=recipe, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def run(recipe, *options, desired=0, **env):
@@ -106,7 +106,7 @@ def test_order_and_options(recipe):
             ("table2_1a_m2m", "6-6 "), ("table2_1a_m2m", "7-8 "),
             ("table2_4b_pit", "6-6 "), ("table2_4b_pit", "7-8 "), ("table2_4b_pit", "7-8 fcp"),
         )
-    ]  # fmt: skip
+    ]
     configs, args, inference_args, threads, fs, test_sets = called[-1].split("|")[1:]
     assert configs == "conf/tuning/table2_4b_pit.yaml conf/tuning/size_small.yaml conf/tuning/rate_16k.yaml"
     assert args == '--seed 7 --max_epoch 2 --scheduler_conf T_max=2 --optim_conf "lr=1" --x \\'
@@ -119,7 +119,7 @@ def test_order_and_options(recipe):
     record = (recipe / "exp/small_2ep/table2_1a_m2m_seed7/run_table.jsonl").read_text()
     record = json.loads(record)
     assert (record["seed"], record["status"], record["resumed"], record["commit"]) == (
-        7, "finished", False, None)  # fmt: skip
+        7, "finished", False, None)
     assert 0 <= record["training_seconds"] <= record["seconds"] < 60
     assert record["command"].endswith("""'--optim_conf "lr=1" --x \\'""")
 
@@ -254,7 +254,7 @@ def test_tables_come_at_the_end(recipe):
     (["--max_epoch", "2.5"], "numbers above 0, found '2.5'"),
     (["--row", "x"], "unknown option --row"),
     (["x"], "unexpected argument 'x'"),
-])  # fmt: skip
+])
 def test_mistakes_are_found_before_anything_is_trained(recipe, options, message):
     printed, called = run(recipe, *options, desired=1)
     assert message in printed and called == [] and not (recipe / "exp").exists()

@@ -52,7 +52,7 @@ def both(scored, espnets, ours, dtype="float64"):
     rows, folders, _, _ = scored
     assert len(rows) == 4
     return [(float(read_table(folders[dtype] / f"{espnets}_spk{row['speaker']}")[row["utt_id"]]),
-             float(row[f"separated_{ours}"])) for row in rows]  # fmt: skip
+             float(row[f"separated_{ours}"])) for row in rows]
 
 
 # Measured: SDR differs by 2e-12 dB (another solver of the same 512 equations), eSTOI by 2e-16, PESQ not
@@ -61,7 +61,7 @@ def both(scored, espnets, ours, dtype="float64"):
     ("SDR", "sdr", 1, 1e-8),
     ("PESQ_NB", "pesq", 1, 1e-6),
     ("ESTOI", "estoi", 100, 1e-8),
-])  # fmt: skip
+])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_same_definitions(scored, espnets, ours, unit, tolerance, dtype):
     for desired, actual in both(scored, espnets, ours, dtype):

@@ -30,7 +30,7 @@ import yaml
 from espnet2_m2m.bin import cli_errors, parse_job
 from espnet2_m2m.data_dir import AudioError, numbered_files, read_audio, source_stamp, write_table
 from espnet2_m2m.data_dir.talkers import lines_of_set, read_talker_data_dir, write_talker_data_dir
-from espnet2_m2m.scoring import read_cache
+from espnet2_m2m.scoring import cache_writer, read_cache
 
 CONDITIONS = {"mixture": "wav", "closetalk": "closetalk", "clean": "spk"}  # name -> family of files
 DEFAULT_RATE = 16000  # Hz, of ESPnet's frontends
@@ -67,7 +67,6 @@ def main(cmd=None):
     conditions = list_conditions(args)
     options = model_options(args)
     if args.job:
-        Path(args.out_dir).mkdir(parents=True, exist_ok=True)
         decode(args, options, [line for lines in conditions.values() for line in lines])
         return
     for name, lines in conditions.items():
@@ -137,7 +136,7 @@ def decode(args, options, lines):
     recognise = _recogniser(options, args.ngpu)
     from tqdm import tqdm
 
-    with open(cache, "a", encoding="utf-8") as file:
+    with cache_writer(cache) as keep:
         for signal, line in tqdm(todo.items(), initial=len(keys) - len(todo), total=len(keys),
                                  desc="decode", unit="signal"):
             try:
@@ -149,9 +148,7 @@ def decode(args, options, lines):
                 hypotheses[signal] = recognise(samples[:, channel], sample_rate)
             except ValueError as error:
                 raise ValueError(f"utterance '{line.utt_id}': {error}") from error
-            entry = {"utt_id": signal, "key": keys[signal], "result": hypotheses[signal]}
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
+            keep(signal, keys[signal], hypotheses[signal])
     return hypotheses
 
 
@@ -174,7 +171,7 @@ def _recogniser(options, ngpu):
     try:
         speech2text = Speech2Text(device="cuda" if ngpu else "cpu", **options)
     except TypeError as error:
-        raise ValueError(f"--inference_config: {error}") from error
+        raise ValueError(f"no recogniser with the options {options}: {error}") from error
     rate = (speech2text.asr_train_args.frontend_conf or {}).get("fs", DEFAULT_RATE)
     rate = humanfriendly.parse_size(rate) if isinstance(rate, str) else rate
 

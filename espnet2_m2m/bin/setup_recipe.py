@@ -120,7 +120,7 @@ def make_recipe(root, source, corpus):
     paths.pop(source / "local" / "cmd.sh")      # the checkout has its own
     # In the repository the recipe links conf, local and what stands in them.
     files = [path for path in sorted(paths)
-             if path.is_file() and not path.is_symlink() and path.suffix != ".pyc"]  # fmt: skip
+             if path.is_file() and not path.is_symlink() and path.suffix != ".pyc"]
     return [paths[path] for path in files if not copy(path, paths[path])]
 
 

@@ -42,27 +42,27 @@ def get_parser():
     add = parser.add_argument
     add("--source_data", required=True, nargs="+",
         help="Kaldi data dir of clean speech (wav.scp, utt2spk ...), shared out among the sets, or"
-             " three of them with different speakers: for train, valid and test")  # fmt: skip
+             " three of them with different speakers: for train, valid and test")
     add("--out_dir", required=True, help="the sets are written to OUT_DIR/{train,valid,test}")
     add("--room", choices=sorted(ROOMS), default="meeting", help="one room, or one per mixture")
     add("--num_train", type=int, default=400, help="number of mixtures; 0 leaves the set out")
     add("--num_valid", type=int, default=20)
     add("--num_test", type=int, default=40)
     add("--split_by", choices=("speaker", "utterance"), default="speaker",
-        help="what the three sets must not share, when made from one data dir")  # fmt: skip
+        help="what the three sets must not share, when made from one data dir")
     default = SceneSettings()
     add("--sample_rate", type=int, default=default.sample_rate_hz, help="Hz")
     add("--min_duration", type=float, default=default.min_duration_s,
         help="seconds of speech of each talker, at least: utterances are strung together; 0: every"
-             " talker says one utterance, and all utterances are used equally often")  # fmt: skip
+             " talker says one utterance, and all utterances are used equally often")
     add("--farfield_level_dbfs", type=float, default=default.farfield_level_dbfs,
-        help="RMS of a talker's far-field image")  # fmt: skip
+        help="RMS of a talker's far-field image")
     add("--closetalk_gain_db", type=float, default=default.closetalk_gain_db,
-        help="gain of the headsets relative to the far-field mics")  # fmt: skip
+        help="gain of the headsets relative to the far-field mics")
     add("--seed", type=int, default=0)
     add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
     add("--job", type=parse_job, metavar="K/N",
-        help="render the K-th of N shares of every set and write no tables")  # fmt: skip
+        help="render the K-th of N shares of every set and write no tables")
     return parser
 
 

@@ -46,18 +46,18 @@ def get_parser():
     add("--sms_wsj", required=True, help="sms_wsj.json, or the folder that holds it")
     add("--out_dir", required=True, help="the sets are written to OUT_DIR/{train,valid,test}")
     add("--reroot", nargs="*", default=[], metavar="OLD=NEW",
-        help="a path of the json below OLD is looked for below NEW")  # fmt: skip
+        help="a path of the json below OLD is looked for below NEW")
     for name in SETS:
         add(f"--num_{name}", type=int, metavar="N",
-            help=f"the first N mixtures of {DATASETS[name]}; 0 leaves the set out; default: all")  # fmt: skip
+            help=f"the first N mixtures of {DATASETS[name]}; 0 leaves the set out; default: all")
     add("--num_checks", type=int, default=3,
-        help="mixtures of each set whose far-field images are made again before all else")  # fmt: skip
+        help="mixtures of each set whose far-field images are made again before all else")
     add("--sample_rate", type=int, default=8000, help="Hz, of SMS-WSJ's files")
     add("--closetalk_gain_db", type=float, default=-20.0,
-        help="gain of the headsets relative to the far-field mics")  # fmt: skip
+        help="gain of the headsets relative to the far-field mics")
     add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
     add("--job", type=parse_job, metavar="K/N",
-        help="render the K-th of N shares of every set and write no tables")  # fmt: skip
+        help="render the K-th of N shares of every set and write no tables")
     return parser
 
 

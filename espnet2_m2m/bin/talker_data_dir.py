@@ -18,7 +18,6 @@ the streams keep their order, are called SPEAKER-stream1 ..., and have no text.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors
@@ -26,7 +25,7 @@ from espnet2_m2m.bin.enh_scoring import positive
 from espnet2_m2m.data_dir import numbered_files, parallel_map, read_audio, read_table, require_finished
 from espnet2_m2m.data_dir.directory import read_segments
 from espnet2_m2m.data_dir.talkers import lines_of_set, lines_of_streams, talker_ids, write_talker_data_dir
-from espnet2_m2m.scoring import input_key, read_cache
+from espnet2_m2m.scoring import cache_writer, input_key, read_cache
 
 
 def get_parser():
@@ -78,9 +77,9 @@ def assign(args):
 def has_fixed_anchor(config):
     """Whether a training tied source n to headset n."""
     confs = [criterion.get("conf") or {} for criterion in config.get("criterions") or ()
-             if criterion["name"] == "mixture_constraint"]  # fmt: skip
+             if criterion["name"] == "mixture_constraint"]
     return any(conf.get("anchor_weight", 0) > 0 and conf.get("close_talk", True)
-               and conf.get("anchor_order", "fixed") == "fixed" for conf in confs)  # fmt: skip
+               and conf.get("anchor_order", "fixed") == "fixed" for conf in confs)
 
 
 def fit_all(args, headsets):
@@ -88,32 +87,29 @@ def fit_all(args, headsets):
     data_dir = Path(args.data_dir)
     tables = {"closetalk": list(map(read_table, headsets)),
               "streams": [read_table(Path(args.enhanced_dir) / f"spk{n}.scp")
-                          for n in numbered_files(args.enhanced_dir, "spk")]}  # fmt: skip
+                          for n in numbered_files(args.enhanced_dir, "spk")]}
     segments = read_segments(data_dir / "segments") if (data_dir / "segments").is_file() else {}
     jobs = []
     for mixture in read_table(data_dir / "utt2spk"):
         recording, *times = segments.get(mixture, (mixture,))
         try:
             signals = {"closetalk": [[table[recording], times or None] for table in tables["closetalk"]],
-                       "streams": [[table[mixture], None] for table in tables["streams"]]}  # fmt: skip
+                       "streams": [[table[mixture], None] for table in tables["streams"]]}
         except KeyError as error:
             raise ValueError(f"'{mixture}' of {data_dir}: {error} is missing in {headsets[0].name} ... there or"
-                             f" in spk{{n}}.scp of {args.enhanced_dir}") from error  # fmt: skip
+                             f" in spk{{n}}.scp of {args.enhanced_dir}") from error
         jobs.append({"utt_id": mixture, "signals": signals})
     keys = {job["utt_id"]: input_key(job) for job in jobs}
     cache = Path(args.out_dir, "order.jsonl")
     orders = {mixture: order for mixture, (key, order) in read_cache(cache).items()
-              if key is not None and keys.get(mixture) == key}  # fmt: skip
+              if key is not None and keys.get(mixture) == key}
     todo = [job for job in jobs if job["utt_id"] not in orders]
-    cache.parent.mkdir(parents=True, exist_ok=True)
     bar = {"initial": len(orders), "desc": "fit streams to headsets", "unit": "mix"}
-    with open(cache, "a", encoding="utf-8") as file:
+    with cache_writer(cache) as keep:
         fitted = parallel_map(fit_one, todo, args.nj, progress=bar)
         for job, order in zip(todo, fitted):
             orders[job["utt_id"]] = order
-            entry = {"utt_id": job["utt_id"], "key": keys[job["utt_id"]], "result": order}
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
+            keep(job["utt_id"], keys[job["utt_id"]], order)
     return orders
 
 
@@ -130,7 +126,7 @@ def fit_one(job):
         lengths = {len(wave) for family in waves.values() for wave in family}
         if len(lengths) > 1 or len(rates) > 1:
             raise ValueError(f"streams and headsets need the same length and rate, found {sorted(lengths)}"
-                             f" samples, {sorted(rates)} Hz")  # fmt: skip
+                             f" samples, {sorted(rates)} Hz")
         order = streams_of_headsets(waves["streams"], waves["closetalk"], rates.pop())
     except ValueError as error:
         raise ValueError(f"mixture '{job['utt_id']}': {error}") from error

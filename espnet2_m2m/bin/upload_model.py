@@ -51,8 +51,9 @@ def main(cmd=None):
             huggingface_hub.upload_folder(repo_id=args.hf_repo, folder_path=folder,
                                           commit_message=f"{Path(args.packed).stem}, packed by espnet2_m2m")
         except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise OSError(f"{args.hf_repo}: not uploaded; is there a token (`hf auth login`, or HF_TOKEN) "
-                          f"that may write there, and a network? {str(error).splitlines()[0]}") from error
+                          f"that may write there, and a network? {reason}") from error
     print(f"{args.packed} -> {url}")
 
 

@@ -25,12 +25,12 @@ GRID_WORDS = (
     ("again", "now", "please", "soon"),
 )
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-gbclan", "en-us-nyc", "en-gb-x-rp",
-           "en-029", "en-gb-x-gbcwmd")  # fmt: skip
+           "en-029", "en-gb-x-gbcwmd")
 # Voice variants of espeak-ng without those that whisper, croak or sound like a robot.
 FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "belinda", "linda", "steph", "Alicia", "Andrea",
-          "anika")  # fmt: skip
+          "anika")
 MALE = ("m1", "m2", "m3", "m4", "m6", "m7", "m8", "Andy", "edward", "Michael", "john",
-        "rob")  # fmt: skip
+        "rob")
 MAX_TALKERS = 2 * len(FEMALE) * len(ACCENTS)
 SILENCE_DB = -40.0  # relative to the peak; what is below at either end is trimmed
 MARGIN_S = 0.01  # kept at either end

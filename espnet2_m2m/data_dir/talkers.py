@@ -80,10 +80,19 @@ def talker_ids(data_dir, num_streams=0):
 
 
 def transcripts(data_dir):
-    """Mixture -> what each talker says, from text_spk{n}; empty where the set has no transcripts."""
+    """Mixture -> what each talker says, from text_spk{n}; empty where the set has no transcripts.
+
+    Raises:
+        ValueError: a mixture that not all of them have.
+    """
     data_dir = Path(data_dir)
     tables = [read_table(data_dir / f"text_spk{n}", allow_empty=True)
-              for n in numbered_files(data_dir, "text_spk")]  # fmt: skip
+              for n in numbered_files(data_dir, "text_spk")]
+    for number, table in enumerate(tables[1:], start=2):
+        different = sorted(table.keys() ^ tables[0].keys())
+        if different:
+            raise TableError(f"{data_dir}: text_spk1 and text_spk{number} need the same mixtures, but only one"
+                             f" has {name_some(different)}")
     return {mixture: [table[mixture] for table in tables] for mixture in tables[0]} if tables else {}
 
 
@@ -113,7 +122,7 @@ def lines_of_set(data_dir, family):
             if recording not in tables[n]:
                 raise TableError(f"{data_dir / names[n]}: no entry for '{recording}'")
             lines.append(TalkerLine(talker, mixture, n + 1, tables[n][recording],
-                                    tuple(times) or None, _text(texts, mixture, n)))  # fmt: skip
+                                    tuple(times) or None, _text(texts, mixture, n)))
     return lines
 
 
@@ -137,18 +146,18 @@ def lines_of_streams(data_dir, enhanced_dir, stream_of_talker):
     for n, table in tables.items():
         if missing := sorted(utt2spk.keys() - table.keys()):
             raise TableError(f"{enhanced_dir}/spk{n}.scp: no entry for {name_some(missing)} of {data_dir};"
-                             " run the separation (stage 7) again")  # fmt: skip
+                             " run the separation (stage 7) again")
     if stream_of_talker is None:
         return [TalkerLine(f"{speaker}-stream{n}", mixture, n, table[mixture])
-                for mixture, speaker in utt2spk.items() for n, table in tables.items()]  # fmt: skip
+                for mixture, speaker in utt2spk.items() for n, table in tables.items()]
     talkers, texts = talker_ids(data_dir, len(tables)), transcripts(data_dir)
     most = max(max(streams) for streams in stream_of_talker.values())
     if most > len(tables):
         raise ValueError(f"{enhanced_dir} has {len(tables)} streams, {data_dir} has {most} talkers; expected at"
-                         " least as many streams as talkers")  # fmt: skip
+                         " least as many streams as talkers")
     return [TalkerLine(talker, mixture, stream, tables[stream][mixture], None, _text(texts, mixture, n))
             for mixture in utt2spk
-            for n, (talker, stream) in enumerate(zip(talkers[mixture], stream_of_talker[mixture]))]  # fmt: skip
+            for n, (talker, stream) in enumerate(zip(talkers[mixture], stream_of_talker[mixture]))]
 
 
 def write_talker_data_dir(out_dir, lines):
@@ -202,7 +211,7 @@ def read_talker_data_dir(data_dir):
     segments = read_segments(data_dir / "segments") if (data_dir / "segments").is_file() else {}
     return [TalkerLine(talker, mixtures[utt_id], int(streams[utt_id]), wav[utt_id],
                        segments[utt_id][1:] if utt_id in segments else None, texts.get(utt_id))
-            for utt_id, talker in utt2spk.items()]  # fmt: skip
+            for utt_id, talker in utt2spk.items()]
 
 
 def _text(texts, mixture, n):

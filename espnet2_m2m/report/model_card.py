@@ -34,16 +34,22 @@ def model_card(exp_dir, tag, language, dataset, license):
         Markdown.
     Raises:
         FileNotFoundError: there is no config.yaml.
+        ValueError: it is not that of an enhancement model trained by this package.
     """
     exp_dir = Path(exp_dir)
     config_text = (exp_dir / "config.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load(config_text)
+    missing = [name for name in ("criterions", "separator", "sample_rate") if not config.get(name)]
+    if missing:
+        raise ValueError(f"{exp_dir}/config.yaml: expected that of a training by this package, found no "
+                         f"{', '.join(missing)}")
     front_matter = {"tags": TAGS, "language": language, "datasets": [dataset], "license": license}
     return "\n".join([
         "---", yaml.safe_dump(front_matter, sort_keys=False).rstrip(), "---",
         "",
         f"# {exp_dir.resolve().name}",
         "",
-        *_description(yaml.safe_load(config_text), dataset),
+        *_description(config, dataset),
         "",
         "## Use",
         "",

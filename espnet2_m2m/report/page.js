@@ -86,7 +86,8 @@ class Player {
     for (const player of players) if (player !== this) player.current.audio.pause();
     const follow = () => {
       this.show();
-      if (this.playing) requestAnimationFrame(follow);
+      cancelAnimationFrame(this.frame); // one loop, however often the clip is switched
+      if (this.playing) this.frame = requestAnimationFrame(follow);
     };
     this.current.audio.play().then(follow, (error) => {
       if (error.name !== "AbortError") throw error; // paused or switched before it began

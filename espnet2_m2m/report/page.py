@@ -160,6 +160,7 @@ def word_error_table(systems, set_name):
         system.folder.name + system.enhanced_dir.name.removeprefix(f"enhanced_{set_name}"): system.name
         for system in systems
     }
+    separated = dict(zip(ours, systems))
     names = {"mixture": "mixture", **ours, "closetalk": "close-talk mixture", "clean": "clean speech"}
     paths = {path for s in systems for path in s.folder.parent.glob(f"decode_*/{set_name}/summary.json")}
     rows = []
@@ -169,6 +170,8 @@ def word_error_table(systems, set_name):
             conditions = json.loads(path.read_text(encoding="utf-8"))["conditions"]
             for condition in conditions.keys() & names.keys():
                 rates = [f"{conditions[condition][unit]['rate']:.1f}" for unit in ("wer", "cer")]
+                if condition in separated and _changed_since(separated[condition], path):
+                    rates = 2 * ["out of date: run stages 9 and 10"]
                 rows.append((list(names).index(condition), [names[condition], recogniser, *rates]))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: no word error rates ({error!r}); run stage 10 again") from error
@@ -179,6 +182,12 @@ def word_error_table(systems, set_name):
         "columns": ["Signal", "Recogniser", "WER (%)", "CER (%)"],
         "rows": [("", cells) for _, cells in sorted(rows)],
     }
+
+
+def _changed_since(system, path):
+    """Whether the system's output is newer than a file."""
+    outputs = (Path(entry) for job in system.jobs.values() for entry, _ in job["signals"]["estimates"])
+    return any(output.is_file() and output.stat().st_mtime > path.stat().st_mtime for output in outputs)
 
 
 def _signals(systems):
@@ -235,7 +244,7 @@ def _panels(systems):
         if found is not None and np.isfinite(found.si_sdr).any():
             curves.append((place, name, found.steps, found.si_sdr, found.si_sdr, found.si_sdr))
     boxes = [(place, name, [row["separated_si_sdr"] for row in system.scores])
-             for place, (name, system) in enumerate(zip(names, systems))]  # fmt: skip
+             for place, (name, system) in enumerate(zip(names, systems))]
     boxes.insert(0, (-1, "mixture", [row["mixture_si_sdr"] for row in systems[0].scores]))
     return [("Validation", curves)] if curves else [], [("", boxes)]
 

@@ -204,7 +204,7 @@ def our_row(key, config_path):
         conf = criterion.get("conf") or {}
         if criterion["name"] == "mixture_constraint" and conf.get("close_talk", True):
             taps = (("closetalk", "past", 19), ("closetalk", "future", 1),
-                    ("farfield", "past", 19), ("farfield", "future", 1))  # fmt: skip
+                    ("farfield", "past", 19), ("farfield", "future", 1))
             taps = "/".join(str(conf.get(f"{mic}_{side}_taps", n)) for mic, side, n in taps)
             return Row(row.table, "-", row.system, taps, _format_alpha(conf.get("alpha", 1.0)))
     return row

@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_metrics(scored):
         ("0", "1", "1"), ("0", "2", "2"),
         ("1", "1", "2"), ("1", "2", "1"),
         ("2", "1", "1"), ("2", "2", "2"),
-    ]  # fmt: skip
+    ]
 
     def read(folder, name, utt_id):
         path = read_table(folder / f"{name}.scp")[utt_id]

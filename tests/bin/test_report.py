@@ -200,7 +200,7 @@ def test_several_systems_side_by_side(scored, tmp_path, capsys):
     section = html[html.index('id="recognition"') : html.index('id="examples"')]
     assert re.findall("<td>(.*?)</td>", section) == [
         *("asr&lt;1&gt;", "71.2", "35.6"), *("asr&lt;1&gt;", "12.3", "6.2"), *("asr&lt;1&gt;", "2.0", "1.0")
-    ]  # fmt: skip
+    ]
     assert read.text.count("4 epochs in 12 min") == 1, "one training behind two outputs"
 
     # Other scores under the same names: not to be compared.
@@ -237,7 +237,7 @@ def test_study(scored, tmp_path):
     assert re.findall("<td>(.*?)</td>", row)[3:6] == ["16.9", f"{ours:.1f}", f"{ours - 16.9:+.1f}"]
     points = json.loads(re.search(r'id="points">(.*?)</script>', html)[1])
     assert points["systems"] == ["1a M2M 19/1/19/1 (seed 0)", "3 PIT, P = 1 (seed 1)",
-                                 "PIT, then FCP, P = 1 (seed 1)"]  # fmt: skip
+                                 "PIT, then FCP, P = 1 (seed 1)"]
     assert "Not finished, so not in the tables: table2_1a_m2m_seed1" in read.text
 
 

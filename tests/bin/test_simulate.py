@@ -41,7 +41,7 @@ def options(source, out_dir, nj=1, train=5, valid=1, test=1, seed=0):
         "--source_data", str(source), "--out_dir", str(out_dir), "--min_duration", "0.6",
         "--num_train", str(train), "--num_valid", str(valid), "--num_test", str(test),
         "--nj", str(nj), "--seed", str(seed),
-    ]  # fmt: skip
+    ]
 
 
 def contents(out_dir):
@@ -72,7 +72,7 @@ def test_complete_data_dirs(simulated):
         assert sorted(tables) == [
             "closetalk1.scp", "closetalk2.scp", "closetalk_spk1.scp", "closetalk_spk2.scp",
             "spk1.scp", "spk2.scp", "wav.scp",
-        ]  # fmt: skip
+        ]
         for scene in scenes:
             for scp, table in tables.items():
                 info = soundfile.info(table[scene["utt_id"]])

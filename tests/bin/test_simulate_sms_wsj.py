@@ -63,11 +63,11 @@ def test_complete_data_dirs(tree, simulated):
         scenes = read_scenes(set_dir / "scenes.jsonl")
         assert {scene["example_id"] for scene in scenes.values()} == set(datasets[dataset])
         tables = {path.name: read_table(path) for path in set_dir.iterdir() if path.is_file()
-                  and path.suffix != ".jsonl"}  # fmt: skip
+                  and path.suffix != ".jsonl"}
         assert sorted(tables) == [
             "closetalk1.scp", "closetalk2.scp", "closetalk_spk1.scp", "closetalk_spk2.scp",
             "spk1.scp", "spk2.scp", "spk2utt", "text_spk1", "text_spk2", "utt2dur", "utt2spk", "wav.scp",
-        ]  # fmt: skip
+        ]
         for utt_id, scene in scenes.items():
             example = datasets[dataset][scene["example_id"]]
             paths = example["audio_path"]
@@ -230,7 +230,7 @@ def recipe(*args):
     return subprocess.run(
         ["./run.sh", "--stop_stage", "1", "--nj", "1", *args],
         cwd=RECIPE, env=env, text=True, capture_output=True, timeout=600,
-    )  # fmt: skip
+    )
 
 
 def test_stage_1_of_the_recipe(tree, simulated, tmp_path):

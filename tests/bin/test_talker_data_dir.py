@@ -1,8 +1,5 @@
 """Kaldi dirs of a line per talker: ids, order by the headsets, transcripts."""
 
-import subprocess
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
@@ -144,9 +141,3 @@ def test_streams_are_found_through_reverberation_and_cross_talk(sample_rate):
     assert streams_of_headsets(streams, headsets, sample_rate) == [2, 1]
     with pytest.raises(ValueError, match="a stream for every headset"):
         streams_of_headsets(streams[:1], headsets, sample_rate)
-
-
-def test_the_command_starts_fast_and_explains_itself():
-    done = subprocess.run(["python", "-X", "importtime", "-m", "espnet2_m2m.bin.talker_data_dir", "--help"],
-                          cwd=Path(__file__).parents[2], text=True, capture_output=True, check=True)
-    assert "headsets" in done.stdout and " torch\n" not in done.stderr

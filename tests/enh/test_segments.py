@@ -127,7 +127,7 @@ def test_batches_are_the_stock_iterators(paths, mode, options):
 @pytest.mark.parametrize("options", [
     ("--preprocessor", "enh"), ("--chunk_length", "50,100"), ("--max_cache_size", "1M"),
     ("--train_dtype", "float64"),
-])  # fmt: skip
+])
 def test_what_needs_whole_files_gets_them(paths, options):
     made = factory(paths, M2MEnhancementTask, "train", *options)
     assert not isinstance(made.per_sample_iter_factory.dataset, SegmentDataset)

@@ -77,7 +77,7 @@ def test_impossible_rt60(rt60_s):
     ((1, -0.1, 1), MICS_M[0], "source at .* is not inside the room"),
     (SOURCE_M, (np.nan, 1, 1), "mic at .* is not inside the room"),
     (SOURCE_M, SOURCE_M, "a mic stands where the source is"),
-])  # fmt: skip
+])
 def test_impossible_places(source, mic, message):
     with pytest.raises(ValueError, match=message):
         impulse_responses(ROOM_M, source, [MICS_M[0], mic], 0.8, 8000, 100, sincs(20, 8))
