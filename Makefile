@@ -8,7 +8,7 @@ BIN := $(abspath $(VENV))/bin
 
 help:
 	@echo "make setup   virtual environment in $(VENV) with everything (some 5 GB, a few minutes)"
-	@echo "make demo    egs2/meeting_demo: simulate, train, separate, score, report (12 minutes)"
+	@echo "make demo    egs2/meeting_demo: simulate, train, separate, score, report (6 minutes)"
 	@echo "make test    all tests"
 	@echo "make docs    docs/api: the API reference"
 	@echo "make clean   remove $(VENV) and what the demo wrote"
