@@ -134,7 +134,7 @@ def plot(path, device, threads, repeats):
 
     sweeps = {"past": [4, 9, 19, 39], "mics": [1, 3, 6, 12], "sources": [1, 2, 4],
               "frames": [125, 250, 500, 1000], "batch": [1, 2, 4, 8]}
-    figure, axes = plt.subplots(1, len(sweeps), figsize=(14, 3), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(sweeps), figsize=(14, 3), layout="constrained")
     for axis, (name, values) in zip(axes, sweeps.items()):
         base = dict(REFERENCE, batch=1)
         seconds = [in_new_process(__file__, "ours", {**base, name: value}, device, threads, repeats)["seconds"]
