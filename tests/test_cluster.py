@@ -125,7 +125,7 @@ def running_jobs(env):
 
 @needs_slurm
 def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python, folder):
-    stages = ("--stop_stage", "1", "--num_train", "60")
+    stages = ("--stop_stage", "1", "--num_train", "300")    # seconds to be killed in
     data = folder / "data"
     process = start(folder, cluster, python, *stages)
     wait_for(lambda: finished_mixtures(data / "train"), "the simulation begins")
@@ -135,7 +135,7 @@ def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python,
     before = finished_mixtures(data / "train")
     assert not (data / "train" / "wav.scp").exists()
     run(folder, cluster, python, *stages)
-    assert len(read_table(data / "train" / "wav.scp")) == 60
+    assert len(read_table(data / "train" / "wav.scp")) == 300
     assert before.items() <= finished_mixtures(data / "train").items(), "nothing is rendered twice"
     assert {path.name for path in (data / "log").iterdir()} == {
         "simulate.1.log",
