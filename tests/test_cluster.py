@@ -77,6 +77,8 @@ def start(folder, cluster, python, *options):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        # Whoever runs these tests in the background of a shell has SIGINT ignored, and so would bash.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
