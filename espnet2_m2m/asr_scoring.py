@@ -103,6 +103,8 @@ def score_set(data_dir, decode_dir):
     Raises:
         ValueError, FileNotFoundError: no transcripts or no hypotheses; see `score_condition`.
     """
+    if not Path(data_dir).is_dir():
+        raise FileNotFoundError(f"{data_dir}: no such data directory; stages 1 to 4 of run.sh make it")
     texts = transcripts(data_dir)
     if not texts:
         raise FileNotFoundError(f"{data_dir}: no text_spk{{n}}, so there is nothing to score against")

@@ -28,7 +28,14 @@ from pathlib import Path
 import yaml
 
 from espnet2_m2m.bin import cli_errors, parse_job
-from espnet2_m2m.data_dir import AudioError, numbered_files, read_audio, source_stamp, write_table
+from espnet2_m2m.data_dir import (
+    AudioError,
+    numbered_files,
+    read_audio,
+    require_finished,
+    source_stamp,
+    write_table,
+)
 from espnet2_m2m.data_dir.talkers import lines_of_set, read_talker_data_dir, write_talker_data_dir
 from espnet2_m2m.scoring import cache_writer, read_cache
 
@@ -80,6 +87,7 @@ def main(cmd=None):
 
 def list_conditions(args):
     """Condition -> list of TalkerLine."""
+    require_finished(args.data_dir)
     present = {name: family for name, family in CONDITIONS.items()
                if name == "mixture" or numbered_files(args.data_dir, family)}
     conditions = {name: lines_of_set(args.data_dir, family) for name, family in present.items()}

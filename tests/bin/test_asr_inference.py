@@ -106,6 +106,7 @@ def test_too_short_a_signal_says_nothing(example):
 
 @pytest.mark.parametrize("changes, message", [
     ({"asr_exp": "nowhere"}, "nowhere/config.yaml: no such file"),
+    ({"data_dir": "nowhere"}, "nowhere: no such data directory"),
     ({"name": "clean"}, "'clean' must be a folder's name other than mixture"),
     ({"ref_channel": 3}, "has 3 channels, so no channel 3"),
     ({"separated": "nowhere"}, "nowhere"),
