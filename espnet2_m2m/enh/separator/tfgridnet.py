@@ -190,7 +190,10 @@ class FrameAttention(nn.Module):
         query, key, value = (
             norm(part.unflatten(-1, (self.n_head, -1)).permute(0, 3, 1, 2, 4))
             for norm, part in zip(self.norms, projected.split(self.sizes, dim=-1)))
-        y = functional.scaled_dot_product_attention(query, key, value)  # (batch, head, frame, freq * channel)
+        # Faster on CPUs than scaled_dot_product_attention, whose kernel suits narrower heads than these
+        # (129 frequencies * 4 numbers and more).
+        scores = query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)
+        y = scores.softmax(dim=-1) @ value                              # (batch, head, frame, freq * channel)
         y = y.unflatten(-1, (freqs, -1)).permute(0, 2, 3, 1, 4).flatten(3)
         y = functional.prelu(self.out(y), self.out_slope.to(y.dtype))
         return x + self.out_norm(y)
