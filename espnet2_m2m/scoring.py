@@ -39,7 +39,7 @@ FAMILIES = {  # the signals of an utterance and what messages call them
 # ---- What to score -------------------------------------------------------------------------------
 
 
-def list_jobs(data_dir, enhanced_dir, ref_mic=0, fixed_order=True):
+def list_jobs(data_dir, enhanced_dir, ref_mic=0, fixed_order=True, references=True):
     """One job per utterance: everything that its scores depend on, as plain JSON types.
 
     Args:
@@ -47,6 +47,7 @@ def list_jobs(data_dir, enhanced_dir, ref_mic=0, fixed_order=True):
         enhanced_dir: the estimates, as spk{n}.scp.
         ref_mic: channel of the far-field mixture that the references belong to.
         fixed_order: also score output n against speaker n.
+        references: False for real recordings, whose jobs can be read but not scored.
     Returns:
         list of dicts, sorted by "utt_id". A signal is [entry of the scp, segment or None].
     Raises:
@@ -57,8 +58,8 @@ def list_jobs(data_dir, enhanced_dir, ref_mic=0, fixed_order=True):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such directory")
     require_finished(data_dir)
-    speakers = _consecutive(data_dir, "spk", "reference images of the speakers")
     outputs = _consecutive(enhanced_dir, "spk", "separated speech")
+    speakers = _consecutive(data_dir, "spk", "reference images of the speakers") if references else outputs
     if len(outputs) < len(speakers):
         raise ValueError(
             f"{enhanced_dir} has {len(outputs)} outputs (spk{{n}}.scp), {data_dir} has"
@@ -71,7 +72,7 @@ def list_jobs(data_dir, enhanced_dir, ref_mic=0, fixed_order=True):
 
     files = {
         "mixture": [data_dir / "wav.scp"],
-        "references": [data_dir / f"spk{number}.scp" for number in speakers],
+        "references": [data_dir / f"spk{number}.scp" for number in speakers] if references else [],
         "estimates": [enhanced_dir / f"spk{number}.scp" for number in outputs],
         "closetalk": headset_files("closetalk"),
         "closetalk_references": headset_files("closetalk_spk"),

@@ -29,7 +29,7 @@ datadir=data
 dumpdir=dump
 expdir=exp
 inference_model=valid.loss.best.pth
-inference_args=         # further options of enh_inference, e.g. "--ref_channel 1"
+inference_args=         # further options of enh_inference, e.g. "--fcp_output true"
 inference_tag=          # added to the name of the separated set, for other inference_args
 fixed_order=false       # also score output n against speaker n: for models with a fixed anchor
 asr_exp=                # stages 9 and 10: an ESPnet ASR model that decodes ...
@@ -185,6 +185,10 @@ fi
 
 if runs 8; then
     for set in ${test_sets}; do
+        if [ ! -e "${dumpdir}/raw/${set}/spk1.scp" ] && [ -e "${dumpdir}/raw/${set}/utt2spk" ]; then
+            log "stage 8: no scores of ${set}, whose recordings have no references (spk1.scp ...)"
+            continue
+        fi
         log "stage 8: scoring -> ${enh_exp}/RESULTS.md"
         run_processes "${decode_cmd}" "${nj}" "$(enhanced "${set}")/log/score" \
             ${python} -m espnet2_m2m.bin.enh_scoring --data_dir "${dumpdir}/raw/${set}" \

@@ -8,8 +8,9 @@
 
 --train_dir and --valid_dir pass the files that the config's criteria need: wav.scp always,
 closetalk{n}.scp for the mixture-constraint loss, spk{n}.scp for the criteria that compare with
-references, in training only if they are not `only_for_test: true`. All other options are ESPnet's,
---train_data_path_and_name_and_type among them; data that it names is not passed twice.
+references, in training only if they are not `only_for_test: true`. Real recordings have no references:
+where VALID_DIR has no spk{n}.scp, criteria that are `only_for_test: true` are left out. All other options are
+ESPnet's, --train_data_path_and_name_and_type among them; data that it names is not passed twice.
 """
 
 import argparse
@@ -47,6 +48,8 @@ def espnet_command(cmd=None) -> list[str]:
     if args.output_dir is not None:
         command += ["--output_dir", args.output_dir]
     config = read_config(*args.config)
+    if args.valid_dir is not None and Path(args.valid_dir).is_dir():
+        config = _without_unusable_criterions(config, args.valid_dir)
     if args.config:
         command += ["--config", str(_one_file(args.config, config, args.output_dir))]
     for phase in ("train", "valid"):
@@ -66,12 +69,27 @@ def espnet_command(cmd=None) -> list[str]:
     return command
 
 
+def _without_unusable_criterions(config: dict, valid_dir) -> dict:
+    """The config without the criteria that are for validation with references, if VALID_DIR has none."""
+    criterions = config.get("criterions") or []
+    if numbered_files(valid_dir, "spk"):
+        return config
+    kept = [criterion for criterion in criterions if criterion["name"] == "mixture_constraint"
+            or not (criterion.get("conf") or {}).get("only_for_test", False)]
+    if len(kept) == len(criterions):
+        return config
+    left_out = ", ".join(criterion["name"] for criterion in criterions if criterion not in kept)
+    print(f"{valid_dir} has no references (spk1.scp ...): validation goes without {left_out}", file=sys.stderr)
+    return {**config, "criterions": kept}
+
+
 def _one_file(paths: list[str], config: dict, output_dir) -> Path:
-    """The file that holds `config`, the merged `paths`; written unless it is one plain file."""
-    if len(paths) == 1 and "base" not in yaml.safe_load(Path(paths[0]).read_text(encoding="utf-8")):
+    """The file that holds `config`, what the `paths` add up to; written unless one of them is it."""
+    if len(paths) == 1 and yaml.safe_load(Path(paths[0]).read_text(encoding="utf-8")) == config:
         return Path(paths[0])
     if output_dir is None:
-        raise ValueError("several configs, or one with `base`, need --output_dir, where they are merged")
+        raise ValueError("several configs, one with `base`, or one whose references are not there need "
+                         "--output_dir, where the config that is used is written")
     merged = Path(output_dir) / "train_config.yaml"
     with atomic_path(merged) as temporary:
         temporary.write_text(f"# Merged from {' '.join(paths)}\n" + yaml.safe_dump(config, sort_keys=False),

@@ -17,12 +17,15 @@ def choose(gains, num_examples):
     """[(label, utt_id)]: evenly spaced ranks of the improvement, from worst to best.
 
     Args:
-        gains: utt_id -> SI-SDR improvement in dB.
+        gains: utt_id -> SI-SDR improvement in dB; None: unknown, the order of the ids counts.
     """
-    ranked = sorted(gains, key=lambda utt_id: (gains[utt_id], utt_id))
+    unknown = None in gains.values()
+    ranked = sorted(gains, key=lambda utt_id: utt_id if unknown else (gains[utt_id], utt_id))
     last = len(ranked) - 1
     count = min(num_examples, len(ranked))
     ranks = [last // 2] if count == 1 else np.linspace(0, last, count).round().astype(int)
+    if unknown:
+        return [(f"Mixture {rank + 1} of {len(ranked)}", ranked[rank]) for rank in ranks]
     middle = ranks[len(ranks) // 2] if count % 2 else None
     labels = {last: "Best", 0: "Worst"}
     if middle is not None:
@@ -44,7 +47,7 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
 
     Args:
         systems: of report/systems.py; the order of their clips.
-        gain: SI-SDR improvement in dB, mean over speakers and systems.
+        gain: SI-SDR improvement in dB, mean over speakers and systems; None without references.
         scene: line of scenes.jsonl or None.
         texts: of `read_texts`.
     Returns:
@@ -72,9 +75,13 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
             "system": system,
         }
 
+    orders = [[own["estimate"] - 1 for own in of_system] for of_system in rows]  # the best permutation
+    if not first["references"]:
+        orders = [streams_of_speakers(streams, first["closetalk"], sample_rate) for streams in estimates]
     speakers = []
-    for index, row in enumerate(rows[0]):
+    for index in range(systems[0].summary["num_speakers"]):
         speaker = index + 1
+        row = rows[0][index] if rows[0] else {}
         clips = []
         if first["closetalk"]:
             scores = _scores(row, "closetalk") if "closetalk_si_sdr" in row else None
@@ -82,32 +89,39 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
             name = f"speaker{speaker}_closetalk"
             clips.append(clip(name, "Close-talk mixture", headset, scores, speaker))
         for place, system in enumerate(systems):
-            own = rows[place][index]
+            output = orders[place][index]
+            scores = f"{_scores(rows[place][index], 'separated')} · " if row else ""
             clips.append(
                 clip(
                     f"speaker{speaker}_system{place + 1}",
                     "Separated" if len(systems) == 1 else system.name,
-                    estimates[place][own["estimate"] - 1],  # in the order of the best permutation
-                    f"{_scores(own, 'separated')} · output {own['estimate']}",
+                    estimates[place][output],
+                    f"{scores}output {output + 1}",
                     speaker,
                     place,
                 )
             )
-        name, reference = f"speaker{speaker}_reference", first["references"][index]
-        clips.append(clip(name, "Reference", reference, speaker=speaker))
+        if first["references"]:
+            name, reference = f"speaker{speaker}_reference", first["references"][index]
+            clips.append(clip(name, "Reference", reference, speaker=speaker))
         # Lines of scenes.jsonl carry the words too; text_spk{n} is what ASR is scored against.
         words = texts[index].get(utt_id)
         if words is None and scene is not None:
             words = scene["speakers"][index].get("text")
         speakers.append(
-            {"number": speaker, "text": words, "clips": clips, "mixture": f"{row['mixture_si_sdr']:.1f}"}
+            {
+                "number": speaker,
+                "text": words,
+                "clips": clips,
+                "mixture": f"{row['mixture_si_sdr']:.1f}" if row else None,
+            }
         )
     ref_mic = systems[0].jobs[utt_id]["ref_mic"]
     return {
         "number": number,
         "label": label,
         "utt_id": utt_id,
-        "gain": f"{gain:+.1f}",
+        "gain": None if gain is None else f"{gain:+.1f}",
         "seconds": f"{len(first['mixture'][0]) / sample_rate:.1f}",
         "top_khz": f"{sample_rate / 2000:g}",
         "mixture": clip("mixture", f"Far-field mixture, mic {ref_mic}", first["mixture"][0]),
@@ -125,6 +139,15 @@ def _scores(row, group):
         + (" dB" if TITLES[metric].endswith("(dB)") and value != "n/a" else "")
         for metric, value in zip(DECIMALS, format_scores(values))
     )
+
+
+def streams_of_speakers(streams, closetalk, sample_rate):
+    """The stream of each speaker, from 0: the headset's where there are headsets, else in the model's order."""
+    if not closetalk:
+        return list(range(len(streams)))
+    from espnet2_m2m.headset_order import streams_of_headsets  # torch takes seconds, so only where needed
+
+    return streams_of_headsets(np.stack(streams), np.stack(closetalk), sample_rate)
 
 
 def level_for_listening(samples):

@@ -258,4 +258,5 @@ class Scatter {
   }
 }
 
-new Scatter(document.getElementById("scatter"));
+const plot = document.getElementById("scatter"); // none without references
+if (plot) new Scatter(plot);

@@ -35,9 +35,13 @@ def write_report(out_dir, data_dir, systems, study=None, num_examples=3):
     """
     out_dir, data_dir = Path(out_dir), Path(data_dir)
     summary = systems[0].summary
+    scored = bool(systems[0].scores)  # real recordings have no references
     scenes_path = data_dir / "scenes.jsonl"
     scenes = read_scenes(scenes_path) if scenes_path.is_file() else {}  # real recordings: none
-    panels = _panels(systems) if study is None else (tables.learning_curves(study), tables.distributions(study))
+    if study is not None:
+        panels = tables.learning_curves(study), tables.distributions(study)
+    else:
+        panels = _panels(systems) if scored else ([], [])
     # Outputs with and without FCP share a training.
     trainings = {system.folder: system for system in reversed(systems)}
     trainings = [(system, _training(system)) for system in reversed(trainings.values())]
@@ -45,15 +49,15 @@ def write_report(out_dir, data_dir, systems, study=None, num_examples=3):
     word_errors = word_error_table(systems, data_dir.resolve().name)
     texts = examples.read_texts(data_dir, summary["num_speakers"])
     gain = gains(systems)
-    chosen = examples.choose(gain, num_examples)
+    chosen = examples.choose(gain or dict.fromkeys(systems[0].jobs), num_examples)
 
     index = out_dir / "index.html"
     index.unlink(missing_ok=True)
     for path in (out_dir / "media").glob("example*_*"):  # of an earlier page
         path.unlink()
     shown = [
-        examples.write_example(out_dir, number, label, utt_id, systems, gain[utt_id], scenes.get(utt_id), texts)
-        for number, (label, utt_id) in enumerate(chosen, start=1)
+        examples.write_example(out_dir, n, label, utt_id, systems, gain.get(utt_id), scenes.get(utt_id), texts)
+        for n, (label, utt_id) in enumerate(chosen, start=1)
     ]
     numbers = {example["utt_id"]: example["number"] for example in shown}
     environment = jinja2.Environment(
@@ -69,16 +73,16 @@ def write_report(out_dir, data_dir, systems, study=None, num_examples=3):
         systems=systems,
         study_tables=study_tables(study) if study else [],
         study_notes=list(tables.notes(study)) if study else [],
-        score_table=score_table(systems),
-        closetalk_table=closetalk_table(summary),
+        score_table=score_table(systems) if scored else None,
+        closetalk_table=closetalk_table(summary) if scored else None,
         word_errors=word_errors,
         boxes=[_boxes(panel) for panel in panels[1]],
         curves=[_curves(panel) for panel in panels[0]],
         trainings=trainings,
         diagnoses=[(system, diagnosis) for system, diagnosis in zip(systems, diagnoses) if diagnosis],
-        utterances=utterance_table(systems, gain),
+        utterances=utterance_table(systems, gain) if scored else None,
         numbers=numbers,
-        points=points(systems, numbers),
+        points=points(systems, numbers) if scored else None,
         examples=shown,
         has_scenes=bool(scenes),
     )

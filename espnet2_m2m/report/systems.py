@@ -1,4 +1,4 @@
-"""The systems that a report page compares: trainings whose separated and scored speech is at hand."""
+"""The systems that a report page compares: trainings whose separated speech is at hand, scored if it can be."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,20 +6,20 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_m2m import scoring
-from espnet2_m2m.data_dir.directory import name_some
+from espnet2_m2m.data_dir.directory import name_some, numbered_files
 from espnet2_m2m.report import tables
 from espnet2_m2m.report.results import read_scores
 
 
 @dataclass(frozen=True)
 class System:
-    """One scored output of one training."""
+    """One output of one training."""
 
     name: str
     folder: Path  # of the training
     enhanced_dir: Path
-    summary: dict  # summary.json
-    scores: list  # rows of scores.csv, numbers as numbers
+    summary: dict  # summary.json; without references only the numbers of speakers and utterances
+    scores: list  # rows of scores.csv, numbers as numbers; empty without references
     jobs: dict  # utt_id -> job of `scoring.list_jobs`
 
 
@@ -30,11 +30,13 @@ def load(data_dir, enhanced_dirs, names=None):
         data_dir: the set that they have separated.
         names: of the systems; default: the trainings' folders.
     Raises:
-        FileNotFoundError: not scored.
+        FileNotFoundError: not scored, although the set has references.
         ValueError: other audio than was scored, or systems scored on different sets.
     """
     enhanced_dirs = [Path(enhanced_dir) for enhanced_dir in enhanced_dirs]
     names = names or _names([enhanced_dir.resolve() for enhanced_dir in enhanced_dirs])
+    if not numbered_files(data_dir, "spk"):
+        return [_without_scores(data_dir, enhanced_dir, name) for name, enhanced_dir in zip(names, enhanced_dirs)]
     systems = []
     for name, enhanced_dir in zip(names, enhanced_dirs):
         summary, rows = read_scores(enhanced_dir)
@@ -45,6 +47,13 @@ def load(data_dir, enhanced_dirs, names=None):
         systems.append(System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, rows, jobs))
     tables.require_one_test_set(systems)
     return systems
+
+
+def _without_scores(data_dir, enhanced_dir, name):
+    jobs = scoring.list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
+    summary = {"num_utterances": len(jobs), "num_speakers": len(jobs[0]["signals"]["estimates"])}
+    jobs = {job["utt_id"]: job for job in jobs}
+    return System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, [], jobs)
 
 
 def load_study(data_dir, study):

@@ -323,6 +323,24 @@ def write_diagnosis(root):
     return result
 
 
+def test_real_recordings_have_a_page_without_scores(scored, tmp_path):
+    shutil.copytree(scored, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "exp/enhanced_test/scoring")
+    for path in (tmp_path / "data/test").glob("*spk[12].scp"):      # references at array and headsets
+        path.unlink()
+    html = run(tmp_path, "--num_examples", "2")
+    page = Page(html)
+    require_self_contained(html, page, tmp_path / "exp/report")
+    for word in ("SI-SDR", "PESQ", "scatter-x", "Worst", "undefined", "None"):
+        assert word not in page.text and f'id="{word}"' not in html
+    assert "Mixture 1 of 4" in page.text and "Mixture 4 of 4" in page.text
+    # The first mixture's outputs are exchanged, which its headsets tell.
+    assert re.findall(r'class="scores">(output \d)<', html) == ["output 2", "output 1", "output 1", "output 2"]
+    clips = {attrs["aria-label"].rpartition(",")[0] for attrs in page.all("audio")}
+    assert clips == {"Far-field mixture, mic 0", *(f"Speaker {n}: {name}" for n in (1, 2)
+                                                   for name in ("Close-talk mixture", "Separated"))}
+
+
 def test_diagnosis(scored, html, tmp_path, capsys):
     """Shown where it has been made, quiet otherwise; a broken or outdated one is not passed off."""
     assert "diagnosis" not in html.lower()

@@ -176,6 +176,24 @@ def test_train_dir_follows_the_model_conf(tmp_path):
     assert f"{tmp_path}/spk2.scp,speech_ref2,sound" in command and "--ngpu" in command
 
 
+def test_without_references_validation_goes_without_scores(tmp_path, capsys):
+    for name in ("wav.scp", "closetalk1.scp", "closetalk2.scp"):
+        (tmp_path / name).touch()
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({"criterions": [M2M, VALID_SI_SNR]}))
+    options = ["--config", str(tmp_path / "train.yaml"), "--valid_dir", str(tmp_path),
+               "--output_dir", str(tmp_path / "exp")]
+    command = enh_train.espnet_command(options)
+    assert f"{tmp_path} has no references" in capsys.readouterr().err
+    config_used = yaml.safe_load(Path(command[command.index("--config") + 1]).read_text())
+    assert config_used == {"criterions": [M2M]}
+    assert not any("speech_ref" in part for part in command)
+    for n in (1, 2):
+        (tmp_path / f"spk{n}.scp").touch()
+    command = enh_train.espnet_command(options)
+    assert command[command.index("--config") + 1] == str(tmp_path / "train.yaml")
+    assert f"{tmp_path}/spk2.scp,speech_ref2,sound" in command and not capsys.readouterr().err
+
+
 def test_training_and_validation_need_one_sample_rate(tmp_path):
     data = {}
     for name, rate in (("train", 8000), ("valid", 16000)):
