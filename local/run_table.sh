@@ -12,7 +12,7 @@ size=small              # network and training: paper | small
 max_epoch=              # default: that of conf/tuning/size_SIZE.yaml
 seeds="0 1 2"           # one training of each row per seed; all rows of the first seed come first
 jobs=1                  # runs at the same time
-ngpu=0                  # GPUs of each run
+ngpu=0                  # GPUs of each run; those that run at the same time get different ones
 nj=2                    # processes of each run's scoring
 fs=8000                 # sample rate in Hz
 train_set=train
@@ -29,7 +29,9 @@ $(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  
 command="$0 ${*@Q}"
 
 . ./path.sh
+. ./cmd.sh
 . local/parse_options.sh
+. local/training_settings.sh
 
 fail() { echo "$0: $*" >&2; exit 1; }
 
@@ -47,6 +49,17 @@ done
 for number in "${max_epoch}" "${jobs}"; do
     [[ ${number} =~ ^[1-9][0-9]*$ ]] || fail "--max_epoch and --jobs are numbers above 0, found '${number}'"
 done
+[[ ${ngpu} =~ ^[0-9]+$ ]] || fail "--ngpu is a number, found '${ngpu}'"
+gpus=()
+if [ "${ngpu}" -gt 0 ] && [ "${cmd_backend}" = local ]; then        # else the cluster's scheduler gives them out
+    if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+        gpus=(${CUDA_VISIBLE_DEVICES//,/ })
+    else
+        gpus=($(nvidia-smi --list-gpus 2> /dev/null | sed -n 's/^GPU \([0-9]*\):.*/\1/p')) || true
+    fi
+    [ "${#gpus[@]}" -ge $((jobs * ngpu)) ] \
+        || fail "--jobs ${jobs} of --ngpu ${ngpu} need $((jobs * ngpu)) GPUs, found ${#gpus[@]} (${gpus[*]:-none})"
+fi
 [ -n "${seeds}" ] || fail "--seeds needs at least one seed"
 for seed in ${seeds}; do
     [[ ${seed} =~ ^(0|[1-9][0-9]*)$ ]] || fail "--seeds are numbers, e.g. \"0 1 2\", found '${seed}'"
@@ -78,25 +91,8 @@ args_of() {
 tags_of() { if [[ $1 == *_pit ]]; then echo "plain fcp"; else echo plain; fi; }
 scoring_of() { echo "$1/enhanced_${test_set}$([ "$2" = plain ] || echo "_$2")/scoring"; }
 
-# What decides on a training: a folder holds one training, and a rerun with other options is refused.
-settings_of() {
-    local configs
-    configs=$(configs_of "$1")
-    echo "${configs} $(args_of "$2") $(realpath "${dumpdir}") $(contents_of ${configs} | sha256sum | cut -c 1-16)"
-}
-contents_of() {     # of configs and of those that they are based on, without comments
-    local config base
-    for config in "$@"; do
-        sed 's/ *#.*//; /^ *$/d' "${config}"
-        for base in $(sed -n 's/^base: *\[\{0,1\}\([^]#]*\).*/\1/p' "${config}" | tr ',' ' '); do
-            contents_of "$(dirname "${config}")/${base}"
-        done
-    done
-}
-has_other_settings() {
-    local exp=${study}/$1_seed$2
-    [ -f "${exp}/checkpoint.pth" ] && [ -f "${exp}/run_table.settings" ] \
-        && [ "$(< "${exp}/run_table.settings")" != "$(settings_of "$1" "$2")" ]
+is_another_training() {     # is_another_training ROW SEED
+    has_other_settings "${study}/$1_seed$2" "$(training_settings "$(configs_of "$1")" "$(args_of "$2")" "${dumpdir}")"
 }
 
 # ESPnet logs these when a training is complete.
@@ -135,6 +131,18 @@ train_and_score() {
     fi
 }
 
+take_gpus() {       # of as many shares as there are jobs the first that is free, held like a run's folder
+    local share IFS=,
+    for ((share = 0; share < jobs; share++)); do
+        exec 8> "${study}/.gpus${share}"
+        if flock -n 8; then
+            export CUDA_VISIBLE_DEVICES="${gpus[*]:share * ngpu:ngpu}"
+            return
+        fi
+    done
+    return 1
+}
+
 quote() {       # as a JSON string
     local text=${1//\\/\\\\}
     echo "\"${text//\"/\\\"}\""
@@ -146,11 +154,11 @@ run_one() {     # run_one ROW SEED NAME: its output goes to run_table.log, what 
     mkdir -p "${exp}"
     exec 9> "${exp}/.lock"      # held until the last process of this run has ended
     flock -n 9 || { log "$3: not started, another run_table.sh is at work in ${exp}"; return; }
-    if [ -f "${exp}/checkpoint.pth" ]; then
-        resumed=true
-    else
-        settings_of "$1" "$2" > "${exp}/run_table.settings"
+    if [ "${#gpus[@]}" -gt 0 ] && ! take_gpus; then
+        log "$3: not started, another run_table.sh has the GPUs"
+        return
     fi
+    [ ! -f "${exp}/checkpoint.pth" ] || resumed=true
     started=$(date '+%Y-%m-%dT%H:%M:%S%z')
     commit=$(git describe --always --dirty --exclude '*' 2> /dev/null) && commit=$(quote "${commit}") || commit=null
     log "$3: started, log in ${exp}/run_table.log"
@@ -164,7 +172,9 @@ run_one() {     # run_one ROW SEED NAME: its output goes to run_table.log, what 
 
 # ---- All runs ----
 
-[ "${jobs}" -eq 1 ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}     # runs share the cores
+if [ "${jobs}" -gt 1 ] && [ "${ngpu}" -eq 0 ] && [ "${cmd_backend}" = local ]; then
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}        # runs share the cores
+fi
 
 runs=()
 for seed in ${seeds}; do
@@ -180,10 +190,9 @@ trap 'trap - INT TERM HUP; for group in $(jobs -p); do kill -- "-${group}" 2> /d
 for index in "${!runs[@]}"; do
     read -r row seed <<< "${runs[index]}"
     name="[$((index + 1)) of ${#runs[@]}] ${row} seed ${seed}"
-    if has_other_settings "${row}" "${seed}"; then
-        log "${name}: not started, ${study}/${row}_seed${seed} is a training with other options" \
-            "($(< "${study}/${row}_seed${seed}/run_table.settings")); now they are" \
-            "$(settings_of "${row}" "${seed}"); choose another --expdir or remove the folder"
+    if is_another_training "${row}" "${seed}"; then
+        log "${name}: not started, ${study}/${row}_seed${seed} is a training with other options; choose another" \
+            "--expdir or remove the folder"
         continue
     fi
     if is_finished "${row}" "${seed}"; then
@@ -203,7 +212,7 @@ trap - INT TERM HUP
 unfinished=()
 for run in "${runs[@]}"; do
     read -r row seed <<< "${run}"
-    if has_other_settings "${row}" "${seed}"; then
+    if is_another_training "${row}" "${seed}"; then
         echo "$0: ${row} seed ${seed} was not started, see above" >&2
     elif ! is_finished "${row}" "${seed}"; then
         echo "$0: ${row} seed ${seed} failed; see ${study}/${row}_seed${seed}/run_table.log" >&2

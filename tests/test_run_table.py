@@ -17,6 +17,7 @@ ROWS = "table2_1a_m2m table2_4b_pit"
 # What local/m2m.sh is asked for goes to calls.log. `behaviour/<tag>` makes a run misbehave.
 STAGES = r"""#!/usr/bin/env bash
 set -eu
+. local/training_settings.sh
 while [ $# -gt 0 ]; do declare "${1#--}=$2"; shift 2; done
 exp=${expdir}/${enh_tag}
 echo "${enh_tag} ${stage}-${stop_stage} ${inference_tag:-}|${enh_config}|${enh_args}|${inference_args:-}|\
@@ -24,6 +25,8 @@ ${OMP_NUM_THREADS:-}|${fs}|${test_sets}" >> calls.log
 mkdir -p "${exp}"
 behaviour=$(cat "behaviour/${enh_tag}" 2> /dev/null || true)
 if [ "${stage}" = 6 ]; then
+    keep_settings "${exp}" "$(training_settings "${enh_config}" "${enh_args}" "${dumpdir}")"
+    echo "${CUDA_VISIBLE_DEVICES:-}" > "${exp}/gpus"
     mkdir "active/${enh_tag}"
     if [ "${behaviour}" = together ]; then      # goes on only when two are at work
         for _ in {1..200}; do [ "$(ls active | wc -l)" -lt 2 ] || touch "met/${enh_tag}"; sleep 0.02; done
@@ -53,9 +56,10 @@ def recipe(tmp_path):
     folder = tmp_path / "my recipe"
     for name in ("local", "conf/tuning", "behaviour", "active", "met"):
         (folder / name).mkdir(parents=True)
-    for name in ("run_table.sh", "parse_options.sh"):
+    for name in ("run_table.sh", "parse_options.sh", "training_settings.sh"):
         shutil.copy(ROOT / "local" / name, folder / "local")
-    shutil.copy(ROOT / "egs2/meeting_demo/enh1/path.sh", folder)
+    for name in ("path.sh", "cmd.sh"):
+        shutil.copy(ROOT / "egs2/meeting_demo/enh1" / name, folder)
     (folder / "run_table.sh").symlink_to("local/run_table.sh")
     for path, content in ((folder / "local/m2m.sh", STAGES), (folder / "python", PYTHON)):
         path.write_text(content)
@@ -151,6 +155,25 @@ def test_finished_runs_are_skipped_until_their_input_changes(recipe):
     os.utime(recipe / "dump/raw/test/wav.scp")      # another test set
     _, called = run(recipe, "--seeds", "0")
     assert len(called) == 5
+
+
+def test_runs_at_the_same_time_have_gpus_of_their_own(recipe):
+    (recipe / "nvidia-smi").write_text("#!/bin/sh\nfor n in 0 1 2 3; do echo \"GPU $n: A100 (UUID: x)\"; done\n")
+    (recipe / "nvidia-smi").chmod(0o755)
+    path = f"{recipe}:{os.environ['PATH']}"
+    for row in ROWS.split():
+        (recipe / f"behaviour/{row}_seed0").write_text("together")
+
+    def gpus():
+        return sorted((recipe / f"exp/small_2ep/{row}_seed0/gpus").read_text().strip() for row in ROWS.split())
+
+    run(recipe, "--seeds", "0", "--jobs", "2", "--ngpu", "2", PATH=path)
+    assert gpus() == ["0,1", "2,3"]
+    shutil.rmtree(recipe / "exp")
+    run(recipe, "--seeds", "0", "--jobs", "2", "--ngpu", "1", PATH=path, CUDA_VISIBLE_DEVICES="5,3")
+    assert gpus() == ["3", "5"]
+    printed, called = run(recipe, "--seeds", "0", "--jobs", "2", "--ngpu", "3", desired=1, PATH=path)
+    assert called == [] and "need 6 GPUs, found 4 (0 1 2 3)" in printed
 
 
 @pytest.mark.parametrize("behaviour", ["broken", "diverged"])
