@@ -34,4 +34,4 @@ docs: setup
 	"$(BIN)/python" docs/api_reference.py --out_dir docs/api
 
 clean:
-	rm -rf $(VENV) egs2/*/*/data egs2/*/*/dump egs2/*/*/exp
+	rm -rf $(VENV) $(addprefix egs2/meeting_demo/enh1/,data dump exp/train_enh_m2m_tfgridnet_small)

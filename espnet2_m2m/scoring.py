@@ -58,6 +58,7 @@ def list_jobs(data_dir, enhanced_dir, ref_mic=0, fixed_order=True, references=Tr
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such directory")
     require_finished(data_dir)
+    _require_mic(enhanced_dir, ref_mic)
     outputs = _consecutive(enhanced_dir, "spk", "separated speech")
     speakers = _consecutive(data_dir, "spk", "reference images of the speakers") if references else outputs
     if len(outputs) < len(speakers):
@@ -106,6 +107,18 @@ def list_jobs(data_dir, enhanced_dir, ref_mic=0, fixed_order=True, references=Tr
         }
         for utt_id in utt_ids
     ]
+
+
+def _require_mic(enhanced_dir, ref_mic):
+    """Refuse speech that `enh_inference --ref_channel` filtered to another mic than the references are for."""
+    settings = enhanced_dir / "settings.json"
+    if settings.is_file():
+        mic = json.loads(settings.read_text(encoding="utf-8"))["options"].get("ref_channel")
+        if mic not in (None, ref_mic):
+            raise ValueError(
+                f"{enhanced_dir} is the speech at mic {mic} (--ref_channel), which cannot be compared with"
+                f" references at mic {ref_mic}; where the references have all mics, choose --ref_mic {mic}"
+            )
 
 
 def _consecutive(folder, family, meaning):

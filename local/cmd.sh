@@ -2,7 +2,8 @@
 # file and a command line, in which JOB stands for the job's number.
 cmd_backend=${cmd_backend:-local}       # local: on this machine | slurm: by sbatch
 
-# Options go to sbatch, e.g. cuda_cmd="slurm.pl --partition gpu --time 24:00:00"; run.pl ignores them.
+# Options go to sbatch, e.g. cuda_cmd="slurm.pl --partition gpu --cpus-per-task 20 --time 24:00:00"; run.pl ignores
+# them. Training wants five CPUs a GPU: a process and its num_workers, 4.
 if [ "${cmd_backend}" = local ]; then
     export train_cmd="run.pl"           # data
     export cuda_cmd="run.pl"            # training, and separation with --ngpu

@@ -21,8 +21,7 @@ farfield_level_dbfs=-45 # RMS of a talker's far-field image
 closetalk_gain_db=-22   # gain of the headsets relative to the far-field mics
 seed=0
 
-help_message="Options of stage 1 (defaults in brackets)
-$(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
+help_message="Options of stage 1 (defaults in brackets)"
 
 . local/parse_options.sh
 . ./path.sh

@@ -43,8 +43,7 @@ license=cc-by-4.0       # and of the weights
 hf_repo=                # stage 12: upload to this Hugging Face repository, user/name
 use_enh_sh=             # true: ESPnet's enh.sh runs the stages; default: in an ESPnet checkout
 
-help_message="usage: $0 [--option value] ...   (defaults in brackets)
-$(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
+help_message="usage: $0 [--option value] ...   (defaults in brackets)"
 
 . local/data_options.sh
 set -- "${options[@]}"
@@ -52,6 +51,9 @@ set -- "${options[@]}"
 if [ -z "${use_enh_sh}" ]; then
     use_enh_sh=false
     [ ! -e enh.sh ] || use_enh_sh=true
+elif [[ ${use_enh_sh} != true && ${use_enh_sh} != false ]]; then
+    echo "$0: --use_enh_sh is true or false, found '${use_enh_sh}'" >&2
+    exit 1
 fi
 if [ "${use_enh_sh}" = false ]; then
     set -- "${other_opts[@]}"           # nobody's: an error

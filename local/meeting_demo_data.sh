@@ -19,8 +19,7 @@ num_talkers=24          # synthesised talkers
 num_sentences=40        # of each
 seed=0
 
-help_message="Options of stage 1 (defaults in brackets)
-$(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
+help_message="Options of stage 1 (defaults in brackets)"
 
 . local/parse_options.sh
 . ./path.sh

@@ -1,11 +1,17 @@
 # Sourced by a recipe's scripts: `--some_name value` sets the variable some_name, as in Kaldi's
 # parse_options.sh. The variable must have a default, so a misspelt option is an error. The rest of
-# the arguments stay in "$@".
+# the arguments stay in "$@". --help prints help_message and the variables that the script sets above it.
 
 while [ $# -gt 0 ]; do
     case "$1" in
         --help|-h)
-            printf '%s\n' "${help_message:-no help}"
+            printf '%s\n' "${help_message}"
+            while IFS= read -r _line && [[ ${_line} != help_message=* ]]; do
+                if [[ ${_line} =~ ^([a-z_]+)=[^#]*(#.*)?$ ]]; then
+                    _name=${BASH_REMATCH[1]}
+                    printf '  --%s [%s]  %s\n' "${_name}" "${!_name}" "${BASH_REMATCH[2]:-}"
+                fi
+            done < "$0"
             exit 0 ;;
         --*=*)
             echo "$0: expected '--name value', found '$1'" >&2

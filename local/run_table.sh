@@ -24,8 +24,7 @@ expdir=exp              # the study is written to EXPDIR/SIZE_EPOCHSep/ROW_seedK
 enh_args=               # further options of enh_train, e.g. "--num_iters_per_epoch 50"
 python=python3          # e.g. ~/espnet/tools/venv/bin/python3
 
-help_message="usage: $0 [--option value] ...   (defaults in brackets)
-$(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
+help_message="usage: $0 [--option value] ...   (defaults in brackets)"
 command="$0 ${*@Q}"
 
 . ./path.sh

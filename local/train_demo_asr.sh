@@ -22,8 +22,7 @@ expdir=exp
 asr_config=conf/tuning/train_asr_demo.yaml
 asr_args=               # further options of asr_train, e.g. "--max_epoch 3"
 
-help_message="usage: $0 [--option value] ...   (defaults in brackets)
-$(sed -n '/^help_message/q; s/^\([a-z_]*\)=\([^#]*[^# ]\|\) *\(# .*\)\{0,1\}$/  --\1 [\2]  \3/p' "$0")"
+help_message="usage: $0 [--option value] ...   (defaults in brackets)"
 
 . ./path.sh
 . local/parse_options.sh

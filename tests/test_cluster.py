@@ -206,6 +206,11 @@ def test_training_on_two_nodes_is_one_job_that_starts_it_by_srun(tmp_path):
     script = (tmp_path / "script").read_text()
     assert "command=('srun' '--export=ALL' 'python3' '-m' 'espnet2_m2m.bin.enh_train'" in script
     assert "'--dist_launcher' 'slurm' '--dist_init_method' 'file://" in script
+    # The launcher's thread a GPU does not replace what cmd.sh asks for.
+    subprocess.run([ROOT / "local/parallel/slurm.pl", "--cpus-per-task", "16", "--num_threads", "2",
+                    tmp_path / "x.log", "true"], env=env)
+    options = (tmp_path / "options").read_text()
+    assert "--cpus-per-task 16 " in options and options.count("--cpus-per-task") == 1
 
 
 @needs_slurm

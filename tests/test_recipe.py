@@ -112,6 +112,14 @@ def test_training_read_no_references(folder):
     assert "si_snr_loss" in stats[1]["valid"] and "si_snr_loss" not in stats[1]["train"]
 
 
+def test_recordings_without_references_have_no_scores(folder, tmp_path):
+    real = tmp_path / "dump/raw/real"
+    shutil.copytree(folder / "dump/raw/test", real, ignore=shutil.ignore_patterns("*spk[12].scp"))
+    printed = run("--stage", "8", "--stop_stage", "8", "--test_sets", "real", "--dumpdir", f"{tmp_path}/dump",
+                  folder=folder)
+    assert "no scores of real, whose recordings have no references (spk1.scp ...)" in printed
+
+
 def test_a_rerun_does_nothing_twice(folder):
     wavs = sorted((folder / "data").rglob("*.wav")) + sorted(experiment(folder).rglob("*.wav"))
     before = [path.stat().st_mtime_ns for path in wavs]
@@ -137,6 +145,9 @@ def test_training_continues_after_a_kill(folder):
             content = log.read_text()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    printed = run("--stage", "6", "--stop_stage", "6", "--enh_args", f"{TWO_EPOCHS} --seed 9", folder=folder,
+                  check=False)
+    assert "is a training with other options" in printed
     run("--stage", "6", "--stop_stage", "6", "--enh_args", TWO_EPOCHS, folder=folder)
     contents = [path.read_text() for path in sorted(experiment(folder).glob("train*.log"))]
     assert len(contents) == 3, "of the killed training, of the first and of the last"

@@ -36,7 +36,7 @@ def load(data_dir, enhanced_dirs, names=None):
     enhanced_dirs = [Path(enhanced_dir) for enhanced_dir in enhanced_dirs]
     names = names or _names([enhanced_dir.resolve() for enhanced_dir in enhanced_dirs])
     if not numbered_files(data_dir, "spk"):
-        return [_without_scores(data_dir, enhanced_dir, name) for name, enhanced_dir in zip(names, enhanced_dirs)]
+        return [_without_scores(data_dir, folder, name) for folder, name in zip(enhanced_dirs, names)]
     systems = []
     for name, enhanced_dir in zip(names, enhanced_dirs):
         summary, rows = read_scores(enhanced_dir)

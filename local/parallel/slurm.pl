@@ -10,7 +10,9 @@ options=() first= max_jobs_run=
 while [ $# -gt 0 ]; do
     case "$1" in
         --gpu) [ "$2" -eq 0 ] || options+=(--gres "gpu:$2"); shift 2 ;;
-        --num_threads|--num-threads) options+=(--cpus-per-task "$2"); shift 2 ;;
+        --num_threads|--num-threads)    # ESPnet's launcher adds it for several nodes: a thread for each GPU
+            [[ " ${options[*]} " == *" --cpus-per-task "* ]] || options+=(--cpus-per-task "$2")
+            shift 2 ;;
         --num_nodes|--num-nodes) options+=(--nodes "$2" --ntasks-per-node 1); shift 2 ;;
         --max_jobs_run|--max-jobs-run) max_jobs_run=%$2; shift 2 ;;
         --*) options+=("$1" "$2"); shift 2 ;;

@@ -1,6 +1,7 @@
 """Scoring a made-up set: the numbers, independence of --nj, resumption, RESULTS.md, messages."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -135,6 +136,17 @@ def test_without_fixed_order(scored):
     summary = results.summarise({job["utt_id"]: result})
     assert summary["fixed_order_agrees"] is None
     assert cache.read_bytes() == before
+
+
+def test_speech_at_another_mic_than_the_references_is_refused(tmp_path):
+    data_dir, enhanced_dir = make_set(tmp_path, num_utterances=1)
+    settings = enhanced_dir / "settings.json"
+    settings.write_text(json.dumps({"options": {"ref_channel": 1}}))
+    with pytest.raises(ValueError, match="is the speech at mic 1 .* references at mic 0"):
+        scoring.list_jobs(data_dir, enhanced_dir)
+    assert scoring.list_jobs(data_dir, enhanced_dir, ref_mic=1)
+    settings.write_text(json.dumps({"options": {"ref_channel": None}}))
+    assert scoring.list_jobs(data_dir, enhanced_dir)
 
 
 class TestResume:
