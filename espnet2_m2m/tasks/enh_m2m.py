@@ -70,7 +70,8 @@ class M2MEnhancementTask(EnhancementTask):
             length = int(args.chunk_length)
             sequence = factory.per_sample_iter_factory
             sequence.dataset = SegmentDataset(
-                sequence.dataset, length, int(length * args.chunk_shift_ratio), random_place=iter_options.train)
+                sequence.dataset, length, int(length * args.chunk_shift_ratio), random_place=iter_options.train,
+                sample_rate=None if args.allow_multi_rates else args.sample_rate)
         return factory
 
     @classmethod
