@@ -65,7 +65,8 @@ class M2MEnhancementTask(EnhancementTask):
         factory = super().build_chunk_iter_factory(args, iter_options, mode)
         data = iter_options.data_path_and_name_and_type
         if (names_criterion(args) and args.preprocessor is None and str(args.chunk_length).isdigit()
-                and args.train_dtype == "float32" and not iter_options.max_cache_size
+                and args.chunk_default_fs is None and args.train_dtype == "float32"
+                and not iter_options.max_cache_size
                 and all(kind == "sound" for _, _, kind in data)):
             length = int(args.chunk_length)
             sequence = factory.per_sample_iter_factory

@@ -140,7 +140,7 @@ def test_batches_are_the_stock_iterators(paths, mode, options):
 
 @pytest.mark.parametrize("options", [
     ("--preprocessor", "enh"), ("--chunk_length", "50,100"), ("--max_cache_size", "1M"),
-    ("--train_dtype", "float64"),
+    ("--train_dtype", "float64"), ("--chunk_default_fs", "8000"),
 ])
 def test_what_needs_whole_files_gets_them(paths, options):
     made = factory(paths, M2MEnhancementTask, "train", *options)
