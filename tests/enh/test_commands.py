@@ -78,6 +78,13 @@ def test_the_command_separates_what_is_missing_and_nothing_else(experiment, caps
     assert {path for path, time in times(experiment).items() if time != first[path]} == {
         "wavs/1/utt2.wav", "wavs/2/utt2.wav"}
 
+    first = times(experiment)
+    os.utime(experiment.folder / "utt1.wav")        # rendered anew under its old path
+    enh_inference.main(experiment.options)
+    assert done_already(capsys) == "2"
+    assert {path for path, time in times(experiment).items() if time != first[path]} == {
+        "wavs/1/utt1.wav", "wavs/2/utt1.wav"}
+
     enh_inference.main([*experiment.options, "--ref_channel", "1"])
     second = times(experiment)
     assert done_already(capsys) == "0" and all(second[path] > first[path] for path in first)
