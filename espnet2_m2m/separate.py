@@ -216,35 +216,12 @@ class SeparateRecording:
         if num_samples < SHORTEST_S * rate:
             raise ValueError(f"{name}: lasts {num_samples / rate:.3f} s; {SHORTEST_S} s is the shortest that "
                              "can be separated")
-        chosen = ""
         if self.mics is not None:
             if max(self.mics) >= num_mics:
                 raise ValueError(f"{name}: has {num_mics} channel(s), but --mics asks for channel "
                                  f"{max(self.mics)}, counted from 0")
-            num_mics, chosen = len(self.mics), " chosen by --mics"
-        needed, exactly = self._num_mics()
-        if num_mics < needed or (num_mics > needed and exactly):
-            remedy = ("it was trained for another array" if num_mics < needed else
-                      "choose those of the array that it was trained for, in its order, e.g. --mics "
-                      f"{','.join(map(str, range(needed)))}")
-            raise ValueError(f"{name}: has {num_mics} channel(s){chosen}, the model needs {needed}"
-                             f"{'' if exactly else ' or more'}; {remedy}")
-        ref_mic = self.model.enh_model.separator.ref_channel
-        if ref_mic >= num_mics:
-            raise ValueError(f"{name}: has {num_mics} channel(s), but --ref_mic is {ref_mic}, counted from 0")
-
-    def _num_mics(self):
-        """(number of mics that the model needs, whether it must be exactly that)."""
-        from espnet2_m2m.enh.separator.m2m_separator import SINGLE_MIC
-
-        separator = self.model.enh_model.separator
-        network = separator.separator
-        if separator.input_mics is None:
-            taken = 1 if type(network).__name__ in SINGLE_MIC else getattr(network, "n_imics", None)
-            if taken is not None:
-                return taken, True
-        named = [separator.trained_ref_channel, *(separator.input_mics or []), *(separator.loss_mics or [])]
-        return max(named) + 1, False
+            name, num_mics = f"{name} --mics {','.join(map(str, self.mics))}", len(self.mics)
+        self.model.enh_model.separator.check_array(name, num_mics, ("--ref_mic", "--mics"))
 
     def _stitcher(self, read, num_samples):
         return Stitcher(self._separate, read, num_samples, self.segment, self.overlap)

@@ -60,11 +60,10 @@ def main(cmd=None):
         number, num_jobs = args.job
         utt_ids = utt_ids[number - 1 :: num_jobs]
     settings = _write_settings(args)
-    scps = [path for path, _, kind in args.data_path_and_name_and_type if kind == "sound"]
-    tables = [read_table(scp) for scp in scps]
+    scps = {name: path for path, name, kind in args.data_path_and_name_and_type if kind == "sound"}
+    tables = [read_table(scp) for scp in scps.values()]
     todo = [utt_id for utt_id in utt_ids if not _done(args, utt_id, settings, tables)]
-    for scp in scps:
-        check_recordings(scp, todo, args)
+    num_channels = {name: check_recordings(scp, todo, args) for name, scp in scps.items()}
     print(f"enh_inference: {len(utt_ids) - len(todo)} of {len(utt_ids)} utterances are done already")
     if todo:
         for scp in output_dir.glob("spk*.scp"):     # until all files are there again
@@ -76,10 +75,11 @@ def main(cmd=None):
             options.pop("config", None)
             options.pop("job")
             stock.SeparateSpeech.fcp_output = options.pop("fcp_output")
+            stock.SeparateSpeech.recordings = num_channels.get("speech_mix", {})
             try:
                 stock.inference(**options)
-            finally:
-                stock.SeparateSpeech.fcp_output = None      # others in this process decide for themselves
+            finally:        # others in this process decide for themselves
+                stock.SeparateSpeech.fcp_output, stock.SeparateSpeech.recordings = None, {}
     if args.job:
         return
     for folder in _streams(output_dir, settings):
@@ -134,18 +134,21 @@ def check_trained_rate(config: Path, sample_rate: int) -> None:
                          f"(sample_rate in {config})")
 
 
-def check_recordings(scp: str, utt_ids: list[str], args) -> None:
+def check_recordings(scp: str, utt_ids: list[str], args) -> dict[str, int]:
     """ESPnet writes its output at --fs whatever the rate of the input; refuse a mismatch.
 
     Args:
         scp: Kaldi wav.scp.
         utt_ids: the utterances to look at.
         args: fs in Hz, segment_size, normalize_segment_scale.
+    Returns:
+        the utterances' number of channels by a name for messages.
     Raises:
         ValueError: a file that is missing, cannot be opened, has another rate, or does not go with
             the options; names it.
     """
     table = read_table(scp)
+    num_channels = {}
     for utt_id in utt_ids:
         if utt_id not in table:
             raise ValueError(f"{scp}: no utterance '{utt_id}'; {args.key_file or 'the first list'} "
@@ -161,6 +164,8 @@ def check_recordings(scp: str, utt_ids: list[str], args) -> None:
         if channels > 1 and args.segment_size is not None and args.normalize_segment_scale:
             raise ValueError(f"{scp}: {utt_id} has {channels} channels, for which ESPnet's "
                              "--normalize_segment_scale true scales by a wrong level; leave it false")
+        num_channels[f"{scp}: {utt_id}"] = channels
+    return num_channels
 
 
 def train_config(args):

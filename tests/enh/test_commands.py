@@ -156,6 +156,20 @@ def test_options_that_do_not_fit_end_in_one_line(experiment, capsys, options, me
     assert message in printed and "Traceback" not in printed
 
 
+@pytest.mark.parametrize("mics, options, message", [
+    (2, [], "wav.scp: utt3: has 2 channel(s), the model needs 3; it was trained for another array"),
+    (4, [], "wav.scp: utt3: has 4 channel(s), the model needs 3; choose those of the array that it was "
+            "trained for, in its order, e.g. espnet2_m2m.bin.format_data_dir --channels 0,1,2"),
+    (3, ["--ref_channel", "3"], "wav.scp: utt1: has 3 channel(s), but --ref_channel is 3"),
+])
+def test_a_recording_of_another_array_is_named_before_work_begins(experiment, capsys, mics, options, message):
+    soundfile.write(experiment.folder / "utt3.wav", np.zeros((800, mics)), 8000)
+    with pytest.raises(SystemExit):
+        enh_inference.main([*experiment.options, *options])
+    assert message in capsys.readouterr().err and not times(experiment)
+    assert not SeparateSpeech.recordings
+
+
 def test_a_non_finite_signal_is_not_written(tmp_path):
     writer = enh_inference.AtomicWriter(tmp_path / "wavs" / "1", None)
     with pytest.raises(ValueError, match="^utt1: stream 1"):
