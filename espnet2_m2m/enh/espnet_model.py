@@ -41,8 +41,10 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             raise ValueError("mixture_constraint and ri_mag need the same ref_mic")
         # With both losses, M2M decides on the output.
         criterion = max(criterions, key=lambda criterion: criterion.fcp_output)
+        # The last one lets ESPnet's inference divide every mic by its own level, so that FCP's weight, eq. (9),
+        # would be another one than in training; with normalize_variance it is one factor for all mics.
         for option in ("flexible_numspk", "always_forward_in_48k", "categories",
-                       "category_weights"):
+                       "category_weights", "normalize_variance_per_ch"):
             if conf.get(option):
                 raise ValueError(f"{criterion.name} does not go with model_conf's "
                                  f"{option}: {conf[option]}; remove it")
@@ -139,14 +141,12 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         as spectra (batch, source, freq, frame), masked."""
         feature_mix, feature_lengths = self.encoder(speech_mix, lengths)
         network_input = feature_mix
-        if self.normalize_variance or self.normalize_variance_per_ch:
-            axes = 1 if self.normalize_variance_per_ch or speech_mix.dim() == 2 else (1, 2)
-            level = speech_mix.std(dim=axes, keepdim=True).clamp(min=SILENCE)
+        if self.normalize_variance:
+            level = speech_mix.flatten(1).std(dim=1).clamp(min=SILENCE)
+            level = level.reshape((-1,) + (1,) * (speech_mix.dim() - 1))
             network_input, _ = self.encoder(speech_mix / level, lengths)
         estimates = self.separator.estimate(network_input, feature_lengths, {})
         if network_input is not feature_mix:
-            mic = self.separator.trained_ref_channel if self.normalize_variance_per_ch else 0
-            level = level.flatten(1)[:, mic if level.dim() == 3 else 0]
             estimates = [z * level.reshape((-1,) + (1,) * (z.dim() - 1)) for z in estimates]
         est = torch.cat([self.separator.spectrum(z) for z in estimates], dim=1)
         est = mask_frames(est, self.separator.frame_lengths(feature_lengths))
