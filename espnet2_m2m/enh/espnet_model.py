@@ -84,32 +84,25 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         Estimates that are not finite (overflow in half precision) make the loss NaN, so that
         ESPnet's trainer skips the step.
         """
-        utt_ids = kwargs.get("utt_id", [f"batch item {i}" for i in range(len(speech_mix))])
+        utt_ids = kwargs.get("utt_id")
         lengths = speech_mix_lengths
         if lengths is None:
             lengths = torch.full((len(speech_mix),), speech_mix.shape[1], dtype=torch.long)
         speech_mix = speech_mix[:, :lengths.max()]
         close_talk = self._close_talk(speech_mix, kwargs)
-        _check_finite("speech_mix", speech_mix, utt_ids)
         if close_talk is not None:
             _check_finite("a close-talk mixture", close_talk, utt_ids)
         references = self._references(speech_mix, kwargs)
-        counted = self._heard(speech_mix, utt_ids)
-        if not counted.all():
-            speech_mix = self.separator.replace_items(speech_mix, ~counted)
+        speech_mix, counted = self._checked(speech_mix, utt_ids)
 
         feature_mix, feature_lengths, estimates, est = self._estimates(speech_mix, lengths)
-        frames = self.separator.frame_lengths(feature_lengths)
-        finite = torch.isfinite(est.detach()).flatten(1).all(dim=1)
+        inputs = self._loss_inputs(est, feature_mix, feature_lengths, counted, utt_ids)
         active = self._active_criterions()
         supervised = any(criterion.name == "ri_mag" for criterion in active)
-        inputs = LossInputs(
-            est=torch.where(finite[:, None, None, None], est, 0),
-            far_field=self.separator.far_field_spectrum(feature_mix, frames),
-            close_talk=self._spectra(close_talk, lengths, frames),
-            references=(self._spectra(self._at_reference_mic(references), lengths, frames)
-                        if supervised else None),
-            lengths=frames, counted=counted)
+        inputs = inputs._replace(
+            close_talk=self._spectra(close_talk, lengths, inputs.lengths),
+            references=(self._spectra(self._at_reference_mic(references), lengths, inputs.lengths)
+                        if supervised else None))
 
         if all(isinstance(criterion, SpectraCriterion) for criterion in active):
             # No criterion looks at waveforms now: ESPnet's loop only wants tensors.
@@ -125,15 +118,10 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             speech_pre = [image[counted] for image in speech_pre]
             feature_mix, lengths = feature_mix[counted], lengths[counted.to(lengths.device)]
         loss, stats, weight, _ = self.forward_loss(
-            speech_pre, lengths, feature_mix, None, {"loss_inputs": inputs}, references,
+            speech_pre, lengths, feature_mix, None, {"loss_inputs": inputs, "est": est}, references,
             num_spk=self.num_spk)
         if not counted.any():
             loss, weight = 0 * loss, 0 * weight
-        if not finite.all():
-            logging.warning("the estimates of %s are not finite; this step is skipped",
-                            _names(utt_ids, ~finite))
-            loss = loss + (torch.nan * est.real).sum()      # NaN must reach the gradients as well
-            stats = {name: torch.full_like(value, torch.nan) for name, value in stats.items()}
         return loss, stats, weight
 
     def _estimates(self, speech_mix: Tensor, lengths: Tensor):
@@ -164,22 +152,38 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         Returns:
             the sources at the reference mic, (batch, sample) each; the features of the mixtures; None; and
             what `forward_loss` needs.
+        Raises:
+            ValueError: recordings that are not finite, by their place in the batch: names are not known here.
         Silence: a recording whose far-field mixture is silent gives silence, without a loss.
+        Estimates that are not finite give silence, with gradients that make ESPnet's trainer skip the step: its
+        assignment of transcripts does not take an output, and so a loss, that is NaN.
         """
-        counted = self._heard(speech_mix, [f"batch item {i}" for i in range(len(speech_mix))])
-        speech_mix = self.separator.replace_items(speech_mix, ~counted)
+        speech_mix, counted = self._checked(speech_mix, None)
         feature_mix, feature_lengths, estimates, est = self._estimates(speech_mix, speech_lengths)
-        frames = self.separator.frame_lengths(feature_lengths)
+        inputs = self._loss_inputs(est, feature_mix, feature_lengths, counted, None)
         if self.separator.fcp_output:
-            outputs = self.separator.reference_images(est, feature_mix, feature_lengths)
+            outputs = self.separator.reference_images(inputs.est, feature_mix, feature_lengths)
         else:
             outputs = estimates
-        speech_pre = [torch.where(counted[:, None], self.decoder(output, speech_lengths)[0], 0)
+        finite = _finite(est)
+        speech_pre = [torch.where((counted & finite)[:, None], self.decoder(output, speech_lengths)[0], 0)
                       for output in outputs]
-        inputs = LossInputs(
-            est=est, far_field=self.separator.far_field_spectrum(feature_mix, frames), close_talk=None,
-            references=None, lengths=frames, counted=counted)
-        return speech_pre, feature_mix, None, {"loss_inputs": inputs}
+        if est.requires_grad and not finite.all():
+            for wave in speech_pre:
+                wave.register_hook(lambda gradient: torch.nan * gradient)
+        return speech_pre, feature_mix, None, {"loss_inputs": inputs, "est": est}
+
+    def _loss_inputs(self, est, feature_mix, feature_lengths, counted, utt_ids) -> LossInputs:
+        """What is known without headsets and references; estimates that are not finite become zero."""
+        frames = self.separator.frame_lengths(feature_lengths)
+        finite = _finite(est)
+        if not finite.all():
+            logging.warning("the estimates of %s are not finite; in training this step is skipped",
+                            _names(utt_ids, ~finite))
+        return LossInputs(
+            est=torch.where(finite[:, None, None, None], est, 0),
+            far_field=self.separator.far_field_spectrum(feature_mix, frames),
+            close_talk=None, references=None, lengths=frames, counted=counted)
 
     def forward_loss(
         self, speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs,
@@ -187,11 +191,12 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         """ESPnet's loop over the criteria; what `forward_enhance` could not know is added from `speech_ref`.
 
         Args:
-            others: with "loss_inputs".
+            others: "loss_inputs"; "est", (batch, source, freq, frame), the estimates as the network gave them.
             speech_ref: list of (batch, sample): the close-talk mixtures with closetalk_from_ref, else the
                 references.
         Raises:
-            ValueError: the loss needs headsets and gets references; says what to change.
+            ValueError: the loss needs headsets and gets references, says what to change; or recordings that are
+                not finite.
         """
         inputs = others["loss_inputs"]
         if self.close_talk and inputs.close_talk is None:
@@ -200,22 +205,34 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
                                  "set enh_model_conf's closetalk_from_ref: true")
             names = [f"speech_ref{n}" for n in range(1, len(speech_ref) + 1)]
             close_talk = self._close_talk(speech_ref[0], dict(zip(names, speech_ref)))
+            _check_finite("a close-talk mixture", close_talk, None)
             inputs = inputs._replace(close_talk=self._spectra(close_talk, speech_lengths, inputs.lengths))
         supervised = any(criterion.name == "ri_mag" for criterion in self._active_criterions())
         if supervised and inputs.references is None:
             references = self._at_reference_mic(speech_ref)
+            _check_finite("a reference", references, None)
             inputs = inputs._replace(references=self._spectra(references, speech_lengths, inputs.lengths))
-        others = {**others, "loss_inputs": inputs}
-        return super().forward_loss(
-            speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs)
+        loss, stats, weight, perm = super().forward_loss(
+            speech_pre, speech_lengths, feature_mix, feature_pre, {**others, "loss_inputs": inputs}, speech_ref,
+            *args, **kwargs)
+        if not _finite(others["est"]).all():
+            loss = loss + (torch.nan * others["est"].real).sum()    # NaN must reach the gradients as well
+            stats = {name: torch.full_like(value, torch.nan) for name, value in stats.items()}
+        return loss, stats, weight, perm
 
     def collect_feats(self, speech_mix: Tensor, speech_mix_lengths: Tensor, **kwargs):
         """Stage 5 of ESPnet's recipes: the waveforms themselves; nothing is normalised by them."""
         return {"feats": speech_mix[:, :speech_mix_lengths.max()],
                 "feats_lengths": speech_mix_lengths}
 
-    def _heard(self, speech_mix: Tensor, utt_ids: List[str]) -> Tensor:
-        """(batch,) bool: the far-field mixture is not silent; a warning names those that are."""
+    def _checked(self, speech_mix: Tensor, utt_ids: Optional[List[str]]) -> Tuple[Tensor, Tensor]:
+        """Far-field mixtures with noise in place of silence, and which are heard, (batch,) bool."""
+        _check_finite("speech_mix", speech_mix, utt_ids)
+        heard = self._heard(speech_mix, utt_ids)
+        return self.separator.replace_items(speech_mix, ~heard), heard
+
+    def _heard(self, speech_mix: Tensor, utt_ids: Optional[List[str]]) -> Tensor:
+        """(batch,) bool: the far-field mixture is not silent; a warning names those that are, once."""
         mics = [self.separator.input_mics, self.separator.loss_mics]
         if any(criterion.name == "ri_mag" for criterion in self._active_criterions()):
             mics.append([self.separator.trained_ref_channel])   # its level divides the distance
@@ -226,8 +243,10 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
                 wave = wave[:, :, chosen]
             heard = heard & (wave.abs().flatten(1).amax(dim=1) > SILENCE)
         if not heard.all():
-            new = heard.new_tensor([utt_id not in self._warned for utt_id in utt_ids]) & ~heard
-            self._warned.update(utt_id for utt_id, is_new in zip(utt_ids, new.tolist()) if is_new)
+            new = ~heard
+            if utt_ids is not None:
+                new = new & heard.new_tensor([utt_id not in self._warned for utt_id in utt_ids])
+                self._warned.update(utt_id for utt_id, is_new in zip(utt_ids, new.tolist()) if is_new)
             if new.any():
                 logging.warning("%s: speech_mix is silent, at least a segment of it; such segments "
                                 "have no weight", _names(utt_ids, new))
@@ -301,11 +320,17 @@ def _check_mono(name: str, wave: Tensor) -> None:
                          f"{tuple(wave.shape)}")
 
 
-def _check_finite(name: str, waves: Tensor, utt_ids: List[str]) -> None:
-    finite = torch.isfinite(waves).flatten(1).all(dim=1)
+def _finite(tensor: Tensor) -> Tensor:
+    """(batch,) bool: no NaN or infinite value in it."""
+    return torch.isfinite(tensor.detach()).flatten(1).all(dim=1)
+
+
+def _check_finite(name: str, waves: Tensor, utt_ids: Optional[List[str]]) -> None:
+    finite = _finite(waves)
     if not finite.all():
         raise ValueError(f"{_names(utt_ids, ~finite)}: {name} has NaN or infinite samples")
 
 
-def _names(utt_ids: List[str], chosen: Tensor) -> str:
+def _names(utt_ids: Optional[List[str]], chosen: Tensor) -> str:
+    utt_ids = utt_ids or [f"batch item {i}" for i in range(len(chosen))]
     return ", ".join(utt_id for utt_id, is_chosen in zip(utt_ids, chosen.tolist()) if is_chosen)
