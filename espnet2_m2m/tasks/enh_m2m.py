@@ -30,6 +30,7 @@ from espnet2_m2m.enh.spectra import SpectraDecoder, SpectraEncoder
 
 CRITERIONS = {"mixture_constraint": MixtureConstraintCriterion, "ri_mag": RIMagCriterion}
 WRAPPERS = {"mixture": MixtureSolver, "pit_spectra": SpectraPITSolver}
+STEP = "separator.mixture_constraint.step"      # of the anchor's fade, in a model's weights
 MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref")
 
 _stock_build_model = EnhancementTask.__dict__["build_model"].__func__
@@ -87,6 +88,7 @@ class M2MEnhancementTask(EnhancementTask):
             rate = common_sample_rate(args)
             if rate is not None:
                 args.sample_rate = rate                 # into config.yaml
+            args.init_param = [without_step(init_param) for init_param in args.init_param]
             super().main_worker(args)
 
     @classmethod
@@ -144,6 +146,17 @@ def names_criterion(args) -> bool:
     """Whether a config names a criterion of the plug-in."""
     criterions = getattr(args, "criterions", None) or []
     return any(criterion["name"] in CRITERIONS for criterion in criterions)
+
+
+def without_step(init_param: str) -> str:
+    """ESPnet's --init_param PATH[:SRC_KEY[:DST_KEY[:EXCLUDE_KEYS]]], leaving out the step of the anchor's fade.
+
+    A new training would else begin with an anchor that has faded away already.
+    """
+    parts = init_param.split(":")
+    parts += [""] * (4 - len(parts))
+    parts[3] = ",".join(filter(None, (parts[3], STEP, f"enh_model.{STEP}")))     # the latter of a joint model
+    return ":".join(parts)
 
 
 def common_sample_rate(args) -> Optional[int]:

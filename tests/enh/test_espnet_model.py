@@ -8,6 +8,7 @@ import pytest
 import torch
 from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from espnet2.tasks.enh import EnhancementTask
+from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from espnet_configs import M2M, PIT, SEPARATORS, SINGLE_CHANNEL, VALID_SI_SNR, config, criterion, save
 from torch_complex.tensor import ComplexTensor
 
@@ -15,7 +16,7 @@ from espnet2_m2m import MixtureConstraintLoss, pit_ri_mag, register
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 from espnet2_m2m.enh.separate_speech import SeparateSpeech
 from espnet2_m2m.stft import STFT
-from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+from espnet2_m2m.tasks.enh_m2m import STEP, M2MEnhancementTask
 
 SAMPLES = 800
 
@@ -356,6 +357,26 @@ def test_the_fade_of_the_anchor_continues_after_a_restart():
     resumed.load_state_dict(model.state_dict())
     loss, stats, _ = resumed(**data)
     assert loss.item() == pytest.approx(stats["mc"].item()), "the anchor has faded away"
+
+
+@pytest.mark.parametrize("init_param, prefix", [
+    ("{}", ""), ("{}:separator:separator", ""), ("{}:::encoder", ""), ("{}:enh_model", "enh_model."),
+])
+def test_a_training_that_starts_from_a_model_starts_the_fade_anew(tmp_path, monkeypatch, init_param, prefix):
+    model, new = (M2MEnhancementTask.build_model(config(criterions=[criterion(anchor_weight=1.0)]))
+                  for _ in range(2))
+    model.separator.mixture_constraint.step.fill_(5000)
+    torch.save({prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "model.pth")
+    args = argparse.Namespace(
+        init_param=[init_param.format(tmp_path / "model.pth")], resume=False, criterions=[M2M],
+        train_data_path_and_name_and_type=[], valid_data_path_and_name_and_type=[])
+    monkeypatch.setattr(EnhancementTask, "main_worker", classmethod(lambda cls, args: None))
+    M2MEnhancementTask.main_worker(args)
+    load_pretrained_model(*args.init_param, new, ignore_init_mismatch=False)
+    desired, actual = model.state_dict(), new.state_dict()
+    assert desired.pop(STEP) == 5000 and actual.pop(STEP) == 0
+    for name, value in desired.items():
+        torch.testing.assert_close(actual[name], value)
 
 
 @pytest.mark.parametrize("changes, message", [
