@@ -4,6 +4,7 @@ import argparse
 import copy
 import os
 import pickle
+import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,7 @@ class M2MEnhancementTask(EnhancementTask):
             if not names_criterion(args):
                 EnhancementTask.main_worker(args)       # a stock config meets ESPnet's own checks
                 return
+            check_numbers(vars(args))
             rate = common_sample_rate(args)
             if rate is not None:
                 args.sample_rate = rate                 # into config.yaml
@@ -146,6 +148,28 @@ def names_criterion(args) -> bool:
     """Whether a config names a criterion of the plug-in."""
     criterions = getattr(args, "criterions", None) or []
     return any(criterion["name"] in CRITERIONS for criterion in criterions)
+
+
+def check_numbers(options: dict, name: str = "") -> None:
+    """Refuse numbers such as 2e-3 in ESPnet's *_conf options and criterions: to YAML they are text.
+
+    Args:
+        options: name -> value, of a config or the command line.
+        name: of the option that holds them, if any.
+    Raises:
+        ValueError: there is one; ESPnet or torch would fail deep inside without its name.
+    """
+    for key, value in options.items():
+        if not name and key != "criterions" and not key.endswith("_conf"):
+            continue
+        key = f"{name}.{key}" if name else key
+        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+\.?\d*e[+-]?\d+", value, re.IGNORECASE):
+            raise ValueError(f"{key} is text to YAML, found {value}; write a number with a point and a sign, "
+                             "such as 1.0e-4")
+        if isinstance(value, (list, tuple)):
+            value = dict(enumerate(value))
+        if isinstance(value, dict):
+            check_numbers(value, key)
 
 
 def without_step(init_param: str) -> str:

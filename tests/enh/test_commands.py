@@ -16,7 +16,12 @@ from espnet_configs import M2M, VALID_SI_SNR, config, save
 
 from espnet2_m2m.bin import enh_inference, enh_train
 from espnet2_m2m.enh.separate_speech import SeparateSpeech
-from espnet2_m2m.tasks.enh_m2m import common_sample_rate, repair_checkpoints
+from espnet2_m2m.tasks.enh_m2m import (
+    M2MEnhancementTask,
+    check_numbers,
+    common_sample_rate,
+    repair_checkpoints,
+)
 
 ROOT = Path(__file__).parents[2]
 UTTERANCES = ("utt1", "utt2", "utt3")       # utt3 is silent
@@ -209,6 +214,15 @@ def test_training_and_validation_need_one_sample_rate(tmp_path):
     args.valid_data_path_and_name_and_type = data["valid"]
     with pytest.raises(ValueError, match="valid.scp 16000 Hz"):
         common_sample_rate(args)
+
+
+def test_numbers_that_are_text_to_yaml_are_named():
+    command = ["--output_dir", "1e-3", "--optim_conf", "lr=2e-3"]
+    with pytest.raises(ValueError, match="^optim_conf.lr is text to YAML, found 2e-3; .* 1.0e-4$"):
+        check_numbers(vars(M2MEnhancementTask.get_parser().parse_args(command)))
+    with pytest.raises(ValueError, match="^criterions.0.conf.floor is text to YAML, found 1.0e4"):
+        check_numbers(yaml.safe_load("criterions: [{name: mixture_constraint, conf: {floor: 1.0e4}}]"))
+    check_numbers(yaml.safe_load("{optim_conf: {lr: 1.0e-3, name: e5}, output_dir: 1e-3}"))
 
 
 def test_what_a_kill_after_the_checkpoint_leaves_undone_is_done_before_resuming(tmp_path):
