@@ -14,9 +14,11 @@ import torch
 import yaml
 from espnet2.tasks import enh
 from espnet2.tasks.enh import EnhancementTask
+from espnet2.train.distributed_utils import get_rank
 from espnet2.train.reporter import Reporter
 
 from espnet2_m2m.data_dir import atomic_path, audio_header, read_table
+from espnet2_m2m.data_dir.tables import remove_temporaries
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 from espnet2_m2m.enh.loss import (
     MixtureConstraintCriterion,
@@ -81,7 +83,7 @@ class M2MEnhancementTask(EnhancementTask):
     def main_worker(cls, args):
         """ESPnet's training process, whose checkpoints survive being killed at any moment."""
         with atomic_torch_save():
-            if args.resume:
+            if args.resume and (not args.distributed or get_rank(args.dist_rank, args.dist_launcher) == 0):
                 repair_checkpoints(args.output_dir, args.best_model_criterion)
             if not names_criterion(args):
                 EnhancementTask.main_worker(args)       # a stock config meets ESPnet's own checks
@@ -208,16 +210,17 @@ def common_sample_rate(args) -> Optional[int]:
 
 
 def repair_checkpoints(output_dir, best_model_criterion) -> None:
-    """Complete what a training left that was killed just after it had written checkpoint.pth.
+    """Complete what a training left that was killed just after it had written checkpoint.pth, or clear it away.
 
     ESPnet then writes Nepoch.pth and moves the links latest.pth and PHASE.KEY.best.pth to it. A
     resumed training starts with epoch N + 1 and would never do so for epoch N.
 
     Args:
-        output_dir: the experiment; nothing happens without a checkpoint.pth in it.
+        output_dir: the experiment. What was killed while it was written is removed.
         best_model_criterion: of the config, list of (phase, key, mode).
     """
     output_dir = Path(output_dir)
+    remove_temporaries(output_dir, ".*.pth")        # of this folder alone: below others may be separating now
     if not (output_dir / "checkpoint.pth").is_file():
         return
     states = torch.load(output_dir / "checkpoint.pth", map_location="cpu", weights_only=False)

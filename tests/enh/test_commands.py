@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from espnet2.tasks.enh import EnhancementTask
 from espnet2.train.reporter import Reporter
 from espnet_configs import M2M, VALID_SI_SNR, config, save
 
@@ -248,4 +249,20 @@ def test_what_a_kill_after_the_checkpoint_leaves_undone_is_done_before_resuming(
         assert os.readlink(tmp_path / "valid.snr.best.pth") == "1epoch.pth"
         assert not (tmp_path / "valid.sdr.best.pth").is_symlink()
     repair_checkpoints(tmp_path / "new", criterion)
+
+
+def test_what_a_kill_in_a_save_leaves_is_removed_before_resuming(tmp_path, monkeypatch):
+    """By the first process alone: another might take what it repairs just then for a leftover."""
+    (tmp_path / "enhanced").mkdir()
+    for name in (".checkpoint.0123456789ab.pth", "enhanced/.utt.0123456789ab.pth", ".mine.pth", "1epoch.pth"):
+        (tmp_path / name).touch()
+    args = argparse.Namespace(output_dir=str(tmp_path), resume=True, best_model_criterion=[], criterions=[],
+                              distributed=True, dist_rank=1, dist_launcher=None)
+    monkeypatch.setattr(EnhancementTask, "main_worker", lambda args: None)
+    left = []
+    for args.dist_rank in (1, 0):
+        M2MEnhancementTask.main_worker(args)
+        left.append(sorted(path.name for path in tmp_path.rglob("*") if path.is_file()))
+    assert left == [[".checkpoint.0123456789ab.pth", ".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"],
+                    [".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"]]
     assert not (tmp_path / "new").exists()
