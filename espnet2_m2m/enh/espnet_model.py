@@ -1,6 +1,7 @@
 """ESPnet's enhancement model, trained on spectra: by mixtures (M2M, UNSSOR), or by references (PIT)."""
 
 import logging
+import re
 from typing import Dict, List, Optional, Tuple
 
 import torch
@@ -257,20 +258,22 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         if not self.close_talk:
             return None
         prefix = "speech_ref" if self.closetalk_from_ref else "closetalk_mix"
-        waves = []
-        while f"{prefix}{len(waves) + 1}" in data:
-            waves.append(data[f"{prefix}{len(waves) + 1}"])
-        if not waves:
+        found = {name for name in data if re.fullmatch(rf"{prefix}\d+", name)}
+        names = [f"{prefix}{n}" for n in range(1, len(found) + 1)]
+        if not found:
             raise ValueError(
                 f"the loss needs close-talk mixtures: pass closetalk.scp files as data {prefix}1, "
                 f"{prefix}2, ..., or set close_talk: false in the conf of mixture_constraint to "
                 "train on far-field mixtures alone (UNSSOR)")
-        if len(waves) > self.num_spk:
-            raise ValueError(f"found {len(waves)} close-talk mixtures for a separator with "
+        if found != set(names):
+            raise ValueError(f"the close-talk mixtures are numbered from 1 without a gap, found "
+                             f"{', '.join(sorted(found))}; name them {', '.join(names)}")
+        if len(names) > self.num_spk:
+            raise ValueError(f"found {len(names)} close-talk mixtures for a separator with "
                              f"{self.num_spk} sources; every headset needs a source")
-        for number, wave in enumerate(waves, start=1):
-            _check_mono(f"{prefix}{number}", wave)
-        return torch.stack([wave[:, :speech_mix.shape[1]] for wave in waves], dim=2)
+        for name in names:
+            _check_mono(name, data[name])
+        return torch.stack([data[name][:, :speech_mix.shape[1]] for name in names], dim=2)
 
     def _references(self, speech_mix: Tensor, data: Dict) -> Optional[List[Tensor]]:
         """References for the criteria that are computed now; None if there is none such."""

@@ -419,6 +419,8 @@ def test_a_config_that_does_not_fit_is_refused_with_what_to_change(changes, mess
 @pytest.mark.parametrize("spoil, message", [
     (lambda d: [d.pop("closetalk_mix1"), d.pop("closetalk_mix2")], "closetalk_mix1"),
     (lambda d: d.update(closetalk_mix3=d["closetalk_mix1"]), "3 close-talk mixtures"),
+    (lambda d: d.update(closetalk_mix3=d.pop("closetalk_mix2")), "found closetalk_mix1, closetalk_mix3;"),
+    (lambda d: d.pop("closetalk_mix1"), "without a gap, found closetalk_mix2; name them closetalk_mix1"),
     (lambda d: d.update(speech_mix=d["speech_mix"][..., :2]), "n_imics: 3"),
     (lambda d: d["speech_mix"][1].fill_(torch.nan), "^utt-b: speech_mix has NaN"),
     (lambda d: d["closetalk_mix2"][0, 3:5].fill_(torch.inf), "^utt-a: a close-talk mixture has NaN"),
