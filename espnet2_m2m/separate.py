@@ -22,6 +22,7 @@ from espnet2_m2m.model_files import model_files
 from espnet2_m2m.stitching import Stitcher
 
 SEGMENT_S, HOP_S = 10.0, 7.5
+OPTIONS = "--ref_mic", "--mics"
 SHORTEST_S = 0.5            # on less, FCP's filters fit anything
 BLOCK = 1 << 16             # samples of all mics that are read at once
 RIFF_BYTES = 0xFFFFF000     # what a wav file may hold; RF64 is its form for more
@@ -77,13 +78,17 @@ class SeparateRecording:
         check_mics("mics", mics)
         self.mics = mics
         separator = model.enh_model.separator
+        self.ref_channel = separator.trained_ref_channel        # of what the model gets
         if ref_mic is not None:
             check_mics("ref_mic", [ref_mic])
             if mics is not None and ref_mic not in mics:
                 raise ValueError(f"ref_mic {ref_mic} must be one of the mics {mics}")
-            separator.ref_channel = model.ref_channel = ref_mic if mics is None else mics.index(ref_mic)
-            if not separator.fcp_output and separator.ref_channel != separator.trained_ref_channel:
-                trained = separator.trained_ref_channel if mics is None else mics[separator.trained_ref_channel]
+            self.ref_channel = ref_mic if mics is None else mics.index(ref_mic)
+        if mics is not None:
+            separator.check_array(f"mics {mics}", len(mics), self.ref_channel, OPTIONS)
+        if ref_mic is not None and not separator.fcp_output:
+            trained = separator.trained_ref_channel if mics is None else mics[separator.trained_ref_channel]
+            if ref_mic != trained:
                 raise ValueError(f"this model gives the speech at mic {trained} only, as it was trained, found "
                                  f"ref_mic {ref_mic}; models trained by the mixture-constraint loss take any")
         self.segment = round(segment_size * self.sample_rate)
@@ -216,18 +221,19 @@ class SeparateRecording:
         if num_samples < SHORTEST_S * rate:
             raise ValueError(f"{name}: lasts {num_samples / rate:.3f} s; {SHORTEST_S} s is the shortest that "
                              "can be separated")
-        if self.mics is not None:
-            if max(self.mics) >= num_mics:
-                raise ValueError(f"{name}: has {num_mics} channel(s), but --mics asks for channel "
-                                 f"{max(self.mics)}, counted from 0")
-            name, num_mics = f"{name} --mics {','.join(map(str, self.mics))}", len(self.mics)
-        self.model.enh_model.separator.check_array(name, num_mics, ("--ref_mic", "--mics"))
+        if self.mics is None:
+            self.model.enh_model.separator.check_array(name, num_mics, self.ref_channel, OPTIONS)
+        elif max(self.mics) >= num_mics:
+            raise ValueError(f"{name}: has {num_mics} channel(s), but --mics asks for channel "
+                             f"{max(self.mics)}, counted from 0")
 
     def _stitcher(self, read, num_samples):
         return Stitcher(self._separate, read, num_samples, self.segment, self.overlap)
 
     def _separate(self, mixture):
         """A segment (sample, mic) -> (source, sample)."""
+        # Set for every segment, as others may share the model.
+        self.model.enh_model.separator.ref_channel = self.model.ref_channel = self.ref_channel
         mixture = np.ascontiguousarray(mixture)
         mixture = mixture[:, 0] if mixture.shape[1] == 1 else mixture       # as ESPnet reads it
         est = np.concatenate(self.model(mixture[None], fs=self.sample_rate))
@@ -239,10 +245,9 @@ class SeparateRecording:
     def _comment(self, recording):
         """What a file was made from and how, for its header."""
         stamp = Path(recording).stat()
-        separator = self.model.enh_model.separator
         return json.dumps({
             "made_by": "espnet2_m2m separate", "model_sha256": self.fingerprint, "mics": self.mics,
-            "ref_mic": separator.ref_channel, "segment": self.segment, "overlap": self.overlap,
+            "ref_mic": self.ref_channel, "segment": self.segment, "overlap": self.overlap,
             "recording": [Path(recording).name, stamp.st_size, stamp.st_mtime_ns]}, sort_keys=True)
 
     @staticmethod

@@ -20,9 +20,10 @@ class SeparateSpeech(stock.SeparateSpeech):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if isinstance(self.enh_model, ESPnetM2MModel):
+            separator = self.enh_model.separator
             for name, num_mics in self.recordings.items():
-                self.enh_model.separator.check_array(
-                    name, num_mics, ("--ref_channel", "espnet2_m2m.bin.format_data_dir --channels"))
+                separator.check_array(name, num_mics, separator.ref_channel,
+                                      ("--ref_channel", "espnet2_m2m.bin.format_data_dir --channels"))
         if self.fcp_output is not None:
             if not isinstance(self.enh_model, ESPnetM2MModel):
                 raise ValueError("--fcp_output is for models that were trained by a criterion of the "

@@ -242,12 +242,13 @@ class M2MSeparator(AbsSeparator):
                              f"input_mics or loss_mics, but the recording has {num_mics} mic(s)")
         return feature[:, :, mics] if self._has_mic_axis(feature) else feature
 
-    def check_array(self, name: str, num_mics: int, options: Tuple[str, str]) -> None:
+    def check_array(self, name: str, num_mics: int, ref_channel: int, options: Tuple[str, str]) -> None:
         """Refuse a recording before work on it begins.
 
         Args:
             name: of the recording.
             num_mics: that it has.
+            ref_channel: mic that the output is to be at, from 0.
             options: what the user's command calls `ref_channel`, and a choice among the recording's mics.
         Raises:
             ValueError: it has too few mics, or too many; says what to do.
@@ -266,9 +267,9 @@ class M2MSeparator(AbsSeparator):
                       f"{choice} {','.join(map(str, range(needed)))}")
             raise ValueError(f"{name}: has {num_mics} channel(s), the model needs {needed}"
                              f"{'' if exactly else ' or more'}; {remedy}")
-        if not 0 <= self.ref_channel < num_mics:
-            raise ValueError(f"{name}: has {num_mics} channel(s), but {ref_option} is {self.ref_channel}, "
-                             "counted from 0")
+        if not 0 <= ref_channel < num_mics:
+            raise ValueError(f"{name}: has {num_mics} channel(s), but {ref_option} is {ref_channel}, counted "
+                             "from 0")
 
     def num_mics(self, feature: Tensor) -> int:
         return feature.shape[2] if self._has_mic_axis(feature) else 1
