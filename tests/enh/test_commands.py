@@ -203,13 +203,6 @@ def test_train_dir_follows_the_model_conf(tmp_path):
     assert f"{tmp_path}/spk2.scp,speech_ref2,sound" in command and "--ngpu" in command
 
 
-def test_a_gap_in_the_headsets_is_not_passed_over(tmp_path):
-    for name in ("wav.scp", "closetalk1.scp", "closetalk3.scp"):
-        (tmp_path / name).touch()
-    with pytest.raises(ValueError, match="without a gap, found closetalk1.scp, closetalk3.scp"):
-        enh_train.data_options(tmp_path, [M2M], validation=False)
-
-
 def test_training_and_validation_need_one_sample_rate(tmp_path):
     data = {}
     for name, rate in (("train", 8000), ("valid", 16000)):
@@ -222,6 +215,13 @@ def test_training_and_validation_need_one_sample_rate(tmp_path):
     args.valid_data_path_and_name_and_type = data["valid"]
     with pytest.raises(ValueError, match="valid.scp 16000 Hz"):
         common_sample_rate(args)
+
+
+def test_a_gap_in_the_headsets_is_not_passed_over(tmp_path):
+    for name in ("wav.scp", "closetalk1.scp", "closetalk3.scp"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="without a gap, found closetalk1.scp, closetalk3.scp"):
+        enh_train.data_options(tmp_path, [M2M], validation=False)
 
 
 def test_numbers_that_are_text_to_yaml_are_named():
