@@ -16,7 +16,7 @@ small enough for the processor's cache; nothing the size of the stacked taps is 
 backward pass, whose formulae stand in `backward`.
 """
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -28,15 +28,17 @@ BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**28}     # of the lag products of one blo
 
 @contextmanager
 def full_precision(device_type: str):
-    """No autocast, and no TF32 in matrix products: both round more than `diag_load` makes up for."""
-    matmul = torch.backends.cuda.matmul
-    tf32 = matmul.allow_tf32
-    matmul.allow_tf32 = False
-    try:
-        with torch.autocast(device_type, enabled=False):
-            yield
-    finally:
-        matmul.allow_tf32 = tf32
+    """No autocast, and neither TF32 nor bfloat16 in matrix products: they lose more than `diag_load` covers."""
+    with torch.autocast(device_type, enabled=False), ExitStack() as stack:
+        if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+            # Only these: the older settings refuse to be read once a program has used the newer ones.
+            for backend in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+                stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+                backend.fp32_precision = "ieee"
+        else:       # torch < 2.9
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
+        yield
 
 
 def stack_taps(z: Tensor, past_taps: int, future_taps: int) -> Tensor:

@@ -52,7 +52,7 @@ def _in_folder(folder: Path):
     if (folder / META).is_file():
         config, weights = _contents((folder / META).read_bytes(), folder / META)
         return _existing(folder / config, folder / weights)
-    models = sorted(path for path in folder.glob("*.pth") if path.name != "checkpoint.pth")
+    models = sorted(path for path in folder.glob("[!.]*.pth") if path.name != "checkpoint.pth")
     default = folder / DEFAULT_MODEL
     if not default.exists():
         if len(models) != 1:

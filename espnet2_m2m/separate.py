@@ -22,6 +22,7 @@ from espnet2_m2m.model_files import model_files
 from espnet2_m2m.stitching import Stitcher
 
 SEGMENT_S, HOP_S = 10.0, 7.5
+OPTIONS = "--ref_mic", "--mics"
 SHORTEST_S = 0.5            # on less, FCP's filters fit anything
 BLOCK = 1 << 16             # samples of all mics that are read at once
 RIFF_BYTES = 0xFFFFF000     # what a wav file may hold; RF64 is its form for more
@@ -77,13 +78,17 @@ class SeparateRecording:
         check_mics("mics", mics)
         self.mics = mics
         separator = model.enh_model.separator
+        self.ref_channel = separator.trained_ref_channel        # of what the model gets
         if ref_mic is not None:
             check_mics("ref_mic", [ref_mic])
             if mics is not None and ref_mic not in mics:
                 raise ValueError(f"ref_mic {ref_mic} must be one of the mics {mics}")
-            separator.ref_channel = model.ref_channel = ref_mic if mics is None else mics.index(ref_mic)
-            if not separator.fcp_output and separator.ref_channel != separator.trained_ref_channel:
-                trained = separator.trained_ref_channel if mics is None else mics[separator.trained_ref_channel]
+            self.ref_channel = ref_mic if mics is None else mics.index(ref_mic)
+        if mics is not None:
+            separator.check_array(f"mics {mics}", len(mics), self.ref_channel, OPTIONS)
+        if ref_mic is not None and not separator.fcp_output:
+            trained = separator.trained_ref_channel if mics is None else mics[separator.trained_ref_channel]
+            if ref_mic != trained:
                 raise ValueError(f"this model gives the speech at mic {trained} only, as it was trained, found "
                                  f"ref_mic {ref_mic}; models trained by the mixture-constraint loss take any")
         self.segment = round(segment_size * self.sample_rate)
@@ -216,41 +221,19 @@ class SeparateRecording:
         if num_samples < SHORTEST_S * rate:
             raise ValueError(f"{name}: lasts {num_samples / rate:.3f} s; {SHORTEST_S} s is the shortest that "
                              "can be separated")
-        chosen = ""
-        if self.mics is not None:
-            if max(self.mics) >= num_mics:
-                raise ValueError(f"{name}: has {num_mics} channel(s), but --mics asks for channel "
-                                 f"{max(self.mics)}, counted from 0")
-            num_mics, chosen = len(self.mics), " chosen by --mics"
-        needed, exactly = self._num_mics()
-        if num_mics < needed or (num_mics > needed and exactly):
-            remedy = ("it was trained for another array" if num_mics < needed else
-                      "choose those of the array that it was trained for, in its order, e.g. --mics "
-                      f"{','.join(map(str, range(needed)))}")
-            raise ValueError(f"{name}: has {num_mics} channel(s){chosen}, the model needs {needed}"
-                             f"{'' if exactly else ' or more'}; {remedy}")
-        ref_mic = self.model.enh_model.separator.ref_channel
-        if ref_mic >= num_mics:
-            raise ValueError(f"{name}: has {num_mics} channel(s), but --ref_mic is {ref_mic}, counted from 0")
-
-    def _num_mics(self):
-        """(number of mics that the model needs, whether it must be exactly that)."""
-        from espnet2_m2m.enh.separator.m2m_separator import SINGLE_MIC
-
-        separator = self.model.enh_model.separator
-        network = separator.separator
-        if separator.input_mics is None:
-            taken = 1 if type(network).__name__ in SINGLE_MIC else getattr(network, "n_imics", None)
-            if taken is not None:
-                return taken, True
-        named = [separator.trained_ref_channel, *(separator.input_mics or []), *(separator.loss_mics or [])]
-        return max(named) + 1, False
+        if self.mics is None:
+            self.model.enh_model.separator.check_array(name, num_mics, self.ref_channel, OPTIONS)
+        elif max(self.mics) >= num_mics:
+            raise ValueError(f"{name}: has {num_mics} channel(s), but --mics asks for channel "
+                             f"{max(self.mics)}, counted from 0")
 
     def _stitcher(self, read, num_samples):
         return Stitcher(self._separate, read, num_samples, self.segment, self.overlap)
 
     def _separate(self, mixture):
         """A segment (sample, mic) -> (source, sample)."""
+        # Set for every segment, as others may share the model.
+        self.model.enh_model.separator.ref_channel = self.model.ref_channel = self.ref_channel
         mixture = np.ascontiguousarray(mixture)
         mixture = mixture[:, 0] if mixture.shape[1] == 1 else mixture       # as ESPnet reads it
         est = np.concatenate(self.model(mixture[None], fs=self.sample_rate))
@@ -262,10 +245,9 @@ class SeparateRecording:
     def _comment(self, recording):
         """What a file was made from and how, for its header."""
         stamp = Path(recording).stat()
-        separator = self.model.enh_model.separator
         return json.dumps({
             "made_by": "espnet2_m2m separate", "model_sha256": self.fingerprint, "mics": self.mics,
-            "ref_mic": separator.ref_channel, "segment": self.segment, "overlap": self.overlap,
+            "ref_mic": self.ref_channel, "segment": self.segment, "overlap": self.overlap,
             "recording": [Path(recording).name, stamp.st_size, stamp.st_mtime_ns]}, sort_keys=True)
 
     @staticmethod

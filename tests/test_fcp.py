@@ -324,6 +324,60 @@ def test_autocast_does_not_change_values(dtype):
         torch.testing.assert_close(actual, desired, rtol=0, atol=0)
 
 
+@pytest.fixture
+def precision():
+    """Puts torch's settings of matrix products back."""
+    yield
+    torch.set_float32_matmul_precision("highest")
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        for owner in (torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+            owner.fp32_precision = "none"
+
+
+def readable_settings():
+    """Settings of matrix products; torch refuses to read the older ones next to some of the newer ones."""
+    settings = {}
+    for name in ("get_float32_matmul_precision()", "backends.cuda.matmul.allow_tf32",
+                 "backends.cuda.matmul.fp32_precision", "backends.mkldnn.matmul.fp32_precision"):
+        try:
+            settings[name] = eval(f"torch.{name}")
+        except (AttributeError, RuntimeError):      # torch < 2.9; refused
+            settings[name] = None
+    return settings
+
+
+@pytest.mark.parametrize("setting", [
+    "set_float32_matmul_precision('medium')", "set_float32_matmul_precision('high')",
+    "backends.cuda.matmul.allow_tf32 = True", "backends.cuda.matmul.fp32_precision = 'tf32'",
+    "backends.mkldnn.matmul.fp32_precision = 'bf16'", "backends.fp32_precision = 'tf32'",
+])
+def test_faster_matrix_products_do_not_change_values(setting, precision, monkeypatch):
+    """Values differ on CPUs with units for bfloat16 (amx) alone, so the settings within are looked at."""
+    if "fp32" in setting and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("torch < 2.9 has no such setting")
+    mix = torch.from_numpy(oracle.noise(15, 1, 6, 65, 200)).to(torch.complex64)
+    seen = []
+    solve = fir_least_squares._solve
+    monkeypatch.setattr(fir_least_squares, "_solve",
+                        lambda *args: (seen.append(readable_settings()), solve(*args))[1])
+
+    def values():
+        est = torch.from_numpy(oracle.noise(16, 1, 2, 65, 200)).to(torch.complex64).requires_grad_()
+        images, filters = forward_convolutive_prediction(est, mix, fcp_weight(mix, shared=True))
+        images.abs().sum().backward()
+        return images.detach(), filters.detach(), est.grad
+
+    desired = values()
+    exec(f"torch.{setting}")
+    before = readable_settings()
+    actual = values()
+    assert readable_settings() == before
+    for name in ("backends.cuda.matmul.fp32_precision", "backends.mkldnn.matmul.fp32_precision"):
+        assert {settings[name] for settings in seen} <= {"ieee", None}
+    for one, other in zip(actual, desired):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_arguments_are_not_changed():
     Z, Y, _ = oracle.scene(14)
     est, mix = batch(Z), batch(Y)

@@ -41,7 +41,8 @@ def test_a_training_is_a_model(tmp_path):
     for name in ("1epoch.pth", "2epoch.pth", "checkpoint.pth"):
         (tmp_path / name).write_text(name)
     assert texts(tmp_path / "1epoch.pth") == ["config", "1epoch.pth"]
-    with pytest.raises(FileNotFoundError, match="exactly one other .* found 1epoch.pth, 2epoch.pth"):
+    (tmp_path / ".3epoch.0123456789ab.pth").touch()     # half-written when a training was killed
+    with pytest.raises(FileNotFoundError, match="exactly one other .* found 1epoch.pth, 2epoch.pth;"):
         texts(tmp_path)
     (tmp_path / "valid.loss.best.pth").symlink_to("2epoch.pth")
     assert texts(tmp_path) == ["config", "2epoch.pth"]

@@ -108,6 +108,17 @@ def test_mics_and_ref_mic_are_channels_of_the_recording(model):
     np.testing.assert_array_equal(chosen(recording, RATE), np.concatenate(desired))
     with pytest.raises(ValueError, match=r"ref_mic 1 must be one of the mics \[4, 0, 2\]"):
         SeparateRecording.from_pretrained(model, mics=[4, 0, 2], ref_mic=1)
+    with pytest.raises(ValueError, match=r"mics \[4, 0\]: has 2 channel\(s\), the model needs 3"):
+        SeparateRecording.from_pretrained(model, mics=[4, 0])
+
+
+def test_recordings_that_share_a_model_keep_their_reference_mics(separate):
+    recording = noise(0.8)
+    desired = separate(recording, RATE)
+    other = SeparateRecording(separate.model, ref_mic=1)
+    assert np.abs(other(recording, RATE) - desired).max() > 1e-3
+    for one in (separate, SeparateRecording(separate.model)):
+        np.testing.assert_array_equal(one(recording, RATE), desired)
 
 
 def test_one_mic(tmp_path):
@@ -130,6 +141,9 @@ def test_pit_models_know_one_reference_mic(tmp_path):
     assert SeparateRecording.from_pretrained(tmp_path)(noise(0.6), RATE).shape == (2, 4800)
     with pytest.raises(ValueError, match="gives the speech at mic 0 only"):
         SeparateRecording.from_pretrained(tmp_path, ref_mic=1)
+    save(tmp_path, config("tfgridnet_spectra", [PIT | {"conf": PIT["conf"] | {"ref_mic": 2}}]))
+    with pytest.raises(ValueError, match=r"mics \[0, 1\]: has 2 channel\(s\), the model needs 3"):
+        SeparateRecording.from_pretrained(tmp_path, mics=[0, 1], ref_mic=1)
 
 
 def test_a_higher_rate_is_converted_when_asked(separate, tmp_path):
@@ -171,7 +185,7 @@ def test_an_interrupted_run_leaves_no_file(separate, tmp_path, monkeypatch):
 
 
 def test_a_diverged_model_is_named_and_writes_nothing(separate, tmp_path, monkeypatch):
-    monkeypatch.setattr(separate, "model", lambda mix, fs: [np.full(mix.shape[:2], np.nan)] * 2)
+    monkeypatch.setattr(SeparateSpeech, "__call__", lambda self, mix, fs: [np.full(mix.shape[:2], np.nan)] * 2)
     with pytest.raises(ValueError, match="weights may be those of a training that diverged"):
         separate._separate(noise(1))
 
@@ -336,8 +350,7 @@ def test_an_hour_of_six_channels_takes_no_more_memory_than_minutes(tmp_path):
         import resource, sys, types
         import torch        # what every user of a network has in memory
         from espnet2_m2m import SeparateRecording
-        separator = types.SimpleNamespace(ref_channel=0, input_mics=None, loss_mics=None,
-                                          separator=types.SimpleNamespace(n_imics=6))
+        separator = types.SimpleNamespace(trained_ref_channel=0, check_array=lambda *args: None)
         def network(mix, fs):
             return [mix[:, :, n] for n in range(2)]
         network.enh_train_args = types.SimpleNamespace(sample_rate=8000)

@@ -139,9 +139,8 @@ def diagnose(model, utt_id, signals):
     with torch.no_grad():
         feature, lengths = model.encoder(mixture, length)
         network_input = feature
-        if model.normalize_variance or model.normalize_variance_per_ch:     # as in training
-            axes = 1 if model.normalize_variance_per_ch else (1, 2)
-            network_input, _ = model.encoder(mixture / mixture.std(axes, keepdim=True).clamp(min=1e-12), length)
+        if model.normalize_variance:        # as in training
+            network_input, _ = model.encoder(mixture / mixture.std().clamp(min=1e-12), length)
         est = torch.cat([separator.spectrum(z) for z in separator.estimate(network_input, lengths)], dim=1)[0]
         if not torch.isfinite(est).all() and mixture.any():
             raise ValueError(f"utterance '{utt_id}': the model's estimates have NaN or infinite values, so the "

@@ -7,8 +7,9 @@
 The options are ESPnet's; --normalize_segment_scale is false by default, and --fcp_output and --job are new.
 Output is float at the level it has in the mixture (unless --normalize_output_wav true), each file is written
 whole or not at all, and a rerun separates only what is missing: settings.json says what the files were
-made with, and a file is valid if it is newer. --model_tag also takes a packed model, a folder or a zip
-(model_files.py). For recordings without a data dir there is bin/separate.
+made with, and a file is valid if it is newer than that and its recording (unless this is a pipe).
+--model_tag also takes a packed model, a folder or a zip (model_files.py). For recordings without a data
+dir there is bin/separate.
 
 `--job k/n`, for k = 1 ... n, separates the k-th of n shares. The jobs may run at the same time, on machines
 that see the same folders. When all have ended, the same command without --job writes the lists spk{n}.scp.
@@ -18,6 +19,7 @@ import functools
 import hashlib
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ import soundfile
 import yaml
 
 from espnet2_m2m.bin import cli_errors, parse_job
-from espnet2_m2m.data_dir import AudioError, atomic_path, audio_header, read_table, write_table
+from espnet2_m2m.data_dir import AudioError, atomic_path, audio_header, read_table, source_stamp, write_table
 from espnet2_m2m.model_files import model_files
 
 # These do not change the output.
@@ -58,10 +60,10 @@ def main(cmd=None):
         number, num_jobs = args.job
         utt_ids = utt_ids[number - 1 :: num_jobs]
     settings = _write_settings(args)
-    todo = [utt_id for utt_id in utt_ids if not _done(args, utt_id, settings)]
-    for path, _, kind in args.data_path_and_name_and_type:
-        if kind == "sound":
-            check_recordings(path, todo, args)
+    scps = {name: path for path, name, kind in args.data_path_and_name_and_type if kind == "sound"}
+    tables = [read_table(scp) for scp in scps.values()]
+    todo = [utt_id for utt_id in utt_ids if not _done(args, utt_id, settings, tables)]
+    num_channels = {name: check_recordings(scp, todo, args) for name, scp in scps.items()}
     print(f"enh_inference: {len(utt_ids) - len(todo)} of {len(utt_ids)} utterances are done already")
     if todo:
         for scp in output_dir.glob("spk*.scp"):     # until all files are there again
@@ -73,10 +75,11 @@ def main(cmd=None):
             options.pop("config", None)
             options.pop("job")
             stock.SeparateSpeech.fcp_output = options.pop("fcp_output")
+            stock.SeparateSpeech.recordings = num_channels.get("speech_mix", {})
             try:
                 stock.inference(**options)
-            finally:
-                stock.SeparateSpeech.fcp_output = None      # others in this process decide for themselves
+            finally:        # others in this process decide for themselves
+                stock.SeparateSpeech.fcp_output, stock.SeparateSpeech.recordings = None, {}
     if args.job:
         return
     for folder in _streams(output_dir, settings):
@@ -131,18 +134,21 @@ def check_trained_rate(config: Path, sample_rate: int) -> None:
                          f"(sample_rate in {config})")
 
 
-def check_recordings(scp: str, utt_ids: list[str], args) -> None:
+def check_recordings(scp: str, utt_ids: list[str], args) -> dict[str, int]:
     """ESPnet writes its output at --fs whatever the rate of the input; refuse a mismatch.
 
     Args:
         scp: Kaldi wav.scp.
         utt_ids: the utterances to look at.
         args: fs in Hz, segment_size, normalize_segment_scale.
+    Returns:
+        the utterances' number of channels by a name for messages.
     Raises:
         ValueError: a file that is missing, cannot be opened, has another rate, or does not go with
             the options; names it.
     """
     table = read_table(scp)
+    num_channels = {}
     for utt_id in utt_ids:
         if utt_id not in table:
             raise ValueError(f"{scp}: no utterance '{utt_id}'; {args.key_file or 'the first list'} "
@@ -158,6 +164,8 @@ def check_recordings(scp: str, utt_ids: list[str], args) -> None:
         if channels > 1 and args.segment_size is not None and args.normalize_segment_scale:
             raise ValueError(f"{scp}: {utt_id} has {channels} channels, for which ESPnet's "
                              "--normalize_segment_scale true scales by a wrong level; leave it false")
+        num_channels[f"{scp}: {utt_id}"] = channels
+    return num_channels
 
 
 def train_config(args):
@@ -202,11 +210,16 @@ def _streams(output_dir: Path, settings: int) -> list[Path]:
             if folder.stat().st_mtime_ns > settings]
 
 
-def _done(args, utt_id: str, settings: int) -> bool:
-    """Whether all streams of an utterance exist and are newer than the settings."""
+def _done(args, utt_id: str, settings: int, tables: list[dict]) -> bool:
+    """Whether all streams of an utterance exist and are newer than the settings and its recordings."""
+    changed = settings
+    for table in tables:
+        with suppress(KeyError, AudioError):    # where it is gone: `check_recordings` says so if it is needed
+            stamp = source_stamp(table[utt_id])
+            changed = max(changed, stamp[1] if stamp else 0)    # 0: a pipe
     files = [folder / f"{utt_id}.{args.output_format}"
              for folder in _streams(Path(args.output_dir), settings)]
-    return bool(files) and all(f.is_file() and f.stat().st_mtime_ns > settings for f in files)
+    return bool(files) and all(f.is_file() and f.stat().st_mtime_ns > changed for f in files)
 
 
 @functools.cache

@@ -136,6 +136,10 @@ def _numbered(data_dir: Path, stem: str, name: str, criterion: str) -> dict[str,
     if not numbers:
         raise ValueError(f"{data_dir}: criterion {criterion} needs {stem}1.scp, {stem}2.scp, ..., "
                          "found none")
+    if numbers != list(range(1, len(numbers) + 1)):
+        found = ", ".join(f"{stem}{n}.scp" for n in numbers)
+        raise ValueError(f"{data_dir}: criterion {criterion} needs {stem}1.scp, {stem}2.scp, ... without a "
+                         f"gap, found {found}; add what is missing or rename the others")
     return {f"{name}{n}": data_dir / f"{stem}{n}.scp" for n in numbers}
 
 

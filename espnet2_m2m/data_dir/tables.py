@@ -40,9 +40,9 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
-def remove_temporaries(folder):
-    """Remove the files that `atomic_path` left below `folder` when a process was killed."""
-    for path in Path(folder).rglob(".*"):
+def remove_temporaries(folder, pattern="**/.*"):
+    """Remove what `atomic_path` left when a process was killed, of all below `folder` that fits the glob."""
+    for path in Path(folder).glob(pattern):
         if TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 

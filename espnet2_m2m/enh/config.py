@@ -6,7 +6,7 @@
 
 Mappings are merged key by key, except that options are dropped with the choice they belong to: another
 `scheduler` does not keep the old `scheduler_conf`. Entries of `criterions` are merged by their `name`
-(`{name: si_snr, remove: true}` takes one away), other lists replaced.
+(`{name: si_snr, remove: true}` takes one away), an empty list and other lists replace what there was.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ def merge(config, changes):
             if f"{key}_conf" in config and f"{key}_conf" not in changes and value != config.get(key):
                 del merged[f"{key}_conf"]
         return merged
-    if _are_named(config) and _are_named(changes):
+    if changes and _are_named(config) and _are_named(changes):
         merged = {entry["name"]: entry for entry in config}
         for entry in changes:
             merged[entry["name"]] = merge(merged.get(entry["name"], {}), entry)

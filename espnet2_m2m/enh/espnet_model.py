@@ -1,6 +1,7 @@
 """ESPnet's enhancement model, trained on spectra: by mixtures (M2M, UNSSOR), or by references (PIT)."""
 
 import logging
+import re
 from typing import Dict, List, Optional, Tuple
 
 import torch
@@ -41,8 +42,10 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             raise ValueError("mixture_constraint and ri_mag need the same ref_mic")
         # With both losses, M2M decides on the output.
         criterion = max(criterions, key=lambda criterion: criterion.fcp_output)
+        # The last one lets ESPnet's inference divide every mic by its own level, so that FCP's weight, eq. (9),
+        # would be another one than in training; with normalize_variance it is one factor for all mics.
         for option in ("flexible_numspk", "always_forward_in_48k", "categories",
-                       "category_weights"):
+                       "category_weights", "normalize_variance_per_ch"):
             if conf.get(option):
                 raise ValueError(f"{criterion.name} does not go with model_conf's "
                                  f"{option}: {conf[option]}; remove it")
@@ -82,32 +85,25 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         Estimates that are not finite (overflow in half precision) make the loss NaN, so that
         ESPnet's trainer skips the step.
         """
-        utt_ids = kwargs.get("utt_id", [f"batch item {i}" for i in range(len(speech_mix))])
+        utt_ids = kwargs.get("utt_id")
         lengths = speech_mix_lengths
         if lengths is None:
             lengths = torch.full((len(speech_mix),), speech_mix.shape[1], dtype=torch.long)
         speech_mix = speech_mix[:, :lengths.max()]
         close_talk = self._close_talk(speech_mix, kwargs)
-        _check_finite("speech_mix", speech_mix, utt_ids)
         if close_talk is not None:
             _check_finite("a close-talk mixture", close_talk, utt_ids)
         references = self._references(speech_mix, kwargs)
-        counted = self._heard(speech_mix, utt_ids)
-        if not counted.all():
-            speech_mix = self.separator.replace_items(speech_mix, ~counted)
+        speech_mix, counted = self._checked(speech_mix, utt_ids)
 
         feature_mix, feature_lengths, estimates, est = self._estimates(speech_mix, lengths)
-        frames = self.separator.frame_lengths(feature_lengths)
-        finite = torch.isfinite(est.detach()).flatten(1).all(dim=1)
+        inputs = self._loss_inputs(est, feature_mix, feature_lengths, counted, utt_ids)
         active = self._active_criterions()
         supervised = any(criterion.name == "ri_mag" for criterion in active)
-        inputs = LossInputs(
-            est=torch.where(finite[:, None, None, None], est, 0),
-            far_field=self.separator.far_field_spectrum(feature_mix, frames),
-            close_talk=self._spectra(close_talk, lengths, frames),
-            references=(self._spectra(self._at_reference_mic(references), lengths, frames)
-                        if supervised else None),
-            lengths=frames, counted=counted)
+        inputs = inputs._replace(
+            close_talk=self._spectra(close_talk, lengths, inputs.lengths),
+            references=(self._spectra(self._at_reference_mic(references), lengths, inputs.lengths)
+                        if supervised else None))
 
         if all(isinstance(criterion, SpectraCriterion) for criterion in active):
             # No criterion looks at waveforms now: ESPnet's loop only wants tensors.
@@ -123,15 +119,10 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             speech_pre = [image[counted] for image in speech_pre]
             feature_mix, lengths = feature_mix[counted], lengths[counted.to(lengths.device)]
         loss, stats, weight, _ = self.forward_loss(
-            speech_pre, lengths, feature_mix, None, {"loss_inputs": inputs}, references,
+            speech_pre, lengths, feature_mix, None, {"loss_inputs": inputs, "est": est}, references,
             num_spk=self.num_spk)
         if not counted.any():
             loss, weight = 0 * loss, 0 * weight
-        if not finite.all():
-            logging.warning("the estimates of %s are not finite; this step is skipped",
-                            _names(utt_ids, ~finite))
-            loss = loss + (torch.nan * est.real).sum()      # NaN must reach the gradients as well
-            stats = {name: torch.full_like(value, torch.nan) for name, value in stats.items()}
         return loss, stats, weight
 
     def _estimates(self, speech_mix: Tensor, lengths: Tensor):
@@ -139,14 +130,12 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         as spectra (batch, source, freq, frame), masked."""
         feature_mix, feature_lengths = self.encoder(speech_mix, lengths)
         network_input = feature_mix
-        if self.normalize_variance or self.normalize_variance_per_ch:
-            axes = 1 if self.normalize_variance_per_ch or speech_mix.dim() == 2 else (1, 2)
-            level = speech_mix.std(dim=axes, keepdim=True).clamp(min=SILENCE)
+        if self.normalize_variance:
+            level = speech_mix.flatten(1).std(dim=1).clamp(min=SILENCE)
+            level = level.reshape((-1,) + (1,) * (speech_mix.dim() - 1))
             network_input, _ = self.encoder(speech_mix / level, lengths)
         estimates = self.separator.estimate(network_input, feature_lengths, {})
         if network_input is not feature_mix:
-            mic = self.separator.trained_ref_channel if self.normalize_variance_per_ch else 0
-            level = level.flatten(1)[:, mic if level.dim() == 3 else 0]
             estimates = [z * level.reshape((-1,) + (1,) * (z.dim() - 1)) for z in estimates]
         est = torch.cat([self.separator.spectrum(z) for z in estimates], dim=1)
         est = mask_frames(est, self.separator.frame_lengths(feature_lengths))
@@ -164,22 +153,38 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         Returns:
             the sources at the reference mic, (batch, sample) each; the features of the mixtures; None; and
             what `forward_loss` needs.
+        Raises:
+            ValueError: recordings that are not finite, by their place in the batch: names are not known here.
         Silence: a recording whose far-field mixture is silent gives silence, without a loss.
+        Estimates that are not finite give silence, with gradients that make ESPnet's trainer skip the step: its
+        assignment of transcripts does not take an output, and so a loss, that is NaN.
         """
-        counted = self._heard(speech_mix, [f"batch item {i}" for i in range(len(speech_mix))])
-        speech_mix = self.separator.replace_items(speech_mix, ~counted)
+        speech_mix, counted = self._checked(speech_mix, None)
         feature_mix, feature_lengths, estimates, est = self._estimates(speech_mix, speech_lengths)
-        frames = self.separator.frame_lengths(feature_lengths)
+        inputs = self._loss_inputs(est, feature_mix, feature_lengths, counted, None)
         if self.separator.fcp_output:
-            outputs = self.separator.reference_images(est, feature_mix, feature_lengths)
+            outputs = self.separator.reference_images(inputs.est, feature_mix, feature_lengths)
         else:
             outputs = estimates
-        speech_pre = [torch.where(counted[:, None], self.decoder(output, speech_lengths)[0], 0)
+        finite = _finite(est)
+        speech_pre = [torch.where((counted & finite)[:, None], self.decoder(output, speech_lengths)[0], 0)
                       for output in outputs]
-        inputs = LossInputs(
-            est=est, far_field=self.separator.far_field_spectrum(feature_mix, frames), close_talk=None,
-            references=None, lengths=frames, counted=counted)
-        return speech_pre, feature_mix, None, {"loss_inputs": inputs}
+        if est.requires_grad and not finite.all():
+            for wave in speech_pre:
+                wave.register_hook(lambda gradient: torch.nan * gradient)
+        return speech_pre, feature_mix, None, {"loss_inputs": inputs, "est": est}
+
+    def _loss_inputs(self, est, feature_mix, feature_lengths, counted, utt_ids) -> LossInputs:
+        """What is known without headsets and references; estimates that are not finite become zero."""
+        frames = self.separator.frame_lengths(feature_lengths)
+        finite = _finite(est)
+        if not finite.all():
+            logging.warning("the estimates of %s are not finite; in training this step is skipped",
+                            _names(utt_ids, ~finite))
+        return LossInputs(
+            est=torch.where(finite[:, None, None, None], est, 0),
+            far_field=self.separator.far_field_spectrum(feature_mix, frames),
+            close_talk=None, references=None, lengths=frames, counted=counted)
 
     def forward_loss(
         self, speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs,
@@ -187,11 +192,12 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         """ESPnet's loop over the criteria; what `forward_enhance` could not know is added from `speech_ref`.
 
         Args:
-            others: with "loss_inputs".
+            others: "loss_inputs"; "est", (batch, source, freq, frame), the estimates as the network gave them.
             speech_ref: list of (batch, sample): the close-talk mixtures with closetalk_from_ref, else the
                 references.
         Raises:
-            ValueError: the loss needs headsets and gets references; says what to change.
+            ValueError: the loss needs headsets and gets references, says what to change; or recordings that are
+                not finite.
         """
         inputs = others["loss_inputs"]
         if self.close_talk and inputs.close_talk is None:
@@ -200,22 +206,34 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
                                  "set enh_model_conf's closetalk_from_ref: true")
             names = [f"speech_ref{n}" for n in range(1, len(speech_ref) + 1)]
             close_talk = self._close_talk(speech_ref[0], dict(zip(names, speech_ref)))
+            _check_finite("a close-talk mixture", close_talk, None)
             inputs = inputs._replace(close_talk=self._spectra(close_talk, speech_lengths, inputs.lengths))
         supervised = any(criterion.name == "ri_mag" for criterion in self._active_criterions())
         if supervised and inputs.references is None:
             references = self._at_reference_mic(speech_ref)
+            _check_finite("a reference", references, None)
             inputs = inputs._replace(references=self._spectra(references, speech_lengths, inputs.lengths))
-        others = {**others, "loss_inputs": inputs}
-        return super().forward_loss(
-            speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs)
+        loss, stats, weight, perm = super().forward_loss(
+            speech_pre, speech_lengths, feature_mix, feature_pre, {**others, "loss_inputs": inputs}, speech_ref,
+            *args, **kwargs)
+        if not _finite(others["est"]).all():
+            loss = loss + (torch.nan * others["est"].real).sum()    # NaN must reach the gradients as well
+            stats = {name: torch.full_like(value, torch.nan) for name, value in stats.items()}
+        return loss, stats, weight, perm
 
     def collect_feats(self, speech_mix: Tensor, speech_mix_lengths: Tensor, **kwargs):
         """Stage 5 of ESPnet's recipes: the waveforms themselves; nothing is normalised by them."""
         return {"feats": speech_mix[:, :speech_mix_lengths.max()],
                 "feats_lengths": speech_mix_lengths}
 
-    def _heard(self, speech_mix: Tensor, utt_ids: List[str]) -> Tensor:
-        """(batch,) bool: the far-field mixture is not silent; a warning names those that are."""
+    def _checked(self, speech_mix: Tensor, utt_ids: Optional[List[str]]) -> Tuple[Tensor, Tensor]:
+        """Far-field mixtures with noise in place of silence, and which are heard, (batch,) bool."""
+        _check_finite("speech_mix", speech_mix, utt_ids)
+        heard = self._heard(speech_mix, utt_ids)
+        return self.separator.replace_items(speech_mix, ~heard), heard
+
+    def _heard(self, speech_mix: Tensor, utt_ids: Optional[List[str]]) -> Tensor:
+        """(batch,) bool: the far-field mixture is not silent; a warning names those that are, once."""
         mics = [self.separator.input_mics, self.separator.loss_mics]
         if any(criterion.name == "ri_mag" for criterion in self._active_criterions()):
             mics.append([self.separator.trained_ref_channel])   # its level divides the distance
@@ -226,8 +244,10 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
                 wave = wave[:, :, chosen]
             heard = heard & (wave.abs().flatten(1).amax(dim=1) > SILENCE)
         if not heard.all():
-            new = heard.new_tensor([utt_id not in self._warned for utt_id in utt_ids]) & ~heard
-            self._warned.update(utt_id for utt_id, is_new in zip(utt_ids, new.tolist()) if is_new)
+            new = ~heard
+            if utt_ids is not None:
+                new = new & heard.new_tensor([utt_id not in self._warned for utt_id in utt_ids])
+                self._warned.update(utt_id for utt_id, is_new in zip(utt_ids, new.tolist()) if is_new)
             if new.any():
                 logging.warning("%s: speech_mix is silent, at least a segment of it; such segments "
                                 "have no weight", _names(utt_ids, new))
@@ -238,20 +258,22 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         if not self.close_talk:
             return None
         prefix = "speech_ref" if self.closetalk_from_ref else "closetalk_mix"
-        waves = []
-        while f"{prefix}{len(waves) + 1}" in data:
-            waves.append(data[f"{prefix}{len(waves) + 1}"])
-        if not waves:
+        found = {name for name in data if re.fullmatch(rf"{prefix}\d+", name)}
+        names = [f"{prefix}{n}" for n in range(1, len(found) + 1)]
+        if not found:
             raise ValueError(
                 f"the loss needs close-talk mixtures: pass closetalk.scp files as data {prefix}1, "
                 f"{prefix}2, ..., or set close_talk: false in the conf of mixture_constraint to "
                 "train on far-field mixtures alone (UNSSOR)")
-        if len(waves) > self.num_spk:
-            raise ValueError(f"found {len(waves)} close-talk mixtures for a separator with "
+        if found != set(names):
+            raise ValueError(f"the close-talk mixtures are numbered from 1 without a gap, found "
+                             f"{', '.join(sorted(found))}; name them {', '.join(names)}")
+        if len(names) > self.num_spk:
+            raise ValueError(f"found {len(names)} close-talk mixtures for a separator with "
                              f"{self.num_spk} sources; every headset needs a source")
-        for number, wave in enumerate(waves, start=1):
-            _check_mono(f"{prefix}{number}", wave)
-        return torch.stack([wave[:, :speech_mix.shape[1]] for wave in waves], dim=2)
+        for name in names:
+            _check_mono(name, data[name])
+        return torch.stack([data[name][:, :speech_mix.shape[1]] for name in names], dim=2)
 
     def _references(self, speech_mix: Tensor, data: Dict) -> Optional[List[Tensor]]:
         """References for the criteria that are computed now; None if there is none such."""
@@ -301,11 +323,17 @@ def _check_mono(name: str, wave: Tensor) -> None:
                          f"{tuple(wave.shape)}")
 
 
-def _check_finite(name: str, waves: Tensor, utt_ids: List[str]) -> None:
-    finite = torch.isfinite(waves).flatten(1).all(dim=1)
+def _finite(tensor: Tensor) -> Tensor:
+    """(batch,) bool: no NaN or infinite value in it."""
+    return torch.isfinite(tensor.detach()).flatten(1).all(dim=1)
+
+
+def _check_finite(name: str, waves: Tensor, utt_ids: Optional[List[str]]) -> None:
+    finite = _finite(waves)
     if not finite.all():
         raise ValueError(f"{_names(utt_ids, ~finite)}: {name} has NaN or infinite samples")
 
 
-def _names(utt_ids: List[str], chosen: Tensor) -> str:
+def _names(utt_ids: Optional[List[str]], chosen: Tensor) -> str:
+    utt_ids = utt_ids or [f"batch item {i}" for i in range(len(chosen))]
     return ", ".join(utt_id for utt_id, is_chosen in zip(utt_ids, chosen.tolist()) if is_chosen)

@@ -1,6 +1,6 @@
 """Training segments read from the files, where ESPnet's chunk iterator reads files whole and then cuts them."""
 
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 import numpy as np
 import soundfile
@@ -9,7 +9,9 @@ from espnet2.train.dataset import AbsDataset, ESPnetDataset
 from espnet2_m2m.data_dir.audio import AudioError, open_audio
 
 
-def read_segment(paths, utt_id, chunk_length, chunk_shift, random_place) -> Dict[str, np.ndarray]:
+def read_segment(
+    paths, utt_id, chunk_length, chunk_shift, random_place, sample_rate=None,
+) -> Dict[str, np.ndarray]:
     """Of an utterance what the chunk iterator takes: all signals from the same sample on.
 
     An utterance that gives several chunks, or none, is read whole.
@@ -19,6 +21,7 @@ def read_segment(paths, utt_id, chunk_length, chunk_shift, random_place) -> Dict
         chunk_length, chunk_shift: of the iterator, in samples.
         random_place: take the chunk from a random place (numpy's global generator, which ESPnet seeds for every
             worker and epoch), else from the beginning.
+        sample_rate: Hz of all files; None if it may differ between utterances.
     Returns:
         dict name -> (sample[, mic]) float32, one sample longer than a chunk: the iterator refuses utterances of
         its chunk's length.
@@ -30,6 +33,9 @@ def read_segment(paths, utt_id, chunk_length, chunk_shift, random_place) -> Dict
         try:
             with open_audio(table[utt_id]) as file:
                 found = file.frames, file.samplerate
+                if sample_rate not in (None, file.samplerate):
+                    raise AudioError(f"{table[utt_id]} has {file.samplerate} Hz, the first training recording "
+                                     f"{sample_rate} Hz", "resample the data (stage 3 of the recipe)")
                 if first is None:
                     first, first_name = found, name
                     start, end = 0, file.frames
@@ -55,10 +61,13 @@ class SegmentDataset(AbsDataset):
     saves memory, too.
     """
 
-    def __init__(self, dataset: ESPnetDataset, chunk_length: int, chunk_shift: int, random_place: bool):
+    def __init__(
+        self, dataset: ESPnetDataset, chunk_length: int, chunk_shift: int, random_place: bool,
+        sample_rate: Optional[int] = None,
+    ):
         self.dataset = dataset
         self.paths = {name: loader.loader.data for name, loader in dataset.loader_dict.items()}
-        self.options = chunk_length, chunk_shift, random_place
+        self.options = chunk_length, chunk_shift, random_place, sample_rate
 
     def has_name(self, name) -> bool:
         return self.dataset.has_name(name)

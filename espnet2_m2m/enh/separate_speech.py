@@ -13,10 +13,17 @@ from espnet2_m2m.tasks.enh_m2m import CRITERIONS, M2MEnhancementTask, names_crit
 
 class SeparateSpeech(stock.SeparateSpeech):
     __doc__ = stock.SeparateSpeech.__doc__
-    fcp_output = None       # set by bin/enh_inference; None leaves it to the model
+    # Set by bin/enh_inference:
+    fcp_output = None       # None leaves it to the model
+    recordings = {}         # name -> number of mics, of those to come
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if isinstance(self.enh_model, ESPnetM2MModel):
+            separator = self.enh_model.separator
+            for name, num_mics in self.recordings.items():
+                separator.check_array(name, num_mics, separator.ref_channel,
+                                      ("--ref_channel", "espnet2_m2m.bin.format_data_dir --channels"))
         if self.fcp_output is not None:
             if not isinstance(self.enh_model, ESPnetM2MModel):
                 raise ValueError("--fcp_output is for models that were trained by a criterion of the "

@@ -1,5 +1,7 @@
 """The mixture-constraint (MC) loss, eqs. (3)-(6), with the terms that its family adds to it."""
 
+from numbers import Integral, Real
+
 import torch
 from torch import Tensor, nn
 
@@ -52,16 +54,23 @@ class MixtureConstraintLoss(nn.Module):
                     closetalk_future_taps=closetalk_future_taps,
                     farfield_past_taps=farfield_past_taps,
                     farfield_future_taps=farfield_future_taps)
+        positive = dict(floor=floor, diag_load=diag_load)
         not_negative = dict(taps, alpha=alpha, anchor_weight=anchor_weight, isms_weight=isms_weight,
                             ref_mic=ref_mic, ref_mic_weight=ref_mic_weight)
-        for name, value in not_negative.items():
-            if value < 0:
-                raise ValueError(f"{name} must be >= 0, found {value}")
-        for name, value in dict(floor=floor, diag_load=diag_load).items():
-            if value <= 0:
-                raise ValueError(f"{name} must be > 0, found {value}")
-        if anchor_fade is not None and not 0 <= anchor_fade[0] < anchor_fade[1]:
-            raise ValueError(f"anchor_fade must be two steps 0 <= first < last, found {anchor_fade}")
+        for name, value in {**positive, **not_negative}.items():
+            whole = name in taps or name == "ref_mic"
+            if not isinstance(value, Integral if whole else Real):
+                raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, found {value!r}"
+                                 + " (to YAML 1e-4 is text, 1.0e-4 a number)" * isinstance(value, str))
+            if value < 0 or (value == 0 and name in positive):
+                raise ValueError(f"{name} must be {'>' if name in positive else '>='} 0, found {value}")
+        if anchor_fade is not None:
+            steps = anchor_fade if isinstance(anchor_fade, (list, tuple)) else ()
+            numbers = len(steps) == 2 and all(isinstance(step, Real) for step in steps)
+            if not numbers or not 0 <= steps[0] < steps[1]:
+                raise ValueError(f"anchor_fade must be two steps 0 <= first < last, found {anchor_fade}")
+            if anchor_weight == 0:
+                raise ValueError("anchor_fade does nothing with anchor_weight: 0; remove one of them")
         if anchor_order not in ORDERS:
             raise ValueError(f"anchor_order must be one of {ORDERS}, found {anchor_order!r}")
         self.closetalk_taps = (closetalk_past_taps, closetalk_future_taps)

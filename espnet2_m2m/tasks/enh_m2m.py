@@ -4,6 +4,7 @@ import argparse
 import copy
 import os
 import pickle
+import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ import torch
 import yaml
 from espnet2.tasks import enh
 from espnet2.tasks.enh import EnhancementTask
+from espnet2.train.distributed_utils import get_rank
 from espnet2.train.reporter import Reporter
 
 from espnet2_m2m.data_dir import atomic_path, audio_header, read_table
+from espnet2_m2m.data_dir.tables import remove_temporaries
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 from espnet2_m2m.enh.loss import (
     MixtureConstraintCriterion,
@@ -30,6 +33,7 @@ from espnet2_m2m.enh.spectra import SpectraDecoder, SpectraEncoder
 
 CRITERIONS = {"mixture_constraint": MixtureConstraintCriterion, "ri_mag": RIMagCriterion}
 WRAPPERS = {"mixture": MixtureSolver, "pit_spectra": SpectraPITSolver}
+STEP = "separator.mixture_constraint.step"      # of the anchor's fade, in a model's weights
 MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref")
 
 _stock_build_model = EnhancementTask.__dict__["build_model"].__func__
@@ -65,26 +69,30 @@ class M2MEnhancementTask(EnhancementTask):
         factory = super().build_chunk_iter_factory(args, iter_options, mode)
         data = iter_options.data_path_and_name_and_type
         if (names_criterion(args) and args.preprocessor is None and str(args.chunk_length).isdigit()
-                and args.train_dtype == "float32" and not iter_options.max_cache_size
+                and args.chunk_default_fs is None and args.train_dtype == "float32"
+                and not iter_options.max_cache_size
                 and all(kind == "sound" for _, _, kind in data)):
             length = int(args.chunk_length)
             sequence = factory.per_sample_iter_factory
             sequence.dataset = SegmentDataset(
-                sequence.dataset, length, int(length * args.chunk_shift_ratio), random_place=iter_options.train)
+                sequence.dataset, length, int(length * args.chunk_shift_ratio), random_place=iter_options.train,
+                sample_rate=None if args.allow_multi_rates else args.sample_rate)
         return factory
 
     @classmethod
     def main_worker(cls, args):
         """ESPnet's training process, whose checkpoints survive being killed at any moment."""
         with atomic_torch_save():
-            if args.resume:
+            if args.resume and (not args.distributed or get_rank(args.dist_rank, args.dist_launcher) == 0):
                 repair_checkpoints(args.output_dir, args.best_model_criterion)
             if not names_criterion(args):
                 EnhancementTask.main_worker(args)       # a stock config meets ESPnet's own checks
                 return
+            check_numbers(vars(args))
             rate = common_sample_rate(args)
             if rate is not None:
                 args.sample_rate = rate                 # into config.yaml
+            args.init_param = [without_step(init_param) for init_param in args.init_param]
             super().main_worker(args)
 
     @classmethod
@@ -144,6 +152,39 @@ def names_criterion(args) -> bool:
     return any(criterion["name"] in CRITERIONS for criterion in criterions)
 
 
+def check_numbers(options: dict, name: str = "") -> None:
+    """Refuse numbers such as 2e-3 in ESPnet's *_conf options and criterions: to YAML they are text.
+
+    Args:
+        options: name -> value, of a config or the command line.
+        name: of the option that holds them, if any.
+    Raises:
+        ValueError: there is one; ESPnet or torch would fail deep inside without its name.
+    """
+    for key, value in options.items():
+        if not name and key != "criterions" and not key.endswith("_conf"):
+            continue
+        key = f"{name}.{key}" if name else key
+        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+\.?\d*e[+-]?\d+", value, re.IGNORECASE):
+            raise ValueError(f"{key} is text to YAML, found {value}; write a number with a point and a sign, "
+                             "such as 1.0e-4")
+        if isinstance(value, (list, tuple)):
+            value = dict(enumerate(value))
+        if isinstance(value, dict):
+            check_numbers(value, key)
+
+
+def without_step(init_param: str) -> str:
+    """ESPnet's --init_param PATH[:SRC_KEY[:DST_KEY[:EXCLUDE_KEYS]]], leaving out the step of the anchor's fade.
+
+    A new training would else begin with an anchor that has faded away already.
+    """
+    parts = init_param.split(":")
+    parts += [""] * (4 - len(parts))
+    parts[3] = ",".join(filter(None, (parts[3], STEP, f"enh_model.{STEP}")))     # the latter of a joint model
+    return ":".join(parts)
+
+
 def common_sample_rate(args) -> Optional[int]:
     """Sample rate in Hz of the training data, by the first recording of each list.
 
@@ -169,16 +210,17 @@ def common_sample_rate(args) -> Optional[int]:
 
 
 def repair_checkpoints(output_dir, best_model_criterion) -> None:
-    """Complete what a training left that was killed just after it had written checkpoint.pth.
+    """Complete what a training left that was killed just after it had written checkpoint.pth, or clear it away.
 
     ESPnet then writes Nepoch.pth and moves the links latest.pth and PHASE.KEY.best.pth to it. A
     resumed training starts with epoch N + 1 and would never do so for epoch N.
 
     Args:
-        output_dir: the experiment; nothing happens without a checkpoint.pth in it.
+        output_dir: the experiment. What was killed while it was written is removed.
         best_model_criterion: of the config, list of (phase, key, mode).
     """
     output_dir = Path(output_dir)
+    remove_temporaries(output_dir, ".*.pth")        # of this folder alone: below others may be separating now
     if not (output_dir / "checkpoint.pth").is_file():
         return
     states = torch.load(output_dir / "checkpoint.pth", map_location="cpu", weights_only=False)

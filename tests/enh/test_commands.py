@@ -11,12 +11,18 @@ import pytest
 import soundfile
 import torch
 import yaml
+from espnet2.tasks.enh import EnhancementTask
 from espnet2.train.reporter import Reporter
 from espnet_configs import M2M, VALID_SI_SNR, config, save
 
 from espnet2_m2m.bin import enh_inference, enh_train
 from espnet2_m2m.enh.separate_speech import SeparateSpeech
-from espnet2_m2m.tasks.enh_m2m import common_sample_rate, repair_checkpoints
+from espnet2_m2m.tasks.enh_m2m import (
+    M2MEnhancementTask,
+    check_numbers,
+    common_sample_rate,
+    repair_checkpoints,
+)
 
 ROOT = Path(__file__).parents[2]
 UTTERANCES = ("utt1", "utt2", "utt3")       # utt3 is silent
@@ -77,6 +83,13 @@ def test_the_command_separates_what_is_missing_and_nothing_else(experiment, caps
     assert done_already(capsys) == "2"
     assert {path for path, time in times(experiment).items() if time != first[path]} == {
         "wavs/1/utt2.wav", "wavs/2/utt2.wav"}
+
+    first = times(experiment)
+    os.utime(experiment.folder / "utt1.wav")        # rendered anew under its old path
+    enh_inference.main(experiment.options)
+    assert done_already(capsys) == "2"
+    assert {path for path, time in times(experiment).items() if time != first[path]} == {
+        "wavs/1/utt1.wav", "wavs/2/utt1.wav"}
 
     enh_inference.main([*experiment.options, "--ref_channel", "1"])
     second = times(experiment)
@@ -149,6 +162,20 @@ def test_options_that_do_not_fit_end_in_one_line(experiment, capsys, options, me
     assert message in printed and "Traceback" not in printed
 
 
+@pytest.mark.parametrize("mics, options, message", [
+    (2, [], "wav.scp: utt3: has 2 channel(s), the model needs 3; it was trained for another array"),
+    (4, [], "wav.scp: utt3: has 4 channel(s), the model needs 3; choose those of the array that it was "
+            "trained for, in its order, e.g. espnet2_m2m.bin.format_data_dir --channels 0,1,2"),
+    (3, ["--ref_channel", "3"], "wav.scp: utt1: has 3 channel(s), but --ref_channel is 3"),
+])
+def test_a_recording_of_another_array_is_named_before_work_begins(experiment, capsys, mics, options, message):
+    soundfile.write(experiment.folder / "utt3.wav", np.zeros((800, mics)), 8000)
+    with pytest.raises(SystemExit):
+        enh_inference.main([*experiment.options, *options])
+    assert message in capsys.readouterr().err and not times(experiment)
+    assert not SeparateSpeech.recordings
+
+
 def test_a_non_finite_signal_is_not_written(tmp_path):
     writer = enh_inference.AtomicWriter(tmp_path / "wavs" / "1", None)
     with pytest.raises(ValueError, match="^utt1: stream 1"):
@@ -208,6 +235,22 @@ def test_training_and_validation_need_one_sample_rate(tmp_path):
         common_sample_rate(args)
 
 
+def test_a_gap_in_the_headsets_is_not_passed_over(tmp_path):
+    for name in ("wav.scp", "closetalk1.scp", "closetalk3.scp"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="without a gap, found closetalk1.scp, closetalk3.scp"):
+        enh_train.data_options(tmp_path, [M2M], validation=False)
+
+
+def test_numbers_that_are_text_to_yaml_are_named():
+    command = ["--output_dir", "1e-3", "--optim_conf", "lr=2e-3"]
+    with pytest.raises(ValueError, match="^optim_conf.lr is text to YAML, found 2e-3; .* 1.0e-4$"):
+        check_numbers(vars(M2MEnhancementTask.get_parser().parse_args(command)))
+    with pytest.raises(ValueError, match="^criterions.0.conf.floor is text to YAML, found 1.0e4"):
+        check_numbers(yaml.safe_load("criterions: [{name: mixture_constraint, conf: {floor: 1.0e4}}]"))
+    check_numbers(yaml.safe_load("{optim_conf: {lr: 1.0e-3, name: e5}, output_dir: 1e-3}"))
+
+
 def test_what_a_kill_after_the_checkpoint_leaves_undone_is_done_before_resuming(tmp_path):
     """Epoch 2 is the best, but only checkpoint.pth was written when the training was killed."""
     reporter = Reporter()
@@ -231,4 +274,20 @@ def test_what_a_kill_after_the_checkpoint_leaves_undone_is_done_before_resuming(
         assert os.readlink(tmp_path / "valid.snr.best.pth") == "1epoch.pth"
         assert not (tmp_path / "valid.sdr.best.pth").is_symlink()
     repair_checkpoints(tmp_path / "new", criterion)
+
+
+def test_what_a_kill_in_a_save_leaves_is_removed_before_resuming(tmp_path, monkeypatch):
+    """By the first process alone: another might take what it repairs just then for a leftover."""
+    (tmp_path / "enhanced").mkdir()
+    for name in (".checkpoint.0123456789ab.pth", "enhanced/.utt.0123456789ab.pth", ".mine.pth", "1epoch.pth"):
+        (tmp_path / name).touch()
+    args = argparse.Namespace(output_dir=str(tmp_path), resume=True, best_model_criterion=[], criterions=[],
+                              distributed=True, dist_rank=1, dist_launcher=None)
+    monkeypatch.setattr(EnhancementTask, "main_worker", lambda args: None)
+    left = []
+    for args.dist_rank in (1, 0):
+        M2MEnhancementTask.main_worker(args)
+        left.append(sorted(path.name for path in tmp_path.rglob("*") if path.is_file()))
+    assert left == [[".checkpoint.0123456789ab.pth", ".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"],
+                    [".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"]]
     assert not (tmp_path / "new").exists()

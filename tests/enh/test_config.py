@@ -45,6 +45,7 @@ def test_criterions_are_merged_by_name_and_other_lists_replaced():
     changes = {"criterions": [{"name": "a", "conf": {"q": 2}}, {"name": "c"}], "mics": [3]}
     assert merge(config, changes) == {
         "criterions": [{"name": "a", "conf": {"p": 1, "q": 2}}, {"name": "b"}, {"name": "c"}], "mics": [3]}
+    assert merge(config, {"criterions": [], "mics": []}) == {"criterions": [], "mics": []}
 
 
 def test_a_criterion_of_the_base_can_be_removed():

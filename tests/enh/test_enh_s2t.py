@@ -96,6 +96,42 @@ def test_supervised_and_mistaken_configs():
         build(joint_config())(**batch())
 
 
+@pytest.mark.parametrize("criterion, name, message", [
+    (M2M, "speech", "batch item 1: speech_mix has NaN"),
+    (M2M, "speech_ref2", "batch item 1: a close-talk mixture has NaN"),
+    (PIT, "speech_ref1", "batch item 1: a reference has NaN"),
+])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_recordings_that_are_not_finite_are_refused(criterion, name, message, value):
+    data = batch()
+    data[name][1, 7] = value
+    with pytest.raises(ValueError, match=message):
+        build(joint_config(criterion, closetalk_from_ref=criterion is M2M))(**data)
+
+
+def test_estimates_that_overflow_skip_the_step_only():
+    torch.manual_seed(0)
+    model = build(joint_config(closetalk_from_ref=True))
+    network = model.enh_model.separator.separator
+    network.register_forward_hook(
+        lambda module, args, output: ([z + torch.tensor([0, torch.inf])[:, None, None] for z in output[0]],
+                                      *output[1:]))
+    for model.calc_enh_loss in (True, False):
+        model.zero_grad()
+        loss, _, _ = model(**batch())
+        loss.backward()
+        assert not torch.isfinite(torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0))
+
+
+def test_every_silent_batch_is_reported(caplog):
+    enh = build(joint_config(closetalk_from_ref=True)).enh_model
+    caplog.clear()
+    data = batch(silent=[1])
+    for _ in range(2):
+        enh.forward_enhance(data["speech"], data["speech_lengths"])
+    assert [record.message.split(":")[0] for record in caplog.records] == ["batch item 1"] * 2
+
+
 def test_names_are_known_whichever_module_is_imported_first(monkeypatch):
     from espnet2.tasks import enh_s2t
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from espnet2.tasks.enh import EnhancementTask
+from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from espnet_configs import M2M, PIT, SEPARATORS, SINGLE_CHANNEL, VALID_SI_SNR, config, criterion, save
 from torch_complex.tensor import ComplexTensor
 
@@ -15,7 +16,7 @@ from espnet2_m2m import MixtureConstraintLoss, pit_ri_mag, register
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 from espnet2_m2m.enh.separate_speech import SeparateSpeech
 from espnet2_m2m.stft import STFT
-from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+from espnet2_m2m.tasks.enh_m2m import STEP, M2MEnhancementTask
 
 SAMPLES = 800
 
@@ -232,7 +233,7 @@ def test_a_reference_mic_that_does_not_exist_is_refused(tmp_path, ref_channel):
         separate(make_batch(batch=1)["speech_mix"], fs=8000)
 
 
-NORMALISATIONS = ({}, {"normalize_variance": True}, {"normalize_variance_per_ch": True})
+NORMALISATIONS = ({}, {"normalize_variance": True})
 
 
 def gradients(model):
@@ -358,6 +359,26 @@ def test_the_fade_of_the_anchor_continues_after_a_restart():
     assert loss.item() == pytest.approx(stats["mc"].item()), "the anchor has faded away"
 
 
+@pytest.mark.parametrize("init_param, prefix", [
+    ("{}", ""), ("{}:separator:separator", ""), ("{}:::encoder", ""), ("{}:enh_model", "enh_model."),
+])
+def test_a_training_that_starts_from_a_model_starts_the_fade_anew(tmp_path, monkeypatch, init_param, prefix):
+    model, new = (M2MEnhancementTask.build_model(config(criterions=[criterion(anchor_weight=1.0)]))
+                  for _ in range(2))
+    model.separator.mixture_constraint.step.fill_(5000)
+    torch.save({prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "model.pth")
+    args = argparse.Namespace(
+        init_param=[init_param.format(tmp_path / "model.pth")], resume=False, criterions=[M2M],
+        train_data_path_and_name_and_type=[], valid_data_path_and_name_and_type=[])
+    monkeypatch.setattr(EnhancementTask, "main_worker", classmethod(lambda cls, args: None))
+    M2MEnhancementTask.main_worker(args)
+    load_pretrained_model(*args.init_param, new, ignore_init_mismatch=False)
+    desired, actual = model.state_dict(), new.state_dict()
+    assert desired.pop(STEP) == 5000 and actual.pop(STEP) == 0
+    for name, value in desired.items():
+        torch.testing.assert_close(actual[name], value)
+
+
 @pytest.mark.parametrize("changes, message", [
     (dict(separator="rnn", encoder="conv", decoder="conv",
           encoder_conf={"channel": 8, "kernel_size": 16, "stride": 8},
@@ -370,6 +391,7 @@ def test_the_fade_of_the_anchor_continues_after_a_restart():
     (dict(criterions=[dict(VALID_SI_SNR, wrapper="mixture", wrapper_conf={}), M2M]),
      "wrapper mixture goes with"),
     (dict(model_conf={"flexible_numspk": True}), "flexible_numspk"),
+    (dict(model_conf={"normalize_variance_per_ch": True}), "normalize_variance_per_ch: True; remove it"),
     (dict(model_conf={"categories": ["real"]}), "categories"),
     (dict(model_conf={"input_mics": []}), "input_mics must be different mics"),
     (dict(model_conf={"input_mics": [0, 0]}), "input_mics must be different mics"),
@@ -397,6 +419,8 @@ def test_a_config_that_does_not_fit_is_refused_with_what_to_change(changes, mess
 @pytest.mark.parametrize("spoil, message", [
     (lambda d: [d.pop("closetalk_mix1"), d.pop("closetalk_mix2")], "closetalk_mix1"),
     (lambda d: d.update(closetalk_mix3=d["closetalk_mix1"]), "3 close-talk mixtures"),
+    (lambda d: d.update(closetalk_mix3=d.pop("closetalk_mix2")), "found closetalk_mix1, closetalk_mix3;"),
+    (lambda d: d.pop("closetalk_mix1"), "without a gap, found closetalk_mix2; name them closetalk_mix1"),
     (lambda d: d.update(speech_mix=d["speech_mix"][..., :2]), "n_imics: 3"),
     (lambda d: d["speech_mix"][1].fill_(torch.nan), "^utt-b: speech_mix has NaN"),
     (lambda d: d["closetalk_mix2"][0, 3:5].fill_(torch.inf), "^utt-a: a close-talk mixture has NaN"),
@@ -512,13 +536,12 @@ class TestPIT:
         data["speech_mix"][1] = 0
         torch.testing.assert_close(model(**data)[0], model(**alone)[0])
 
-    @pytest.mark.parametrize("normalise", ["normalize_variance", "normalize_variance_per_ch"])
-    def test_level_of_the_recording_does_not_matter_when_espnet_normalises(self, normalise):
+    def test_level_of_the_recording_does_not_matter_when_espnet_normalises(self):
         losses = []
         for level in (1.0, 1e-2):
             torch.manual_seed(0)
             model = M2MEnhancementTask.build_model(
-                config("tfgridnetv2", [PIT], model_conf={normalise: True}))
+                config("tfgridnetv2", [PIT], model_conf={"normalize_variance": True}))
             data = {name: level * value for name, value in make_batch().items()}
             losses.append(model(**data)[0])
         torch.testing.assert_close(*losses, rtol=1e-4, atol=0)

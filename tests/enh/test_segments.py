@@ -82,6 +82,20 @@ def test_wrong_files_are_named(paths, tmp_path):
         read_segment(tables, "x", CHUNK, 1000, True)
 
 
+def test_other_sample_rates_are_named_unless_they_are_allowed(paths, tmp_path):
+    """As ESPnet's own reader does it, whose check the segments go around."""
+    _, tables = paths
+    for name, num_channels in NAMES.items():
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros((450, num_channels or 1)), 16000)
+    changed = {name: {**table, "x": str(tmp_path / f"{name}.wav")} for name, table in tables.items()}
+    with pytest.raises(ValueError, match="x: speech_mix: .*speech_mix.wav has 16000 Hz, .* 8000 Hz"):
+        read_segment(changed, "x", CHUNK, 1000, True, sample_rate=8000)
+    read_segment(changed, "u0", CHUNK, 1000, True, sample_rate=8000)
+    for options, desired in (((), 8000), (("--allow_multi_rates", "true"), None)):
+        made = factory(paths, M2MEnhancementTask, "train", *options)
+        assert made.per_sample_iter_factory.dataset.options[-1] == desired
+
+
 def factory(paths, task, mode, *options):
     folder, _ = paths
     config = {"criterions": [M2M], "separator": "tfgridnetv2", "iterator_type": "chunk", "chunk_length": CHUNK,
@@ -126,7 +140,7 @@ def test_batches_are_the_stock_iterators(paths, mode, options):
 
 @pytest.mark.parametrize("options", [
     ("--preprocessor", "enh"), ("--chunk_length", "50,100"), ("--max_cache_size", "1M"),
-    ("--train_dtype", "float64"),
+    ("--train_dtype", "float64"), ("--chunk_default_fs", "8000"),
 ])
 def test_what_needs_whole_files_gets_them(paths, options):
     made = factory(paths, M2MEnhancementTask, "train", *options)

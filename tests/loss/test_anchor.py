@@ -139,7 +139,7 @@ def test_fade_goes_on_after_a_checkpoint(tmp_path):
     assert actual == desired
 
 
-@pytest.mark.parametrize("fade", [(5, 5), (5, 4), (-1, 4)])
+@pytest.mark.parametrize("fade", [(5, 5), (5, 4), (-1, 4), [1], 5, ("1", 5)])
 def test_wrong_fade_is_refused(fade):
     with pytest.raises(ValueError, match="anchor_fade must be two steps"):
         MixtureConstraintLoss(anchor_fade=fade)

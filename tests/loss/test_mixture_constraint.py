@@ -480,6 +480,18 @@ def test_negative_settings_are_refused_by_name(name):
         MixtureConstraintLoss(**{name: -1})
 
 
+@pytest.mark.parametrize("options, message", [
+    (dict(floor="1e-4"), "floor must be a number, found '1e-4' .to YAML 1e-4 is text, 1.0e-4 a number"),
+    (dict(anchor_weight=None), "anchor_weight must be a number, found None$"),
+    (dict(farfield_past_taps=19.5), "farfield_past_taps must be a whole number, found 19.5"),
+    (dict(ref_mic="0"), "ref_mic must be a whole number, found '0'"),
+    (dict(anchor_fade=(1, 5)), "anchor_fade does nothing with anchor_weight: 0"),
+])
+def test_settings_that_cannot_be_are_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        MixtureConstraintLoss(**options)
+
+
 @pytest.mark.parametrize("name", ["floor", "diag_load"])
 def test_zero_settings_are_refused_by_name(name):
     with pytest.raises(ValueError, match=f"{name} must be > 0, found 0"):

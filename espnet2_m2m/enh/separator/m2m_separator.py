@@ -242,6 +242,35 @@ class M2MSeparator(AbsSeparator):
                              f"input_mics or loss_mics, but the recording has {num_mics} mic(s)")
         return feature[:, :, mics] if self._has_mic_axis(feature) else feature
 
+    def check_array(self, name: str, num_mics: int, ref_channel: int, options: Tuple[str, str]) -> None:
+        """Refuse a recording before work on it begins.
+
+        Args:
+            name: of the recording.
+            num_mics: that it has.
+            ref_channel: mic that the output is to be at, from 0.
+            options: what the user's command calls `ref_channel`, and a choice among the recording's mics.
+        Raises:
+            ValueError: it has too few mics, or too many; says what to do.
+        """
+        named = [self.trained_ref_channel, *(self.input_mics or []), *(self.loss_mics or [])]
+        needed, exactly = max(named) + 1, False
+        if self.input_mics is None:
+            taken = (1 if type(self.separator).__name__ in SINGLE_MIC
+                     else getattr(self.separator, "n_imics", None))
+            if taken is not None:
+                needed, exactly = taken, True
+        ref_option, choice = options
+        if num_mics < needed or (num_mics > needed and exactly):
+            remedy = ("it was trained for another array" if num_mics < needed else
+                      "choose those of the array that it was trained for, in its order, e.g. "
+                      f"{choice} {','.join(map(str, range(needed)))}")
+            raise ValueError(f"{name}: has {num_mics} channel(s), the model needs {needed}"
+                             f"{'' if exactly else ' or more'}; {remedy}")
+        if not 0 <= ref_channel < num_mics:
+            raise ValueError(f"{name}: has {num_mics} channel(s), but {ref_option} is {ref_channel}, counted "
+                             "from 0")
+
     def num_mics(self, feature: Tensor) -> int:
         return feature.shape[2] if self._has_mic_axis(feature) else 1
 
