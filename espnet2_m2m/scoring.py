@@ -58,7 +58,8 @@ def list_jobs(data_dir, enhanced_dir, ref_mic=0, fixed_order=True, references=Tr
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such directory")
     require_finished(data_dir)
-    _require_mic(enhanced_dir, ref_mic)
+    if references:
+        _require_mic(enhanced_dir, ref_mic)
     outputs = _consecutive(enhanced_dir, "spk", "separated speech")
     speakers = _consecutive(data_dir, "spk", "reference images of the speakers") if references else outputs
     if len(outputs) < len(speakers):
