@@ -145,7 +145,7 @@ def test_speech_at_another_mic_than_the_references_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is the speech at mic 1 .* references at mic 0"):
         scoring.list_jobs(data_dir, enhanced_dir)
     assert scoring.list_jobs(data_dir, enhanced_dir, ref_mic=1)
-    assert scoring.list_jobs(data_dir, enhanced_dir, references=False), "of real recordings any mic can be heard"
+    assert scoring.list_jobs(data_dir, enhanced_dir, references=False), "real recordings: any mic can be heard"
     settings.write_text(json.dumps({"options": {"ref_channel": None}}))
     assert scoring.list_jobs(data_dir, enhanced_dir)
 
