@@ -10,7 +10,6 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "espnet2_m2m/__init__.py").read_text()).group(1)
 
 
-
 class BuildWithRecipes(build_py):
     """Puts what bin/setup_recipe copies into the package as its folder `recipes`."""
 
@@ -45,34 +44,34 @@ setup(
         "numpy<2.4",
         "scipy",
         "soundfile",
-        "soxr",                 # resampling
-        "kaldiio",              # arks, pipes and segments of Kaldi data dirs
+        "soxr",  # resampling
+        "kaldiio",  # arks, pipes and segments of Kaldi data dirs
         "fast_bss_eval",
         "pesq",
         "pystoi",
         "matplotlib",
-        "jinja2",               # the report page
+        "jinja2",  # the report page
         "pillow",
         "pyyaml",
         "humanfriendly",
         "tqdm",
     ],
     extras_require={
-        "checkout": ["resampy", "mir_eval<0.9"],    # what ESPnet's enh.sh needs beyond `pip install espnet`
-        "demo": ["espeakng-loader"],        # the synthetic talkers of egs2/meeting_demo
-        "asr": ["meeteval"],                # cpWER (MIT): stage 10
-        "hub": ["huggingface_hub"],         # models from and to Hugging Face
+        "checkout": ["resampy", "mir_eval<0.9"],  # what ESPnet's enh.sh needs beyond `pip install espnet`
+        "demo": ["espeakng-loader"],  # the synthetic talkers of egs2/meeting_demo
+        "asr": ["meeteval"],  # cpWER (MIT): stage 10
+        "hub": ["huggingface_hub"],  # models from and to Hugging Face
         "test": [
             "huggingface_hub",
             "meeteval",
             "pytest",
             "pytest-xdist",
-            "selenium",                     # drives Chromium in the tests of the report page
+            "selenium",  # drives Chromium in the tests of the report page
             "hypothesis",
-            "mir_eval<0.9",                 # 0.9 removes mir_eval.separation
-            "pyroomacoustics",              # room simulators to compare with
-            "rir-generator",                # made SMS-WSJ
+            "mir_eval<0.9",  # 0.9 removes mir_eval.separation
+            "pyroomacoustics",  # room simulators to compare with
+            "rir-generator",  # made SMS-WSJ
         ],
-        "docs": ["pdoc"],                   # the API reference: make docs
+        "docs": ["pdoc"],  # the API reference: make docs
     },
 )

@@ -62,8 +62,18 @@ TASKS = {"segments (ours)": M2MEnhancementTask, "whole files (ESPnet)": WholeFil
 
 def training_batches(task, folder, num_workers):
     """Iterator over the batches of the first epoch."""
-    command = espnet_command(["--config", str(CONFIG), "--output_dir", str(folder), "--train_dir", str(folder),
-                              "--num_workers", str(num_workers)])
+    command = espnet_command(
+        [
+            "--config",
+            str(CONFIG),
+            "--output_dir",
+            str(folder),
+            "--train_dir",
+            str(folder),
+            "--num_workers",
+            str(num_workers),
+        ]
+    )
     args = task.get_parser().parse_args(command)
     return task.build_iter_factory(args, DistributedOption(), mode="train").build_iter(1)
 
@@ -82,7 +92,7 @@ def measure(task, folder, num_workers, num_batches, skipped=20):
     for _, batch in islice(batches, num_batches):
         assert batch["speech_mix"].shape == (4, 4 * SAMPLE_RATE, 6), batch["speech_mix"].shape
     rate = 4 * num_batches / (time.perf_counter() - start)
-    for _ in batches:   # to the end, so that the workers' times are known
+    for _ in batches:  # to the end, so that the workers' times are known
         pass
     return rate, cpu_seconds() - cpu
 
@@ -93,10 +103,14 @@ def main():
     parser.add_argument("--num_workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--num_batches", type=int, default=60)
     args = parser.parse_args()
-    print(f"espnet {version('espnet')}, torch {torch.__version__}, numpy {np.__version__}, Python"
-          f" {platform.python_version()}, one thread a worker, batches of 4 segments of 4 s, 8 channels\n")
-    print("| files (s) | workers | reads | segments per second | feeds a step of 4 segments every (ms) |"
-          " CPU ms a segment |\n|--:|--:|:--|--:|--:|--:|")
+    print(
+        f"espnet {version('espnet')}, torch {torch.__version__}, numpy {np.__version__}, Python"
+        f" {platform.python_version()}, one thread a worker, batches of 4 segments of 4 s, 8 channels\n"
+    )
+    print(
+        "| files (s) | workers | reads | segments per second | feeds a step of 4 segments every (ms) |"
+        " CPU ms a segment |\n|--:|--:|:--|--:|--:|--:|"
+    )
     for seconds in args.seconds:
         with tempfile.TemporaryDirectory() as folder:
             num_mixtures = 4 * (args.num_batches + 20) + 80  # the last batches come from the cache alone
@@ -104,8 +118,11 @@ def main():
             for num_workers in args.num_workers:
                 for reads, task in TASKS.items():
                     rate, cpu = measure(task, Path(folder), num_workers, args.num_batches)
-                    print(f"| {seconds:g} | {num_workers} | {reads} | {rate:.0f} | {4000 / rate:.1f} |"
-                          f" {1000 * cpu / num_mixtures:.1f} |", flush=True)
+                    print(
+                        f"| {seconds:g} | {num_workers} | {reads} | {rate:.0f} | {4000 / rate:.1f} |"
+                        f" {1000 * cpu / num_mixtures:.1f} |",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

@@ -28,13 +28,18 @@ def inputs(shape, device, dtype):
     """est, far_field, close_talk: (batch, source | mic, freq, frame) complex noise."""
     generator = torch.Generator().manual_seed(0)
     # Drawn in single precision for all, so that the signals are the same, and no peak comes before the loss.
-    return [torch.randn(shape["batch"], shape[axis], shape["freqs"], shape["frames"], dtype=torch.complex64,
-                        generator=generator).to(device, dtype) for axis in ("sources", "mics", "headsets")]
+    return [
+        torch.randn(
+            shape["batch"], shape[axis], shape["freqs"], shape["frames"], dtype=torch.complex64, generator=generator
+        ).to(device, dtype)
+        for axis in ("sources", "mics", "headsets")
+    ]
 
 
 def ours(shape):
-    return MixtureConstraintLoss(closetalk_past_taps=shape["past"], farfield_past_taps=shape["past"],
-                                 diag_load=DIAG_LOAD)
+    return MixtureConstraintLoss(
+        closetalk_past_taps=shape["past"], farfield_past_taps=shape["past"], diag_load=DIAG_LOAD
+    )
 
 
 def loaded(covariance):
@@ -44,7 +49,7 @@ def loaded(covariance):
 
 def stacked_images(est, mix, weight, past):
     """Stacked taps times stacked taps: one covariance for each weight. (batch, mic, source, freq, frame)"""
-    taps = stack_taps(est, past, 1)                                         # (batch, source, freq, tap, frame)
+    taps = stack_taps(est, past, 1)  # (batch, source, freq, tap, frame)
     weighted = taps.conj() / weight[:, :, :, None]
     filters = torch.linalg.solve(loaded(weighted @ taps.mT), weighted @ mix.permute(0, 2, 3, 1)[:, None])
     return (filters.mT @ taps).permute(0, 3, 1, 2, 4)
@@ -52,14 +57,21 @@ def stacked_images(est, mix, weight, past):
 
 def stacked_taps(est, far_field, close_talk, past):
     """Far-field mics share a weight and so a covariance; each headset has its own."""
-    return [stacked_images(est, far_field, fcp_weight(far_field, shared=True), past),
-            torch.cat([stacked_images(est, close_talk[:, d:d + 1], fcp_weight(close_talk[:, d:d + 1]), past)
-                       for d in range(close_talk.shape[1])], dim=1)]
+    return [
+        stacked_images(est, far_field, fcp_weight(far_field, shared=True), past),
+        torch.cat(
+            [
+                stacked_images(est, close_talk[:, d : d + 1], fcp_weight(close_talk[:, d : d + 1]), past)
+                for d in range(close_talk.shape[1])
+            ],
+            dim=1,
+        ),
+    ]
 
 
 def outer_images(est, mix, weight, past):
     """An outer product for every frame, then their weighted sum, for one mic."""
-    taps = stack_taps(est, past, 1).mT                                      # (batch, source, freq, frame, tap)
+    taps = stack_taps(est, past, 1).mT  # (batch, source, freq, frame, tap)
     scale = weight[:, 0][:, None, :, :, None]
     outer = taps.conj()[..., :, None] * taps[..., None, :] / scale[..., None]
     target = taps.conj() * mix[:, 0][:, None, :, :, None] / scale
@@ -70,9 +82,12 @@ def outer_images(est, mix, weight, past):
 def outer_products(est, far_field, close_talk, past):
     """One covariance for each mic, as published implementations of FCP have it."""
     shared = fcp_weight(far_field, shared=True).expand(-1, far_field.shape[1], -1, -1)
-    return [torch.cat([outer_images(est, mix[:, r:r + 1], weight[:, r:r + 1], past)
-                       for r in range(mix.shape[1])], dim=1)
-            for mix, weight in ((far_field, shared), (close_talk, fcp_weight(close_talk)))]
+    return [
+        torch.cat(
+            [outer_images(est, mix[:, r : r + 1], weight[:, r : r + 1], past) for r in range(mix.shape[1])], dim=1
+        )
+        for mix, weight in ((far_field, shared), (close_talk, fcp_weight(close_talk)))
+    ]
 
 
 WAYS = {"ours": None, "stacked taps": stacked_taps, "outer products": outer_products}
@@ -82,8 +97,7 @@ def loss_of(way, shape, est, far_field, close_talk):
     if way == "ours":
         return ours(shape).to(est.device)(est, far_field, close_talk)[0].mean()
     images = WAYS[way](est, far_field, close_talk, shape["past"])
-    return sum(ri_mag_l1(image.sum(2), mix).sum(-1)
-               for image, mix in zip(images, (far_field, close_talk))).mean()
+    return sum(ri_mag_l1(image.sum(2), mix).sum(-1) for image, mix in zip(images, (far_field, close_talk))).mean()
 
 
 def run(way, shape, device, dtype, repeats):
@@ -108,37 +122,53 @@ def measure(way, shape, device, threads, repeats):
     found, truth = run(way, small, device, torch.complex64, 1), run("ours", small, "cpu", torch.complex128, 1)
     grad, true_grad = found.pop("grad").cpu().to(torch.complex128), truth["grad"]
     result.pop("grad")
-    return {**result, "loss_error": abs(found["loss"] / truth["loss"] - 1),
-            "grad_error": float((grad - true_grad).abs().max() / true_grad.abs().max())}
+    return {
+        **result,
+        "loss_error": abs(found["loss"] / truth["loss"] - 1),
+        "grad_error": float((grad - true_grad).abs().max() / true_grad.abs().max()),
+    }
 
 
 def print_table(batches, device, threads, repeats):
     """Lines appear as they are measured: outer products of a batch take minutes."""
-    print("| batch | way | seconds | ours is faster by | peak memory (GB) | of it ours | loss error |"
-          " gradient error |\n|--:|:--|--:|--:|--:|--:|--:|--:|")
+    print(
+        "| batch | way | seconds | ours is faster by | peak memory (GB) | of it ours | loss error |"
+        " gradient error |\n|--:|:--|--:|--:|--:|--:|--:|--:|"
+    )
     for batch in batches:
         mine = None
         for way in WAYS:
             result = in_new_process(__file__, way, dict(REFERENCE, batch=batch), device, threads, repeats)
             mine = mine or result
-            print(f"| {batch} | {way} | {result['seconds']:.3g} | {result['seconds'] / mine['seconds']:.1f} |"
-                  f" {result['bytes'] / 1e9:.3f} | {mine['bytes'] / result['bytes']:.2f} |"
-                  f" {result['loss_error']:.0e} | {result['grad_error']:.0e} |", flush=True)
+            print(
+                f"| {batch} | {way} | {result['seconds']:.3g} | {result['seconds'] / mine['seconds']:.1f} |"
+                f" {result['bytes'] / 1e9:.3f} | {mine['bytes'] / result['bytes']:.2f} |"
+                f" {result['loss_error']:.0e} | {result['grad_error']:.0e} |",
+                flush=True,
+            )
 
 
 def plot(path, device, threads, repeats):
     """Cost of ours when one size of the reference shape changes; batch 1 but for the sweep of it."""
     import matplotlib
+
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    sweeps = {"past": [4, 9, 19, 39], "mics": [1, 3, 6, 12], "sources": [1, 2, 4],
-              "frames": [125, 250, 500, 1000], "batch": [1, 2, 4, 8]}
+    sweeps = {
+        "past": [4, 9, 19, 39],
+        "mics": [1, 3, 6, 12],
+        "sources": [1, 2, 4],
+        "frames": [125, 250, 500, 1000],
+        "batch": [1, 2, 4, 8],
+    }
     figure, axes = plt.subplots(1, len(sweeps), figsize=(14, 3), layout="constrained")
     for axis, (name, values) in zip(axes, sweeps.items()):
         base = dict(REFERENCE, batch=1)
-        seconds = [in_new_process(__file__, "ours", {**base, name: value}, device, threads, repeats)["seconds"]
-                   for value in values]
+        seconds = [
+            in_new_process(__file__, "ours", {**base, name: value}, device, threads, repeats)["seconds"]
+            for value in values
+        ]
         axis.plot([value + 2 for value in values] if name == "past" else values, seconds, "o-")
         label = {"past": "taps", "mics": "far-field mics"}.get(name, name)
         axis.set(xlabel=label, xlim=(0, None), ylim=(0, None))
@@ -161,8 +191,10 @@ def main():
     elif args.plot:
         plot(args.plot, args.device, args.threads, args.repeats)
     else:
-        print(f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, "
-              f"{args.threads} threads; {REFERENCE}")
+        print(
+            f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, "
+            f"{args.threads} threads; {REFERENCE}"
+        )
         print_table(args.batches, args.device, args.threads, args.repeats)
 
 

@@ -36,10 +36,16 @@ def networks(size):
     from espnet2.enh.separator.tfgridnetv2_separator import TFGridNetV2
 
     from espnet2_m2m.enh.separator.tfgridnet import TFGridNet, from_espnet
+
     conf = separator_conf(size)
     torch.manual_seed(0)
-    espnet = TFGridNetV2(None, n_fft=256, stride=64, attn_approx_qk_dim=129 * conf["attn_qk_dim"],
-                         **{name: value for name, value in conf.items() if name != "attn_qk_dim"})
+    espnet = TFGridNetV2(
+        None,
+        n_fft=256,
+        stride=64,
+        attn_approx_qk_dim=129 * conf["attn_qk_dim"],
+        **{name: value for name, value in conf.items() if name != "attn_qk_dim"},
+    )
     ours = TFGridNet(129, **conf)
     ours.load_state_dict(from_espnet(espnet.state_dict(), conf["emb_hs"]))
     return espnet, ours
@@ -64,10 +70,12 @@ def difference(size):
 def estimator(way, size, device):
     """The network, and a function from waveforms (batch, sample, mic) to the estimates' spectra."""
     from espnet2_m2m import STFT
+
     espnet, ours = networks(size)
     stft = STFT().to(device)
     net = (espnet if way == "ESPnet" else ours).to(device)
     if way == "ESPnet":
+
         def estimate(wave):
             lengths = torch.full((len(wave),), wave.shape[1], device=device)
             return stft(torch.stack(net(wave, lengths)[0], dim=1).float())
@@ -78,11 +86,13 @@ def estimator(way, size, device):
             spectra = stft(wave.transpose(1, 2)).permute(0, 3, 1, 2)
             lengths = torch.full((len(wave),), spectra.shape[1])
             return torch.stack(net(spectra, lengths)[0], dim=1).transpose(2, 3)
+
     return net, estimate, stft
 
 
 def measure(way, size, batch, device, amp, threads, repeats):
     from espnet2_m2m import MixtureConstraintLoss
+
     torch.set_num_threads(threads)
     net, estimate, stft = estimator(way, size, device)
     loss_of, optim = MixtureConstraintLoss(), torch.optim.Adam(net.parameters(), lr=1e-4)
@@ -105,8 +115,12 @@ def measure(way, size, batch, device, amp, threads, repeats):
         optim.step()
 
     step_seconds, num_bytes = timed(training_step, repeats, device)
-    return {"step": step_seconds, "network": timed(network, repeats, device)[0], "bytes": num_bytes,
-            "rtf": real_time_factor(net, estimate, stft, loss_of, device, amp, repeats)}
+    return {
+        "step": step_seconds,
+        "network": timed(network, repeats, device)[0],
+        "bytes": num_bytes,
+        "rtf": real_time_factor(net, estimate, stft, loss_of, device, amp, repeats),
+    }
 
 
 def real_time_factor(net, estimate, stft, loss_of, device, amp, repeats, seconds=10):
@@ -137,21 +151,28 @@ def main():
     if args.measure:
         print(json.dumps(measure(*json.loads(args.measure))))
         return
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, "
-          f"{args.threads} threads, batch {args.batch}{', bfloat16 autocast' if args.amp else ''}; "
-          "relative difference of the estimates:",
-          ", ".join(f"{size} {difference(size):.0e}" for size in args.sizes), "\n")
-    print("| size | network | forward + backward (s) | ESPnet's / this | training step (s) | ESPnet's / this |"
-          " peak memory (GB) | separation, real-time factor |\n|:--|:--|--:|--:|--:|--:|--:|--:|")
+    print(
+        f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, "
+        f"{args.threads} threads, batch {args.batch}{', bfloat16 autocast' if args.amp else ''}; "
+        "relative difference of the estimates:",
+        ", ".join(f"{size} {difference(size):.0e}" for size in args.sizes),
+        "\n",
+    )
+    print(
+        "| size | network | forward + backward (s) | ESPnet's / this | training step (s) | ESPnet's / this |"
+        " peak memory (GB) | separation, real-time factor |\n|:--|:--|--:|--:|--:|--:|--:|--:|"
+    )
     for size in args.sizes:
         theirs = None
         for way in WAYS:
-            found = in_new_process(__file__, way, size, args.batch, args.device, args.amp, args.threads,
-                                   args.repeats)
+            found = in_new_process(__file__, way, size, args.batch, args.device, args.amp, args.threads, args.repeats)
             theirs = theirs or found
-            print(f"| {size} | {way} | {found['network']:.3g} | {theirs['network'] / found['network']:.2f} |"
-                  f" {found['step']:.3g} | {theirs['step'] / found['step']:.2f} | {found['bytes'] / 1e9:.2f} |"
-                  f" {found['rtf']:.2f} |", flush=True)
+            print(
+                f"| {size} | {way} | {found['network']:.3g} | {theirs['network'] / found['network']:.2f} |"
+                f" {found['step']:.3g} | {theirs['step'] / found['step']:.2f} | {found['bytes'] / 1e9:.2f} |"
+                f" {found['rtf']:.2f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ MIXTURES, EPOCHS, BATCH = 33561, 100, 4
 def arithmetic():
     """Parameters, and floating-point operations of a 4-s mixture's forward and backward pass."""
     from espnet2_m2m.enh.separator.tfgridnet import TFGridNet
+
     net = TFGridNet(129, **network.separator_conf("paper"))
     lstm = []
 
@@ -46,38 +47,50 @@ def main():
     parser.add_argument("--amp", action="store_true", help="the network in bfloat16 autocast")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tflops", type=float, nargs="+", default=[3, 10],
-                        help="arithmetic that a GPU is supposed to do, in 10^12 operations a second")
+    parser.add_argument(
+        "--tflops",
+        type=float,
+        nargs="+",
+        default=[3, 10],
+        help="arithmetic that a GPU is supposed to do, in 10^12 operations a second",
+    )
     parser.add_argument("--link", type=float, default=10, help="GB/s between GPUs, for the gradients' sum")
     args = parser.parse_args()
     num_parameters, flops, lstm_share = arithmetic()
     cuda = args.device == "cuda"
     batch = BATCH if cuda else 1
-    found = in_new_process(network.__file__, "ours", "paper", batch, args.device, args.amp, args.threads,
-                           args.repeats)
+    found = in_new_process(network.__file__, "ours", "paper", batch, args.device, args.amp, args.threads, args.repeats)
     mixture = found["step"] / batch
     steps = MIXTURES * EPOCHS // BATCH
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, "
-          f"{args.threads} threads\n\n"
-          f"{num_parameters / 1e6:.2f} M parameters; {flops / 1e12:.2f} * 10^12 operations for "
-          f"{network.SECONDS} s of a mixture, {100 * lstm_share:.0f} % of them in LSTMs; "
-          f"{steps} steps of {BATCH} mixtures.\n"
-          f"Measured: {found['step']:.3g} s for a step of {batch} "
-          f"({flops / mixture / 1e12:.2f} * 10^12 operations/s), {found['bytes'] / 1e9:.2f} GB.\n")
-    rates = ([(f"{args.device}, measured", mixture)] +
-             ([] if cuda else [(f"GPU with {rate:g} * 10^12 operations/s, supposed", flops / rate / 1e12)
-                               for rate in args.tflops]))
-    print("| device | devices | mixtures a step, each | seconds a step | of it gradients' sum | days |\n"
-          "|:--|--:|--:|--:|--:|--:|")
+    print(
+        f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, "
+        f"{args.threads} threads\n\n"
+        f"{num_parameters / 1e6:.2f} M parameters; {flops / 1e12:.2f} * 10^12 operations for "
+        f"{network.SECONDS} s of a mixture, {100 * lstm_share:.0f} % of them in LSTMs; "
+        f"{steps} steps of {BATCH} mixtures.\n"
+        f"Measured: {found['step']:.3g} s for a step of {batch} "
+        f"({flops / mixture / 1e12:.2f} * 10^12 operations/s), {found['bytes'] / 1e9:.2f} GB.\n"
+    )
+    rates = [(f"{args.device}, measured", mixture)] + (
+        []
+        if cuda
+        else [(f"GPU with {rate:g} * 10^12 operations/s, supposed", flops / rate / 1e12) for rate in args.tflops]
+    )
+    print(
+        "| device | devices | mixtures a step, each | seconds a step | of it gradients' sum | days |\n"
+        "|:--|--:|--:|--:|--:|--:|"
+    )
     for name, seconds in rates:
         for devices in (1, 4, 8):
-            each = max(1, BATCH // devices)         # 8 devices cannot share 4 mixtures: batches of 8 then
+            each = max(1, BATCH // devices)  # 8 devices cannot share 4 mixtures: batches of 8 then
             total = each * devices
             # A ring sends every gradient twice, but for a device's own part.
             reduce = 2 * (devices - 1) / devices * 4 * num_parameters / args.link / 1e9
             step = each * seconds + reduce
-            print(f"| {name} | {devices} | {each} | {step:.3g} | {reduce:.1g} | "
-                  f"{MIXTURES * EPOCHS / total * step / 86400:.1f} |")
+            print(
+                f"| {name} | {devices} | {each} | {step:.3g} | {reduce:.1g} | "
+                f"{MIXTURES * EPOCHS / total * step / 86400:.1f} |"
+            )
             if name.startswith("cpu"):
                 break
 

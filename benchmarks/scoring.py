@@ -28,8 +28,11 @@ import numpy as np
 from espnet2_m2m.data_dir import read_table, write_table, write_wav
 
 SAMPLE_RATE = 8000
-ENV = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-       "TQDM_DISABLE": "1"}
+ENV = {
+    **os.environ,
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "TQDM_DISABLE": "1",
+}
 
 
 def talker(rng, num_samples):
@@ -50,8 +53,13 @@ def make_set(folder, num_mixtures, seconds):
         refs = [talker(rng, int(seconds * SAMPLE_RATE)) for _ in range(2)]
         noise = 0.003 * rng.standard_normal(len(refs[0]))
         ests = [refs[0] + 0.1 * refs[1] + noise, refs[1] + 0.1 * refs[0] + noise]
-        signals = {"data/wav": sum(refs) + noise, "data/spk1": refs[0], "data/spk2": refs[1],
-                   "exp/enhanced/spk1": ests[0], "exp/enhanced/spk2": ests[1]}
+        signals = {
+            "data/wav": sum(refs) + noise,
+            "data/spk1": refs[0],
+            "data/spk2": refs[1],
+            "exp/enhanced/spk1": ests[0],
+            "exp/enhanced/spk2": ests[1],
+        }
         for name, samples in signals.items():
             path = folder / f"{name}_wav" / f"u{index:04d}.wav"
             write_wav(path, samples, SAMPLE_RATE)
@@ -64,8 +72,12 @@ def make_set(folder, num_mixtures, seconds):
 def run(commands):
     """Wall-clock seconds, and CPU seconds of all processes, of commands that run at the same time."""
     start, cpu = time.perf_counter(), cpu_seconds()
-    processes = [subprocess.Popen([sys.executable, *map(str, command)], env=ENV, stdout=subprocess.DEVNULL,
-                                  stderr=subprocess.PIPE, text=True) for command in commands]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *map(str, command)], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for command in commands
+    ]
     for process in processes:
         _, errors = process.communicate()
         if process.returncode != 0:
@@ -79,8 +91,20 @@ def cpu_seconds():
 
 
 def ours(folder, nj):
-    return run([["-m", "espnet2_m2m.bin.enh_scoring", "--data_dir", folder / "data", "--enhanced_dir",
-                 folder / "exp" / "enhanced", "--nj", nj]])
+    return run(
+        [
+            [
+                "-m",
+                "espnet2_m2m.bin.enh_scoring",
+                "--data_dir",
+                folder / "data",
+                "--enhanced_dir",
+                folder / "exp" / "enhanced",
+                "--nj",
+                nj,
+            ]
+        ]
+    )
 
 
 def espnet(folder, nj, estimates):
@@ -108,8 +132,7 @@ def differences(folder, nj):
         for n, found in scores.items():
             for job in range(nj):
                 found.update(read_table(folder / f"espnetspk1.scp.{job}" / f"{theirs}_spk{n}"))
-        pairs = [(float(row[f"separated_{name}"]), float(scores[row["speaker"]][row["utt_id"]]))
-                 for row in rows]
+        pairs = [(float(row[f"separated_{name}"]), float(scores[row["speaker"]][row["utt_id"]])) for row in rows]
         largest[name] = max(abs(mine - other / unit) for mine, other in pairs)
     return largest
 
@@ -118,9 +141,11 @@ def measure(folder, num_mixtures, seconds, nj):
     """[wall-clock seconds, CPU seconds] of each way for one set."""
     make_set(folder, num_mixtures, seconds)
     enhanced, mixture = folder / "exp" / "enhanced", folder / "data" / "wav.scp"
-    return {"ours, estimates and mixtures": ours(folder, nj),
-            "ESPnet, estimates": espnet(folder, nj, [enhanced / "spk1.scp", enhanced / "spk2.scp"]),
-            "ESPnet, mixtures": espnet(folder, nj, [mixture, mixture])}
+    return {
+        "ours, estimates and mixtures": ours(folder, nj),
+        "ESPnet, estimates": espnet(folder, nj, [enhanced / "spk1.scp", enhanced / "spk2.scp"]),
+        "ESPnet, mixtures": espnet(folder, nj, [mixture, mixture]),
+    }
 
 
 def main():
@@ -130,8 +155,12 @@ def main():
     parser.add_argument("--nj", type=int, default=2)
     args = parser.parse_args()
     names = ("espnet", "mir_eval", "fast_bss_eval", "pesq", "pystoi", "numpy", "torch")
-    print(", ".join(f"{name} {version(name)}" for name in names), f"Python {platform.python_version()}",
-          f"{args.num_mixtures} mixtures of {args.seconds:g} s, 2 talkers, {args.nj} processes\n", sep=", ")
+    print(
+        ", ".join(f"{name} {version(name)}" for name in names),
+        f"Python {platform.python_version()}",
+        f"{args.num_mixtures} mixtures of {args.seconds:g} s, 2 talkers, {args.nj} processes\n",
+        sep=", ",
+    )
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as many:
         startup = measure(Path(one), args.nj, args.seconds, args.nj)
         total = measure(Path(many), args.num_mixtures, args.seconds, args.nj)
@@ -139,12 +168,16 @@ def main():
     for seconds in (startup, total):
         seconds["ESPnet, both"] = seconds["ESPnet, estimates"] + seconds["ESPnet, mixtures"]
     first = next(iter(total))
-    print("| | all (s) | of it start-up (s) | ours is faster by | CPU seconds a mixture | ours needs less by |"
-          "\n|:--|--:|--:|--:|--:|--:|")
+    print(
+        "| | all (s) | of it start-up (s) | ours is faster by | CPU seconds a mixture | ours needs less by |"
+        "\n|:--|--:|--:|--:|--:|--:|"
+    )
     each = {way: (total[way] - startup[way])[1] / (args.num_mixtures - args.nj) for way in total}
     for way, (seconds, _) in total.items():
-        print(f"| {way} | {seconds:.1f} | {startup[way][0]:.1f} | {seconds / total[first][0]:.1f} |"
-              f" {each[way]:.3f} | {each[way] / each[first]:.1f} |")
+        print(
+            f"| {way} | {seconds:.1f} | {startup[way][0]:.1f} | {seconds / total[first][0]:.1f} |"
+            f" {each[way]:.3f} | {each[way] / each[first]:.1f} |"
+        )
     print("\nLargest difference of a score:", ", ".join(f"{k} {v:.0e}" for k, v in largest.items()))
 
 

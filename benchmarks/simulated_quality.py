@@ -54,8 +54,7 @@ def row(name, table):
 
 @cli_errors
 def main(cmd=None):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--nj", type=int, default=2, help="number of processes")
     args = parser.parse_args(cmd)
@@ -64,10 +63,8 @@ def main(cmd=None):
         raise ValueError(f"{args.data_dir}: expected spk1.scp, spk2.scp ..., the talkers' images; found none")
     rows = []
     for name, (mixture, reference) in KINDS.items():
-        tables = [[read_table(args.data_dir / scp.format(n=n)) for scp in (mixture, reference)]
-                  for n in speakers]
-        jobs = [[(mixtures[utt_id], references[utt_id]) for mixtures, references in tables]
-                for utt_id in tables[0][0]]
+        tables = [[read_table(args.data_dir / scp.format(n=n)) for scp in (mixture, reference)] for n in speakers]
+        jobs = [[(mixtures[utt_id], references[utt_id]) for mixtures, references in tables] for utt_id in tables[0][0]]
         scores = parallel_map(score_mixture, jobs, args.nj, progress={"desc": name, "unit": "utt"})
         rows.append(row(name, np.array(list(scores))))
     print(f"| | utterances | {' | '.join(TITLES[name] for name in METRICS)} |")

@@ -75,8 +75,7 @@ def pyroomacoustics_loop(scene, dry):
 
     pra.constants.set("num_threads", 1)
     absorption, max_order = pra.inverse_sabine(scene["rt60_s"], scene["room_size_m"], c=343.0)
-    room = pra.ShoeBox(
-        scene["room_size_m"], fs=SAMPLE_RATE, materials=pra.Material(absorption), max_order=max_order)
+    room = pra.ShoeBox(scene["room_size_m"], fs=SAMPLE_RATE, materials=pra.Material(absorption), max_order=max_order)
     room.set_sound_speed(343.0)
     sources, mics = positions(scene)
     for source, signal in zip(sources, dry):
@@ -96,8 +95,15 @@ def rir_generator_loop(scene, dry):
     sources, mics = positions(scene)
     images = []
     for source, signal in zip(sources, dry):
-        rirs = rir_generator.generate(c=343.0, fs=SAMPLE_RATE, r=mics, s=source, L=scene["room_size_m"],
-                                      reverberation_time=scene["rt60_s"], nsample=8192)
+        rirs = rir_generator.generate(
+            c=343.0,
+            fs=SAMPLE_RATE,
+            r=mics,
+            s=source,
+            L=scene["room_size_m"],
+            reverberation_time=scene["rt60_s"],
+            nsample=8192,
+        )
         images.append([fftconvolve(signal, rir)[: len(signal)] for rir in rirs.T])
     images = np.array(images)
     mixed(images, scene)
@@ -136,18 +142,25 @@ def print_ways(scenes, speech, num_generated):
     if num_generated:
         name = "rir-generator, 8,192 taps"
         seconds[name], _ = timed(rir_generator_loop, scenes[:num_generated], dry)
-    print("| signals alone | mixtures | CPU seconds a mixture | mixtures per second and core |"
-          " ours is faster by | agreement (dB) | all 35,875 (core-hours) |\n|:--|--:|--:|--:|--:|--:|--:|")
+    print(
+        "| signals alone | mixtures | CPU seconds a mixture | mixtures per second and core |"
+        " ours is faster by | agreement (dB) | all 35,875 (core-hours) |\n|:--|--:|--:|--:|--:|--:|--:|"
+    )
     for name, taken in seconds.items():
         count = len(scenes) if name in ways else num_generated
         agreement = f"{agreement_db(images['ours'], images['pyroomacoustics']):.1f}" if name == "ours" else ""
-        print(f"| {name} | {count} | {taken:.3f} | {1 / taken:.2f} | {taken / seconds['ours']:.1f} |"
-              f" {agreement} | {PAPER_MIXTURES * taken / 3600:.1f} |", flush=True)
+        print(
+            f"| {name} | {count} | {taken:.3f} | {1 / taken:.2f} | {taken / seconds['ours']:.1f} |"
+            f" {agreement} | {PAPER_MIXTURES * taken / 3600:.1f} |",
+            flush=True,
+        )
 
 
 def print_command(scenes, speech, numbers, folder):
-    print("\n| complete, processes | seconds a mixture | mixtures per second | times one process |"
-          " CPU seconds a mixture | all 35,875 (hours) |\n|--:|--:|--:|--:|--:|--:|")
+    print(
+        "\n| complete, processes | seconds a mixture | mixtures per second | times one process |"
+        " CPU seconds a mixture | all 35,875 (hours) |\n|--:|--:|--:|--:|--:|--:|"
+    )
     first = None
     for nj in numbers:
         start, cpu = time.perf_counter(), sum(os.times()[:4])
@@ -155,8 +168,11 @@ def print_command(scenes, speech, numbers, folder):
         cpu = (sum(os.times()[:4]) - cpu) / len(scenes)
         taken = (time.perf_counter() - start) / len(scenes)
         first = first or taken
-        print(f"| {nj} | {taken:.3f} | {1 / taken:.2f} | {first / taken:.2f} | {cpu:.3f} |"
-              f" {PAPER_MIXTURES * taken / 3600:.1f} |", flush=True)
+        print(
+            f"| {nj} | {taken:.3f} | {1 / taken:.2f} | {first / taken:.2f} | {cpu:.3f} |"
+            f" {PAPER_MIXTURES * taken / 3600:.1f} |",
+            flush=True,
+        )
 
 
 def main():
@@ -167,8 +183,12 @@ def main():
     parser.add_argument("--nj", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
     names = ("numpy", "scipy", "pyroomacoustics", "rir-generator")
-    print(", ".join(f"{name} {version(name)}" for name in names), f"Python {platform.python_version()}",
-          "one thread a process, 2 talkers, 8 mics, 5 s at 8 kHz\n", sep=", ")
+    print(
+        ", ".join(f"{name} {version(name)}" for name in names),
+        f"Python {platform.python_version()}",
+        "one thread a process, 2 talkers, 8 mics, 5 s at 8 kHz\n",
+        sep=", ",
+    )
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         speech = make_speech(folder)

@@ -43,8 +43,14 @@ SMS_WSJ_MIXTURES = 33_561 + 982 + 1_332
 def generate(scene, speaker, mics, num_taps):
     """(mic, tap)"""
     return rir_generator.generate(
-        c=343.0, fs=SAMPLE_RATE, r=np.array(mics), s=scene["speakers"][speaker]["position_m"],
-        L=scene["room_size_m"], reverberation_time=scene["rt60_s"], nsample=num_taps).T
+        c=343.0,
+        fs=SAMPLE_RATE,
+        r=np.array(mics),
+        s=scene["speakers"][speaker]["position_m"],
+        L=scene["room_size_m"],
+        reverberation_time=scene["rt60_s"],
+        nsample=num_taps,
+    ).T
 
 
 def make_mixture(folder, index, rt60_s):
@@ -52,16 +58,23 @@ def make_mixture(folder, index, rt60_s):
     rng = np.random.default_rng(index)
     room = RandomRoom(rt60_s=(rt60_s, rt60_s)).draw(rng)
     example = {
-        "room_dimensions": room.room_size_m[:, None].tolist(), "sound_decay_time": rt60_s,
+        "room_dimensions": room.room_size_m[:, None].tolist(),
+        "sound_decay_time": rt60_s,
         "sensor_position": room.mic_positions_m.T.tolist(),
         "source_position": room.talker_positions_m.T.tolist(),
-        "speaker_id": ["01a", "01b"], "source_id": ["a", "b"], "kaldi_transcription": ["A", "B"],
-        "log_weights": [0.0, 0.0], "offset": [0, 0], "snr": 25.0,
+        "speaker_id": ["01a", "01b"],
+        "source_id": ["a", "b"],
+        "kaldi_transcription": ["A", "B"],
+        "log_weights": [0.0, 0.0],
+        "offset": [0, 0],
+        "snr": 25.0,
         "num_samples": {"observation": NUM_SAMPLES, "original_source": [NUM_SAMPLES] * 2},
     }
     (scene,) = sms_wsj.draw_scenes({f"x{index}": example}, SAMPLE_RATE, -20.0)
-    paths = {name: [str(folder / f"{name}_{index}_{k}.wav") for k in (0, 1)]
-             for name in ("speech_reverberation_early", "speech_reverberation_tail", "original_source")}
+    paths = {
+        name: [str(folder / f"{name}_{index}_{k}.wav") for k in (0, 1)]
+        for name in ("speech_reverberation_early", "speech_reverberation_tail", "original_source")
+    }
     paths["observation"] = str(folder / f"observation_{index}.wav")
     observation = np.zeros((NUM_SAMPLES, 6))
     for k in (0, 1):
@@ -115,18 +128,24 @@ def print_ways(tasks, num_complete, folder):
         "rir-generator, all mics": (lambda task: with_generator(task, TAPS, all_mics=True), chosen),
     }
     agreement = np.inf
-    print("| way | mixtures | CPU seconds a mixture | ours is faster by | all 35,875 on 2 cores (hours) |\n"
-          "|:--|--:|--:|--:|--:|")
+    print(
+        "| way | mixtures | CPU seconds a mixture | ours is faster by | all 35,875 on 2 cores (hours) |\n"
+        "|:--|--:|--:|--:|--:|"
+    )
     ours = None
     for name, (way, some) in ways.items():
         seconds, results = timed(way, some)
         ours = ours or seconds
-        print(f"| {name} | {len(some)} | {seconds:.3f} | {seconds / ours:.1f} |"
-              f" {SMS_WSJ_MIXTURES * seconds / 2 / 3600:.1f} |", flush=True)
+        print(
+            f"| {name} | {len(some)} | {seconds:.3f} | {seconds / ours:.1f} |"
+            f" {SMS_WSJ_MIXTURES * seconds / 2 / 3600:.1f} |",
+            flush=True,
+        )
         if name == "rir-generator, 8,192 taps":
             for (scene, audio), desired in zip(some, results):
                 made = sms_wsj.closetalk_images(
-                    scene, sms_wsj.load_dry(scene, audio), sms_wsj.load_images(scene, audio), audio)[0]
+                    scene, sms_wsj.load_dry(scene, audio), sms_wsj.load_images(scene, audio), audio
+                )[0]
                 agreement = min(agreement, agreement_db(made, desired))
     print(f"\nAgreement with 8,192 taps: {agreement:.1f} dB at least ({len(chosen)} mixtures).\n")
 
@@ -146,12 +165,17 @@ def main():
     parser.add_argument("--num_complete", type=int, default=1, help="mixtures with all 8,192 taps")
     args = parser.parse_args()
     names = ("numpy", "scipy", "rir-generator")
-    print(", ".join(f"{name} {version(name)}" for name in names), f"Python {platform.python_version()}",
-          "one thread, 2 speakers, 6 mics, 2 headsets, 6 s at 8 kHz\n", sep=", ")
+    print(
+        ", ".join(f"{name} {version(name)}" for name in names),
+        f"Python {platform.python_version()}",
+        "one thread, 2 speakers, 6 mics, 2 headsets, 6 s at 8 kHz\n",
+        sep=", ",
+    )
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        tasks = [make_mixture(folder, index, rt60_s)
-                 for index, rt60_s in enumerate(np.linspace(0.2, 0.5, args.num_mixtures))]
+        tasks = [
+            make_mixture(folder, index, rt60_s) for index, rt60_s in enumerate(np.linspace(0.2, 0.5, args.num_mixtures))
+        ]
         print_ways(tasks, args.num_complete, folder)
         print_taps(tasks[-1][0])
 

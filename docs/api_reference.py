@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the API reference, a page per module, from the docstrings.
 
-    python docs/api_reference.py --out_dir docs/api         # or: make docs
+python docs/api_reference.py --out_dir docs/api         # or: make docs
 """
 
 import argparse
@@ -19,7 +19,7 @@ def modules():
     names = ["espnet2_m2m"]
     for package in (espnet2_m2m, espnet2_m2m.data_dir, espnet2_m2m.loss):
         found = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
-        hidden = (*package.__all__, "bin")      # a function of its module's name stands for it
+        hidden = (*package.__all__, "bin")  # a function of its module's name stands for it
         names += [module.name for module in found if module.name.rpartition(".")[2] not in hidden]
     return names
 
@@ -28,7 +28,7 @@ def main(cmd=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", type=Path, required=True, help="folder for index.html and the pages")
     args = parser.parse_args(cmd)
-    for name in espnet2_m2m.__all__:    # imported on first use, which pdoc would not see
+    for name in espnet2_m2m.__all__:  # imported on first use, which pdoc would not see
         setattr(espnet2_m2m, name, getattr(espnet2_m2m, name))
     version = f"espnet2_m2m {espnet2_m2m.__version__}"
     pdoc.render.configure(docformat="google", show_source=False, footer_text=version)

@@ -14,8 +14,16 @@ from espnet2_m2m.data_dir.talkers import read_talker_data_dir, transcripts
 
 UNITS = ("wer", "cer")
 FIRST, LAST = ("mixture",), ("closetalk", "clean")  # conditions of every set; systems stand between them
-COLUMNS = {"lines": "Snt", "length": "Wrd", "correct": "Corr", "substitutions": "Sub", "deletions": "Del",
-           "insertions": "Ins", "errors": "Err", "wrong_lines": "S.Err"}
+COLUMNS = {
+    "lines": "Snt",
+    "length": "Wrd",
+    "correct": "Corr",
+    "substitutions": "Sub",
+    "deletions": "Del",
+    "insertions": "Ins",
+    "errors": "Err",
+    "wrong_lines": "S.Err",
+}
 
 
 def tokens(text, unit):
@@ -42,8 +50,9 @@ def score_mixture(references, hypotheses, unit="wer"):
     except ImportError as error:
         raise ValueError("word error rates need meeteval: pip install meeteval") from error
 
-    refs, hyps = ({n: " ".join(tokens(text, unit)) for n, text in enumerate(texts)}
-                  for texts in (references, hypotheses))
+    refs, hyps = (
+        {n: " ".join(tokens(text, unit)) for n, text in enumerate(texts)} for texts in (references, hypotheses)
+    )
     # Unsorted: there are no times to sort by, which meeteval would mention for every mixture.
     best = cp_word_error_rate(refs, hyps, reference_sort=False, hypothesis_sort=False)
     counts = Counter(dict.fromkeys(COLUMNS, 0), lines=len(refs))
@@ -131,8 +140,13 @@ def markdown_section(summary):
         " the talkers with the fewest errors (cpWER, cpCER).",
     ]
     for unit in UNITS:
-        lines += ["", f"### {unit.upper()}", "", "|dataset|" + "|".join(COLUMNS.values()) + "|",
-                  "|---" * (1 + len(COLUMNS)) + "|"]
+        lines += [
+            "",
+            f"### {unit.upper()}",
+            "",
+            "|dataset|" + "|".join(COLUMNS.values()) + "|",
+            "|---" * (1 + len(COLUMNS)) + "|",
+        ]
         for name, found in summary["conditions"].items():
             counts = found[unit]
             cells = [name, counts["lines"], counts["length"]]

@@ -21,22 +21,26 @@ from espnet2_m2m.loss import MixtureConstraintLoss, ri_mag_l1
 
 MAX_DB = metrics.MAX_DB
 # Borders between the verdicts. Measured on trained models: tests/test_diagnosis.py has the clear cases.
-COPY_DB = -15.0         # one talker of two leaves about -3 dB of a mixture, a copy of it nothing
-COPIED_SHARE = 0.5      # of the energy, in frequencies where one output alone is the mixture
-SILENT_DB = -30.0       # an output's image, relative to the mixture
-SAME_COHERENCE = 0.9    # of two outputs; separated talkers are below 0.3
-MET_DB = -20.0          # residual of all far-field mics; separating networks leave -8 to -15 dB
-SEPARATED_DB = 5.0      # improvement in SI-SDR from which a training works
-CONTRAST_DB = 2.0       # the same by headsets: by how much its own source explains one better than another
-AGREEMENT = 0.9         # of the energy, in frequencies that have the utterance's assignment
-MIXED_AGREEMENT = 0.8   # below, outputs that separate little do not tend to talkers at all
-ORACLE_GAIN_DB = 3.0    # in SI-SDR, by the best assignment at every frequency
+COPY_DB = -15.0  # one talker of two leaves about -3 dB of a mixture, a copy of it nothing
+COPIED_SHARE = 0.5  # of the energy, in frequencies where one output alone is the mixture
+SILENT_DB = -30.0  # an output's image, relative to the mixture
+SAME_COHERENCE = 0.9  # of two outputs; separated talkers are below 0.3
+MET_DB = -20.0  # residual of all far-field mics; separating networks leave -8 to -15 dB
+SEPARATED_DB = 5.0  # improvement in SI-SDR from which a training works
+CONTRAST_DB = 2.0  # the same by headsets: by how much its own source explains one better than another
+AGREEMENT = 0.9  # of the energy, in frequencies that have the utterance's assignment
+MIXED_AGREEMENT = 0.8  # below, outputs that separate little do not tend to talkers at all
+ORACLE_GAIN_DB = 3.0  # in SI-SDR, by the best assignment at every frequency
 
 
 @torch.no_grad()
 def diagnose_utterance(
-    est: Tensor, far_field: Tensor, loss: MixtureConstraintLoss, close_talk: Tensor | None = None,
-    refs: Tensor | None = None, inverse=None,
+    est: Tensor,
+    far_field: Tensor,
+    loss: MixtureConstraintLoss,
+    close_talk: Tensor | None = None,
+    refs: Tensor | None = None,
+    inverse=None,
 ) -> dict:
     """Everything that is known about the estimates of one utterance.
 
@@ -71,8 +75,8 @@ def diagnose_utterance(
     weight = fcp_weight(far_field[None], loss.floor, shared=True)
     images = _images(est, far_field, weight, loss.farfield_taps, loss.diag_load)
     mix, at_ref = far_field[ref_mic], images[ref_mic]
-    alone = _energy(mix - at_ref)                                                   # (source, freq)
-    mix_energy = _energy(mix)                                                       # (freq,)
+    alone = _energy(mix - at_ref)  # (source, freq)
+    mix_energy = _energy(mix)  # (freq,)
     coherence, magnitude_correlation = likeness(at_ref)
     condition = condition_numbers(est, weight[0, 0], *loss.farfield_taps, loss.diag_load)
     heard = bool((mix_energy > 0).any())
@@ -101,7 +105,8 @@ def diagnose_utterance(
         left, energy = _energy(close_talk[:, None] - images), _energy(close_talk)
         found["explained_db"] = [
             [None if value is None else -value for value in (ratio_db(e, y) for e in row)]
-            for row, y in zip(left, energy)]
+            for row, y in zip(left, energy)
+        ]
         if (energy.sum(-1) > 0).all():
             found["headsets"] = _against_headsets(left, energy)
     if refs is not None and heard and (_energy(refs).sum(-1) > 0).all():
@@ -138,8 +143,7 @@ def likeness(images: Tensor) -> tuple[float | None, float | None]:
     pairs = [(x, y) for n, x in enumerate(heard) for y in heard[:n]]
     if not pairs:
         return None, None
-    return (max(_coherence(x, y) for x, y in pairs),
-            max(_magnitude_correlation(x, y) for x, y in pairs))
+    return (max(_coherence(x, y) for x, y in pairs), max(_magnitude_correlation(x, y) for x, y in pairs))
 
 
 def condition_numbers(est: Tensor, weight: Tensor, past_taps: int, future_taps: int, diag_load: float):
@@ -154,11 +158,11 @@ def condition_numbers(est: Tensor, weight: Tensor, past_taps: int, future_taps: 
     inverse = torch.where(weight > 0, weight.amax() / weight, 1.0).double()
     numbers = []
     for z in est.to(torch.complex128):
-        stacked = stack_taps(z, past_taps, future_taps)                             # (freq, tap, frame)
+        stacked = stack_taps(z, past_taps, future_taps)  # (freq, tap, frame)
         covariance = (stacked * inverse[:, None]) @ stacked.mH
         load = diag_load * covariance.diagonal(dim1=-2, dim2=-1).real.mean(-1)
         load = torch.where(load > 0, load, 1.0)
-        eigenvalues = torch.linalg.eigvalsh(covariance).clamp(min=0)                # ascending
+        eigenvalues = torch.linalg.eigvalsh(covariance).clamp(min=0)  # ascending
         numbers.append((eigenvalues[:, -1] + load) / (eigenvalues[:, 0] + load))
     return torch.stack(numbers).cpu().numpy()
 
@@ -178,15 +182,11 @@ def compare_assignments(similarity: Tensor, energy: Tensor) -> tuple[dict, np.nd
     """
     similarity = similarity.cpu().double().numpy()
     energy = energy.cpu().double().numpy()
-    weight = (energy / energy.sum(axis=1, keepdims=True)).mean(axis=0)              # (freq,)
+    weight = (energy / energy.sum(axis=1, keepdims=True)).mean(axis=0)  # (freq,)
     assignment = best_sources(similarity @ weight)
-    own = np.stack([best_sources(at) for at in np.moveaxis(similarity, 2, 0)])      # (freq, target)
+    own = np.stack([best_sources(at) for at in np.moveaxis(similarity, 2, 0)])  # (freq, target)
     agrees = (own == assignment).mean(axis=1)
-    return {
-        "agreement": float(agrees @ weight),
-        "assignment": assignment.tolist(),
-        "agrees": agrees.tolist(),
-    }, own
+    return {"agreement": float(agrees @ weight), "assignment": assignment.tolist(), "agrees": agrees.tolist()}, own
 
 
 def best_sources(similarity: np.ndarray) -> np.ndarray:
@@ -201,8 +201,10 @@ def _against_headsets(left, energy) -> dict:
     compared, own = compare_assignments(explained, energy)
     left, energy = left.cpu().numpy(), energy.cpu().numpy()
     fixed = np.broadcast_to(compared["assignment"], own.shape)
-    return compared | {"contrast_db": _contrast_db(left, energy, fixed),
-                       "contrast_oracle_db": _contrast_db(left, energy, own)}
+    return compared | {
+        "contrast_db": _contrast_db(left, energy, fixed),
+        "contrast_oracle_db": _contrast_db(left, energy, own),
+    }
 
 
 def _contrast_db(left, energy, sources) -> float:
@@ -219,12 +221,12 @@ def _contrast_db(left, energy, sources) -> float:
 
 
 def _against_references(images, refs, mix, inverse) -> dict:
-    power = _energy(refs)[:, None] * _energy(images)                                # (speaker, source, freq)
+    power = _energy(refs)[:, None] * _energy(images)  # (speaker, source, freq)
     inner = (refs[:, None].conj() * images).sum(-1).abs().double().square()
     coherence = torch.where(power > 0, inner / torch.where(power > 0, power, 1.0), 0.0)
     compared, own = compare_assignments(coherence, _energy(refs))
-    own = torch.from_numpy(own.T).to(images.device)                                 # (speaker, freq)
-    regrouped = images[own, torch.arange(images.shape[1], device=images.device)]    # the oracle's images
+    own = torch.from_numpy(own.T).to(images.device)  # (speaker, freq)
+    regrouped = images[own, torch.arange(images.shape[1], device=images.device)]  # the oracle's images
     ref_waves, est_waves = _numpy(inverse(refs)), _numpy(inverse(images))
     permutation, pairwise = metrics.best_permutation(ref_waves, est_waves)
     mixture = _numpy(inverse(mix[None]))[0]
@@ -252,7 +254,7 @@ def _coherence(x: Tensor, y: Tensor) -> float:
 
 
 def _magnitude_correlation(x: Tensor, y: Tensor) -> float:
-    weight = x.norm(dim=-1) * y.norm(dim=-1)                                        # (freq,)
+    weight = x.norm(dim=-1) * y.norm(dim=-1)  # (freq,)
     x, y = (m.abs() - m.abs().mean(-1, keepdim=True) for m in (x, y))
     scale = x.norm(dim=-1) * y.norm(dim=-1)
     correlation = torch.where(scale > 0, (x * y).sum(-1) / scale.clamp(min=1e-300), 0.0)
@@ -269,9 +271,11 @@ def _check(est, far_field, close_talk, refs) -> None:
         if spectra is None:
             continue
         if spectra.dim() != 3 or not spectra.is_complex() or spectra.shape[1:] != est.shape[1:]:
-            raise ValueError(f"{name} must be a complex (mic | source, freq, frame) spectrum with the "
-                             f"freq and frame of est {tuple(est.shape)}, found {spectra.dtype} "
-                             f"{tuple(spectra.shape)}")
+            raise ValueError(
+                f"{name} must be a complex (mic | source, freq, frame) spectrum with the "
+                f"freq and frame of est {tuple(est.shape)}, found {spectra.dtype} "
+                f"{tuple(spectra.shape)}"
+            )
         if not torch.isfinite(spectra).all():
             raise ValueError(f"{name} has values that are not finite (NaN or infinity)")
         if name in ("close_talk", "refs") and len(spectra) > len(est):

@@ -40,8 +40,13 @@ def fcp_weight(mix: Tensor, floor: float = 1e-4, shared: bool = False) -> Tensor
 
 
 def forward_convolutive_prediction(
-    est: Tensor, mix: Tensor, weight: Tensor, past_taps: int = 19, future_taps: int = 1,
-    diag_load: float = 1e-5, mics_per_weight: tuple[int, ...] | None = None,
+    est: Tensor,
+    mix: Tensor,
+    weight: Tensor,
+    past_taps: int = 19,
+    future_taps: int = 1,
+    diag_load: float = 1e-5,
+    mics_per_weight: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Filter every estimate to every mic by the least-squares filter that best explains the mixture.
 
@@ -86,19 +91,22 @@ def forward_convolutive_prediction(
     """
     _check_axes(est=est, mix=mix, weight=weight)
     if min(past_taps, future_taps) < 0:
-        raise ValueError(f"taps must be >= 0, found past_taps={past_taps}, "
-                         f"future_taps={future_taps}")
+        raise ValueError(f"taps must be >= 0, found past_taps={past_taps}, future_taps={future_taps}")
     if est.shape[0] != mix.shape[0] or est.shape[2:] != mix.shape[2:]:
-        raise ValueError(f"est {tuple(est.shape)} and mix {tuple(mix.shape)} need the same batch, "
-                         "freq and frame")
+        raise ValueError(f"est {tuple(est.shape)} and mix {tuple(mix.shape)} need the same batch, freq and frame")
     num_mics, num_weights = mix.shape[1], weight.shape[1]
     if mics_per_weight is None:
         mics_per_weight = (num_mics,) if num_weights == 1 else (1,) * num_mics
-    if weight.shape[:1] + weight.shape[2:] != mix.shape[:1] + mix.shape[2:] \
-            or len(mics_per_weight) != num_weights or sum(mics_per_weight) != num_mics \
-            or min(mics_per_weight) < 1:
-        raise ValueError(f"weight {tuple(weight.shape)} must be as mix {tuple(mix.shape)}, with one mic, "
-                         f"or with a weight for each of mics_per_weight, found {mics_per_weight}")
+    if (
+        weight.shape[:1] + weight.shape[2:] != mix.shape[:1] + mix.shape[2:]
+        or len(mics_per_weight) != num_weights
+        or sum(mics_per_weight) != num_mics
+        or min(mics_per_weight) < 1
+    ):
+        raise ValueError(
+            f"weight {tuple(weight.shape)} must be as mix {tuple(mix.shape)}, with one mic, "
+            f"or with a weight for each of mics_per_weight, found {mics_per_weight}"
+        )
     if weight.is_complex():
         raise ValueError(f"weight must be real, found {weight.dtype}")
     with full_precision(est.device.type):
@@ -114,19 +122,25 @@ def forward_convolutive_prediction(
         inverse = torch.where(smallest > 0, smallest / weight, 1.0)
         inverse = torch.where(weight.isinf(), 0.0, inverse)
         images, filters = FIRLeastSquares.apply(
-            est / level, mix.detach().to(est.dtype), inverse.detach(), tuple(mics_per_weight),
-            past_taps, future_taps, diag_load)
+            est / level,
+            mix.detach().to(est.dtype),
+            inverse.detach(),
+            tuple(mics_per_weight),
+            past_taps,
+            future_taps,
+            diag_load,
+        )
     return images, filters / level[:, None]
 
 
 def _check_axes(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if tensor.dim() != 4:
-            raise ValueError(f"{name} must be (batch, mic | source, freq, frame), "
-                             f"found {tuple(tensor.shape)}")
+            raise ValueError(f"{name} must be (batch, mic | source, freq, frame), found {tuple(tensor.shape)}")
         if tensor.numel() == 0:
-            raise ValueError(f"{name} needs at least one source or mic, frequency and frame, "
-                             f"found {tuple(tensor.shape)}")
+            raise ValueError(
+                f"{name} needs at least one source or mic, frequency and frame, found {tuple(tensor.shape)}"
+            )
 
 
 def _at_least_complex64(spectrum: Tensor) -> Tensor:

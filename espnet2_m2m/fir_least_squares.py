@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**28}     # of the lag products of one block of frequencies
+BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**28}  # of the lag products of one block of frequencies
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def full_precision(device_type: str):
             for backend in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
                 stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
                 backend.fp32_precision = "ieee"
-        else:       # torch < 2.9
+        else:  # torch < 2.9
             stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
             torch.set_float32_matmul_precision("highest")
         yield
@@ -73,7 +73,7 @@ class FIRLeastSquares(torch.autograd.Function):
         for block in _blocks(z, taps):
             covariance[:, :, :, block] = _covariance(z[:, :, block], w[:, :, block], past_taps, future_taps)
             stacked = stack_taps(z[:, :, block], past_taps, future_taps)
-            target = weighted[:, :, block].permute(0, 2, 3, 1)[:, None]     # (batch, 1, freq, frame, mic)
+            target = weighted[:, :, block].permute(0, 2, 3, 1)[:, None]  # (batch, 1, freq, frame, mic)
             correlation[:, :, block] = stacked.conj() @ target
         diagonal = covariance.diagonal(dim1=-2, dim2=-1)
         mean_diagonal = diagonal.real.mean(-1, keepdim=True)
@@ -81,7 +81,7 @@ class FIRLeastSquares(torch.autograd.Function):
         diagonal += torch.where(mean_diagonal > 0, diag_load * mean_diagonal, 1.0)
         # LU rather than Cholesky: rounding may leave a rank-deficient covariance slightly indefinite.
         lu, pivots, _ = torch.linalg.lu_factor_ex(covariance.to(torch.complex128))
-        solution = _solve(lu, pivots, correlation, mics_per_weight)         # (batch, source, freq, tap, mic)
+        solution = _solve(lu, pivots, correlation, mics_per_weight)  # (batch, source, freq, tap, mic)
         images = z.new_empty(batch, mics, sources, freqs, frames)
         for block in _blocks(z, taps):
             stacked = stack_taps(z[:, :, block], past_taps, future_taps)
@@ -113,30 +113,30 @@ class FIRLeastSquares(torch.autograd.Function):
         z, weighted, w, lu, pivots, solution = ctx.saved_tensors
         mics_per_weight, past_taps, future_taps, diag_load = ctx.options
         taps = past_taps + 1 + future_taps
-        grad_images = grad_images.permute(0, 2, 3, 1, 4)        # (batch, source, freq, mic, frame)
-        grad_h = grad_filters.permute(0, 2, 3, 1, 4).clone()    # added to below
+        grad_images = grad_images.permute(0, 2, 3, 1, 4)  # (batch, source, freq, mic, frame)
+        grad_h = grad_filters.permute(0, 2, 3, 1, 4).clone()  # added to below
         for block in _blocks(z, taps):
             stacked = stack_taps(z[:, :, block], past_taps, future_taps)
             grad_h[:, :, block] += grad_images[:, :, block] @ stacked.mH
         grad_p = _solve(lu, pivots, grad_h.mT, mics_per_weight)
-        grad_r = torch.stack([-p @ h.mH for p, h in zip(grad_p.split(mics_per_weight, dim=-1),
-                                                        solution.split(mics_per_weight, dim=-1))], dim=1)
+        grad_r = torch.stack(
+            [-p @ h.mH for p, h in zip(grad_p.split(mics_per_weight, dim=-1), solution.split(mics_per_weight, dim=-1))],
+            dim=1,
+        )
         diagonal = grad_r.diagonal(dim1=-2, dim2=-1)
         diagonal += diag_load * diagonal.real.mean(-1, keepdim=True)
-        grad_lags = _gather_lags(grad_r)                        # (batch, weight, source, freq, 2, lag, tap)
-        conj_h, conj_p = solution.mT.conj(), grad_p.mT.conj()   # (batch, source, freq, mic, tap)
+        grad_lags = _gather_lags(grad_r)  # (batch, weight, source, freq, 2, lag, tap)
+        conj_h, conj_p = solution.mT.conj(), grad_p.mT.conj()  # (batch, source, freq, mic, tap)
 
         grad_z = torch.zeros_like(z)
         for block in _blocks(z, taps):
             zb, wb = z[:, :, block], w[:, :, block]
-            target = weighted[:, :, block].transpose(1, 2)[:, None]         # (batch, 1, freq, mic, frame)
+            target = weighted[:, :, block].transpose(1, 2)[:, None]  # (batch, 1, freq, mic, frame)
             outer = torch.cat([conj_h[:, :, block], conj_p[:, :, block]], dim=-2)
-            inner = torch.cat([grad_images[:, :, block],
-                               target.expand_as(grad_images[:, :, block])], dim=-2)
-            grad_stacked = outer.transpose(-1, -2) @ inner                  # (batch, source, freq, tap, frame)
+            inner = torch.cat([grad_images[:, :, block], target.expand_as(grad_images[:, :, block])], dim=-2)
+            grad_stacked = outer.transpose(-1, -2) @ inner  # (batch, source, freq, tap, frame)
             grad_block = _unstack(grad_stacked, past_taps)
-            grad_block += _grad_of_lag_products(zb, wb, grad_lags[..., block, :, :, :], past_taps,
-                                                future_taps)
+            grad_block += _grad_of_lag_products(zb, wb, grad_lags[..., block, :, :, :], past_taps, future_taps)
             grad_z[:, :, block] = grad_block
         return grad_z, None, None, None, None, None, None
 
@@ -144,15 +144,15 @@ class FIRLeastSquares(torch.autograd.Function):
 def _covariance(z: Tensor, w: Tensor, past_taps: int, future_taps: int) -> Tensor:
     """(batch, source, freq, frame), (batch, weight, freq, frame) -> (batch, weight, source, freq, tap, tap)."""
     taps = past_taps + 1 + future_taps
-    products = _lag_products(z, taps)                               # (batch, freq, source * 2 * lag, frame)
-    shifted = _shifted_weights(w, past_taps, future_taps)           # (batch, freq, weight * tap, frame)
+    products = _lag_products(z, taps)  # (batch, freq, source * 2 * lag, frame)
+    shifted = _shifted_weights(w, past_taps, future_taps)  # (batch, freq, weight * tap, frame)
     sums = shifted @ products.transpose(-1, -2)
     sums = sums.unflatten(-1, (z.shape[1], 2, taps)).unflatten(2, (w.shape[1], taps))
-    sums = torch.complex(sums[..., 0, :], sums[..., 1, :])          # (batch, freq, weight, tap, source, lag)
+    sums = torch.complex(sums[..., 0, :], sums[..., 1, :])  # (batch, freq, weight, tap, source, lag)
     sums = sums.permute(0, 2, 4, 1, 3, 5)
     covariance = sums.new_zeros(sums.shape[:-2] + (taps, taps))
     for lag in range(taps):
-        entries = sums[..., :taps - lag, lag]
+        entries = sums[..., : taps - lag, lag]
         covariance.diagonal(lag, -2, -1).copy_(entries)
         if lag:
             covariance.diagonal(-lag, -2, -1).copy_(entries.conj())
@@ -187,8 +187,8 @@ def _gather_lags(grad_r: Tensor) -> Tensor:
         entries = grad_r.diagonal(lag, -2, -1)
         if lag:
             entries = entries + grad_r.diagonal(-lag, -2, -1).conj()
-        gathered[..., 0, lag, :taps - lag] = entries.real
-        gathered[..., 1, lag, :taps - lag] = entries.imag
+        gathered[..., 0, lag, : taps - lag] = entries.real
+        gathered[..., 1, lag, : taps - lag] = entries.imag
     return gathered
 
 
@@ -209,14 +209,15 @@ def _unstack(stacked: Tensor, past_taps: int) -> Tensor:
     taps, frames = stacked.shape[-2:]
     total = stacked.new_zeros(stacked.shape[:-2] + (frames + taps - 1,))
     for k in range(taps):
-        total[..., k:k + frames] += stacked[..., k, :]
-    return total[..., past_taps:past_taps + frames]
+        total[..., k : k + frames] += stacked[..., k, :]
+    return total[..., past_taps : past_taps + frames]
 
 
 def _repeat(w: Tensor, mics_per_weight: tuple[int, ...]) -> Tensor:
     """(batch, weight, freq, frame) -> (batch, mic, freq, frame): each mic its weight."""
-    return torch.cat([weight.expand(-1, mics, -1, -1)
-                      for weight, mics in zip(w.split(1, dim=1), mics_per_weight)], dim=1)
+    return torch.cat(
+        [weight.expand(-1, mics, -1, -1) for weight, mics in zip(w.split(1, dim=1), mics_per_weight)], dim=1
+    )
 
 
 def _solve(lu: Tensor, pivots: Tensor, right: Tensor, mics_per_weight: tuple[int, ...]) -> Tensor:

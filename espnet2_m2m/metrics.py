@@ -28,9 +28,7 @@ def _pair(ref, est):
     """Two signals as float64, checked: one axis, equal lengths, finite, `ref` not silent."""
     ref, est = np.asarray(ref, dtype=np.float64), np.asarray(est, dtype=np.float64)
     if ref.ndim != 1 or ref.shape != est.shape:
-        raise ValueError(
-            f"ref {ref.shape} and est {est.shape} need one axis and the same number of samples"
-        )
+        raise ValueError(f"ref {ref.shape} and est {est.shape} need one axis and the same number of samples")
     for name, signal in (("ref", ref), ("est", est)):
         if not np.isfinite(signal).all():
             raise ValueError(f"{name} has samples that are not finite (NaN or infinity)")
@@ -264,9 +262,7 @@ def score_utterance(refs, ests, sample_rate, fixed_order=True, mixture=None):
         ValueError: as `best_permutation`; a silent reference is named by its index.
     """
     if len(np.shape(refs)) != 2 or len(np.shape(ests)) != 2:
-        raise ValueError(
-            f"refs {np.shape(refs)} and ests {np.shape(ests)} need the axes (source, sample)"
-        )
+        raise ValueError(f"refs {np.shape(refs)} and ests {np.shape(ests)} need the axes (source, sample)")
     for source, ref in enumerate(refs):
         if not np.any(ref):
             raise ValueError(f"the reference of source {source} is silent: no metric is defined")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-META = "meta.yaml"                  # the packer's list of contents
+META = "meta.yaml"  # the packer's list of contents
 DEFAULT_MODEL = "valid.loss.best.pth"
 HF_TAG = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
@@ -44,8 +44,10 @@ def model_files(model):
     elif HF_TAG.fullmatch(str(model)) and path.suffix not in (".zip", ".pth"):
         yield _from_hub(str(model))
     else:
-        raise FileNotFoundError(f"{model}: no such file or folder; expected a training's folder, a .pth file, "
-                                "a packed .zip, or a Hugging Face tag such as user/name")
+        raise FileNotFoundError(
+            f"{model}: no such file or folder; expected a training's folder, a .pth file, "
+            "a packed .zip, or a Hugging Face tag such as user/name"
+        )
 
 
 def _in_folder(folder: Path):
@@ -57,8 +59,10 @@ def _in_folder(folder: Path):
     if not default.exists():
         if len(models) != 1:
             found = ", ".join(path.name for path in models) or "none"
-            raise FileNotFoundError(f"{folder}: expected {META}, {DEFAULT_MODEL}, or exactly one other model "
-                                    f"file (.pth), found {found}; name the file itself")
+            raise FileNotFoundError(
+                f"{folder}: expected {META}, {DEFAULT_MODEL}, or exactly one other model "
+                f"file (.pth), found {found}; name the file itself"
+            )
         (default,) = models
     return _existing(folder / "config.yaml", default)
 
@@ -76,12 +80,15 @@ def _contents(meta: bytes, where):
         content = yaml.safe_load(meta)
         names = content["yaml_files"]["train_config"], content["files"]["model_file"]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{where}: expected what ESPnet's packer writes for enh models, with train_config and "
-                         f"model_file: {error}") from error
+        raise ValueError(
+            f"{where}: expected what ESPnet's packer writes for enh models, with train_config and model_file: {error}"
+        ) from error
     for name in names:
         if not isinstance(name, str) or leaves_folder(name):
-            raise ValueError(f"{where}: '{name}' is not a file of this model; pack it again, with paths "
-                             "relative to the working directory")
+            raise ValueError(
+                f"{where}: '{name}' is not a file of this model; pack it again, with paths "
+                "relative to the working directory"
+            )
     return names
 
 
@@ -98,19 +105,22 @@ def _unpack(archive: Path, folder: Path):
             for member in packed.infolist():
                 kind = stat.S_IFMT(member.external_attr >> 16)
                 if leaves_folder(member.filename) or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise ValueError(f"{archive}: refused, because its member '{member.filename}' is a link or "
-                                     "would be unpacked outside of its folder")
+                    raise ValueError(
+                        f"{archive}: refused, because its member '{member.filename}' is a link or "
+                        "would be unpacked outside of its folder"
+                    )
             names = packed.namelist()
             if META not in names:
-                raise ValueError(f"{archive}: has no {META}; expected a zip made by ESPnet's packer "
-                                 "(stage 11 of run.sh)")
+                raise ValueError(
+                    f"{archive}: has no {META}; expected a zip made by ESPnet's packer (stage 11 of run.sh)"
+                )
             contents = _contents(packed.read(META), f"{archive}/{META}")
             for name, target in zip(contents, ("config.yaml", "model.pth")):
                 if name not in names:
                     raise ValueError(f"{archive}: lacks '{name}', which its {META} names; pack it again")
                 with packed.open(name) as source, open(folder / target, "wb") as copy:
                     shutil.copyfileobj(source, copy)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:    # broken, or encrypted
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # broken, or encrypted
         raise ValueError(f"{archive}: not readable as a packed model ({error}); copy it again") from error
     return folder / "config.yaml", folder / "model.pth"
 
@@ -119,8 +129,10 @@ def _from_hub(tag: str):
     try:
         from huggingface_hub import errors, hf_hub_download
     except ImportError:
-        raise FileNotFoundError(f"{tag}: no such file or folder; to load the Hugging Face model of this name, "
-                                "install huggingface_hub: pip install huggingface_hub") from None
+        raise FileNotFoundError(
+            f"{tag}: no such file or folder; to load the Hugging Face model of this name, "
+            "install huggingface_hub: pip install huggingface_hub"
+        ) from None
     repository, revision = HF_TAG.fullmatch(tag).groups()
 
     def download(name):
@@ -128,8 +140,10 @@ def _from_hub(tag: str):
             return Path(hf_hub_download(repository, name, revision=revision))
         except (ValueError, OSError, errors.HTTPError) as error:
             reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise FileNotFoundError(f"{tag}: no such file or folder here, and {name} of a Hugging Face model "
-                                    f"of this name cannot be had: {reason}") from error
+            raise FileNotFoundError(
+                f"{tag}: no such file or folder here, and {name} of a Hugging Face model "
+                f"of this name cannot be had: {reason}"
+            ) from error
 
     meta = download(META)
     return tuple(download(name) for name in _contents(meta.read_bytes(), f"{tag}/{META}"))

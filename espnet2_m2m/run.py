@@ -15,9 +15,12 @@ OURS = {
     "espnet2.bin.enh_inference": "espnet2_m2m.bin.enh_inference",
 }
 # These build no model; importing the task for them would cost some 13 s each time.
-WITHOUT_MODEL = ("espnet2.bin.launch", "espnet2.bin.pack", "espnet2.bin.aggregate_stats_dirs",
-                 "espnet2.bin.enh_scoring")
-
+WITHOUT_MODEL = (
+    "espnet2.bin.launch",
+    "espnet2.bin.pack",
+    "espnet2.bin.aggregate_stats_dirs",
+    "espnet2.bin.enh_scoring",
+)
 
 
 def requested() -> list[str]:
@@ -42,8 +45,7 @@ if requested() and requested()[0] not in WITHOUT_MODEL:
 def main():
     arguments = requested()
     if not arguments or arguments[0].startswith("-"):
-        sys.exit("usage: python -m espnet2_m2m.run [-m] MODULE [ARGUMENT ...], "
-                 "e.g. MODULE = espnet2.bin.enh_train")
+        sys.exit("usage: python -m espnet2_m2m.run [-m] MODULE [ARGUMENT ...], e.g. MODULE = espnet2.bin.enh_train")
     module = OURS.get(arguments[0], arguments[0])
     sys.argv = [module, *arguments[1:]]
     runpy.run_module(module, run_name="__main__", alter_sys=False)

@@ -100,12 +100,7 @@ def list_jobs(data_dir, enhanced_dir, ref_mic=0, fixed_order=True, references=Tr
                 f" missing: {name_some(missing)}"
             )
     return [
-        {
-            "utt_id": utt_id,
-            "signals": signals[utt_id],
-            "ref_mic": ref_mic,
-            "fixed_order": fixed_order,
-        }
+        {"utt_id": utt_id, "signals": signals[utt_id], "ref_mic": ref_mic, "fixed_order": fixed_order}
         for utt_id in utt_ids
     ]
 
@@ -126,9 +121,7 @@ def _consecutive(folder, family, meaning):
     numbers = numbered_files(folder, family)
     if not numbers or numbers != list(range(1, len(numbers) + 1)):
         found = ", ".join(f"{family}{number}.scp" for number in numbers) or "none"
-        raise ValueError(
-            f"{folder}: expected {family}1.scp, {family}2.scp ... ({meaning}), found {found}"
-        )
+        raise ValueError(f"{folder}: expected {family}1.scp, {family}2.scp ... ({meaning}), found {found}")
     return numbers
 
 
@@ -203,14 +196,11 @@ def read_signals(job):
             if not np.isfinite(samples).all():
                 raise ValueError(f"{where} has samples that are not finite (NaN or infinity)")
             if "references" in family and not samples.any():
-                raise ValueError(
-                    f"{where} is silent, so no metric is defined; remove the utterance from the set"
-                )
+                raise ValueError(f"{where} is silent, so no metric is defined; remove the utterance from the set")
             first = first or (sample_rate, len(samples), f"{name} ({signal[0]})")
             if sample_rate != first[0]:
                 raise ValueError(
-                    f"{where} has {sample_rate} Hz, but {first[2]} has {first[0]} Hz;"
-                    " resample one of them"
+                    f"{where} has {sample_rate} Hz, but {first[2]} has {first[0]} Hz; resample one of them"
                 )
             if len(samples) != first[1]:
                 raise ValueError(
@@ -243,9 +233,7 @@ def score_jobs(jobs, cache_path, num_workers, other_caches=()):
     todo = [job for job in jobs if job["utt_id"] not in done]
     bar = {"initial": len(done), "desc": "score", "unit": "utt"}
     # Also a single worker is a process of its own: its BLAS uses one thread, and rounds as all do.
-    finished = parallel_map(
-        _score_named, todo, num_workers, in_order=False, in_process=num_workers == 0, progress=bar
-    )
+    finished = parallel_map(_score_named, todo, num_workers, in_order=False, in_process=num_workers == 0, progress=bar)
     with cache_writer(cache_path) as keep:
         for utt_id, result in finished:
             done[utt_id] = result

@@ -1,10 +1,10 @@
 """Separate recordings with a trained model: arrays or files of any length, memory bounded.
 
-    from espnet2_m2m import SeparateRecording
+from espnet2_m2m import SeparateRecording
 
-    separate = SeparateRecording.from_pretrained("exp/X")      # or a packed zip, or a Hugging Face tag
-    separate.file("meeting.wav", "out")                        # -> out/meeting_spk1.wav, ...
-    speech = separate(mixture, sample_rate)                    # (sample, mic) -> (source, sample)
+separate = SeparateRecording.from_pretrained("exp/X")      # or a packed zip, or a Hugging Face tag
+separate.file("meeting.wav", "out")                        # -> out/meeting_spk1.wav, ...
+speech = separate(mixture, sample_rate)                    # (sample, mic) -> (source, sample)
 """
 
 import hashlib
@@ -23,9 +23,9 @@ from espnet2_m2m.stitching import Stitcher
 
 SEGMENT_S, HOP_S = 10.0, 7.5
 OPTIONS = "--ref_mic", "--mics"
-SHORTEST_S = 0.5            # on less, FCP's filters fit anything
-BLOCK = 1 << 16             # samples of all mics that are read at once
-RIFF_BYTES = 0xFFFFF000     # what a wav file may hold; RF64 is its form for more
+SHORTEST_S = 0.5  # on less, FCP's filters fit anything
+BLOCK = 1 << 16  # samples of all mics that are read at once
+RIFF_BYTES = 0xFFFFF000  # what a wav file may hold; RF64 is its form for more
 
 
 class SeparatedFile(NamedTuple):
@@ -71,14 +71,16 @@ class SeparateRecording:
         self.model = model
         self.sample_rate = getattr(model.enh_train_args, "sample_rate", None)
         if not isinstance(self.sample_rate, int) or self.sample_rate <= 0:
-            raise ValueError("the model's config must say its sample_rate in Hz, found "
-                             f"{self.sample_rate}; add e.g. `sample_rate: 8000` to it")
+            raise ValueError(
+                "the model's config must say its sample_rate in Hz, found "
+                f"{self.sample_rate}; add e.g. `sample_rate: 8000` to it"
+            )
         self.num_speakers = model.num_spk
         self.fingerprint = fingerprint
         check_mics("mics", mics)
         self.mics = mics
         separator = model.enh_model.separator
-        self.ref_channel = separator.trained_ref_channel        # of what the model gets
+        self.ref_channel = separator.trained_ref_channel  # of what the model gets
         if ref_mic is not None:
             check_mics("ref_mic", [ref_mic])
             if mics is not None and ref_mic not in mics:
@@ -89,13 +91,17 @@ class SeparateRecording:
         if ref_mic is not None and not separator.fcp_output:
             trained = separator.trained_ref_channel if mics is None else mics[separator.trained_ref_channel]
             if ref_mic != trained:
-                raise ValueError(f"this model gives the speech at mic {trained} only, as it was trained, found "
-                                 f"ref_mic {ref_mic}; models trained by the mixture-constraint loss take any")
+                raise ValueError(
+                    f"this model gives the speech at mic {trained} only, as it was trained, found "
+                    f"ref_mic {ref_mic}; models trained by the mixture-constraint loss take any"
+                )
         self.segment = round(segment_size * self.sample_rate)
         self.overlap = self.segment - round(hop_size * self.sample_rate)
         if segment_size < 2 * SHORTEST_S or not 1 <= self.overlap <= self.segment // 2:
-            raise ValueError(f"segments must last {2 * SHORTEST_S} s at least and begin half a segment to "
-                             f"a whole one apart, found segment_size {segment_size} s, hop_size {hop_size} s")
+            raise ValueError(
+                f"segments must last {2 * SHORTEST_S} s at least and begin half a segment to "
+                f"a whole one apart, found segment_size {segment_size} s, hop_size {hop_size} s"
+            )
 
     @classmethod
     def from_pretrained(cls, model, device="cpu", **options):
@@ -119,8 +125,7 @@ class SeparateRecording:
             digest = hashlib.sha256()
             for path in paths:
                 digest.update(path.read_bytes())
-        return cls(SeparateSpeech.from_pretrained(str(model), device=device), **options,
-                   fingerprint=digest.hexdigest())
+        return cls(SeparateSpeech.from_pretrained(str(model), device=device), **options, fingerprint=digest.hexdigest())
 
     def __call__(self, mixture, sample_rate):
         """Separate an array.
@@ -138,8 +143,9 @@ class SeparateRecording:
             raise ValueError(f"expected a recording (sample, mic) or (sample,), found {mixture.shape}")
         mixture = mixture.reshape(len(mixture), -1)
         if sample_rate != self.sample_rate:
-            raise ValueError(f"the recording has {sample_rate} Hz, the model works at {self.sample_rate} Hz; "
-                             "resample it")
+            raise ValueError(
+                f"the recording has {sample_rate} Hz, the model works at {self.sample_rate} Hz; resample it"
+            )
         self._check_form("the recording", *mixture.shape, sample_rate)
         if not np.isfinite(mixture).all():
             raise ValueError("the recording has NaN or infinite samples")
@@ -188,8 +194,7 @@ class SeparateRecording:
                     raise truncated(recording, f"{num_samples} samples", first + len(samples))
                 return samples if self.mics is None else samples[:, self.mics]
 
-            outputs = [stack.enter_context(_output(path, self.sample_rate, source.frames, comment))
-                       for path in paths]
+            outputs = [stack.enter_context(_output(path, self.sample_rate, source.frames, comment)) for path in paths]
             blocks = self._stitcher(read, source.frames)
             seconds = round(num_samples / rate)
             with tqdm(total=seconds, unit="s", desc=recording.name, disable=not progress) as bar:
@@ -209,23 +214,29 @@ class SeparateRecording:
         """
         num_samples, num_mics, rate = read_header(recording)
         if rate < self.sample_rate:
-            raise ValueError(f"{recording}: has {rate} Hz, the model was trained at {self.sample_rate} Hz, "
-                             "whose upper frequencies this recording lacks; take a model of a lower rate")
+            raise ValueError(
+                f"{recording}: has {rate} Hz, the model was trained at {self.sample_rate} Hz, "
+                "whose upper frequencies this recording lacks; take a model of a lower rate"
+            )
         if rate != self.sample_rate and not resample:
-            raise ValueError(f"{recording}: has {rate} Hz, the model works at {self.sample_rate} Hz; with "
-                             f"--resample the recording is converted to that and so is its output")
+            raise ValueError(
+                f"{recording}: has {rate} Hz, the model works at {self.sample_rate} Hz; with "
+                f"--resample the recording is converted to that and so is its output"
+            )
         self._check_form(recording, num_samples, num_mics, rate)
         return num_samples, num_mics, rate
 
     def _check_form(self, name, num_samples, num_mics, rate):
         if num_samples < SHORTEST_S * rate:
-            raise ValueError(f"{name}: lasts {num_samples / rate:.3f} s; {SHORTEST_S} s is the shortest that "
-                             "can be separated")
+            raise ValueError(
+                f"{name}: lasts {num_samples / rate:.3f} s; {SHORTEST_S} s is the shortest that can be separated"
+            )
         if self.mics is None:
             self.model.enh_model.separator.check_array(name, num_mics, self.ref_channel, OPTIONS)
         elif max(self.mics) >= num_mics:
-            raise ValueError(f"{name}: has {num_mics} channel(s), but --mics asks for channel "
-                             f"{max(self.mics)}, counted from 0")
+            raise ValueError(
+                f"{name}: has {num_mics} channel(s), but --mics asks for channel {max(self.mics)}, counted from 0"
+            )
 
     def _stitcher(self, read, num_samples):
         return Stitcher(self._separate, read, num_samples, self.segment, self.overlap)
@@ -235,20 +246,29 @@ class SeparateRecording:
         # Set for every segment, as others may share the model.
         self.model.enh_model.separator.ref_channel = self.model.ref_channel = self.ref_channel
         mixture = np.ascontiguousarray(mixture)
-        mixture = mixture[:, 0] if mixture.shape[1] == 1 else mixture       # as ESPnet reads it
+        mixture = mixture[:, 0] if mixture.shape[1] == 1 else mixture  # as ESPnet reads it
         est = np.concatenate(self.model(mixture[None], fs=self.sample_rate))
         if not np.isfinite(est).all():
-            raise ValueError("the model's output has NaN or infinite samples; its weights may be those of a "
-                             "training that diverged")
+            raise ValueError(
+                "the model's output has NaN or infinite samples; its weights may be those of a training that diverged"
+            )
         return est
 
     def _comment(self, recording):
         """What a file was made from and how, for its header."""
         stamp = Path(recording).stat()
-        return json.dumps({
-            "made_by": "espnet2_m2m separate", "model_sha256": self.fingerprint, "mics": self.mics,
-            "ref_mic": self.ref_channel, "segment": self.segment, "overlap": self.overlap,
-            "recording": [Path(recording).name, stamp.st_size, stamp.st_mtime_ns]}, sort_keys=True)
+        return json.dumps(
+            {
+                "made_by": "espnet2_m2m separate",
+                "model_sha256": self.fingerprint,
+                "mics": self.mics,
+                "ref_mic": self.ref_channel,
+                "segment": self.segment,
+                "overlap": self.overlap,
+                "recording": [Path(recording).name, stamp.st_size, stamp.st_mtime_ns],
+            },
+            sort_keys=True,
+        )
 
     @staticmethod
     def _exist(paths, comment):
@@ -267,8 +287,10 @@ class SeparateRecording:
                 except soundfile.SoundFileError:
                     same = False
                 if not same:
-                    raise FileExistsError(f"{path}: exists, and was not made from this recording with this "
-                                          "model and these options; remove it or give --overwrite")
+                    raise FileExistsError(
+                        f"{path}: exists, and was not made from this recording with this "
+                        "model and these options; remove it or give --overwrite"
+                    )
         return all(path.exists() for path in paths)
 
 
@@ -278,7 +300,7 @@ def read_header(recording):
     Raises:
         AudioError: (a ValueError) no such file, unreadable or truncated.
     """
-    if not is_plain_file(str(recording)):       # Kaldi's pipes are commands
+    if not is_plain_file(str(recording)):  # Kaldi's pipes are commands
         raise AudioError(f"{recording}: expected the path of an audio file")
     return audio_header(recording)
 
@@ -291,8 +313,10 @@ def _check_samples(recording):
             bad = ~np.isfinite(block).all(axis=1)
             if bad.any():
                 first = (present + int(bad.argmax())) / file.samplerate
-                raise AudioError(f"{recording}: has NaN or infinite samples, the first at {first:.3f} s",
-                                 "export it again, or cut that part out")
+                raise AudioError(
+                    f"{recording}: has NaN or infinite samples, the first at {first:.3f} s",
+                    "export it again, or cut that part out",
+                )
             present += len(block)
         if present < file.frames:
             raise truncated(recording, f"{file.frames} samples", present)
@@ -306,8 +330,11 @@ def _resampled(source, sample_rate, folder):
 
     resampler = soxr.ResampleStream(source.samplerate, sample_rate, source.channels, quality="HQ")
     num_bytes = 4 * source.channels * source.frames * sample_rate / source.samplerate
-    with tempfile.TemporaryFile(dir=folder) as temporary, _sound_errors(folder), soundfile.SoundFile(
-            temporary, "w+", sample_rate, source.channels, "FLOAT", format=_format(num_bytes)) as file:
+    with (
+        tempfile.TemporaryFile(dir=folder) as temporary,
+        _sound_errors(folder),
+        soundfile.SoundFile(temporary, "w+", sample_rate, source.channels, "FLOAT", format=_format(num_bytes)) as file,
+    ):
         while len(block := source.read(BLOCK, dtype="float32", always_2d=True)):
             file.write(resampler.resample_chunk(block))
         file.write(resampler.resample_chunk(np.zeros((0, source.channels), np.float32), last=True))
@@ -319,8 +346,11 @@ def _output(path, sample_rate, num_samples, comment):
     """A mono file to write to, which gets its name when it is complete."""
     import soundfile
 
-    with atomic_path(path) as temporary, _sound_errors(path), soundfile.SoundFile(
-            temporary, "w", sample_rate, 1, "FLOAT", format=_format(4 * num_samples)) as file:
+    with (
+        atomic_path(path) as temporary,
+        _sound_errors(path),
+        soundfile.SoundFile(temporary, "w", sample_rate, 1, "FLOAT", format=_format(4 * num_samples)) as file,
+    ):
         file.comment = comment
         yield file
 

@@ -32,8 +32,7 @@ class STFT(nn.Module):
         if n_fft < 2 or n_fft % 2:
             raise ValueError(f"n_fft must be an even number of samples >= 2, found {n_fft}")
         if not 1 <= hop_length <= n_fft // 2:
-            raise ValueError(f"hop_length must be within 1..n_fft/2 = {n_fft // 2} samples, "
-                             f"found {hop_length}")
+            raise ValueError(f"hop_length must be within 1..n_fft/2 = {n_fft // 2} samples, found {hop_length}")
         self.n_fft = n_fft
         self.hop_length = hop_length
         window = torch.hann_window(n_fft, dtype=torch.float64).sqrt()
@@ -42,16 +41,26 @@ class STFT(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """Waveform `wave` (..., sample), real -> spectrum (..., freq, frame), complex."""
         spectrum = torch.stft(
-            wave.reshape(-1, wave.shape[-1]), self.n_fft, self.hop_length,
-            window=self.window.to(wave.dtype), center=True, pad_mode="constant",
-            return_complex=True)
+            wave.reshape(-1, wave.shape[-1]),
+            self.n_fft,
+            self.hop_length,
+            window=self.window.to(wave.dtype),
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
         return spectrum.reshape(wave.shape[:-1] + spectrum.shape[-2:])
 
     def inverse(self, spectrum: Tensor, num_samples: int) -> Tensor:
         """Spectrum (..., freq, frame), complex -> waveform (..., num_samples), real."""
         wave = torch.istft(
-            spectrum.reshape((-1,) + spectrum.shape[-2:]), self.n_fft, self.hop_length,
-            window=self.window.to(spectrum.real.dtype), center=True, length=num_samples)
+            spectrum.reshape((-1,) + spectrum.shape[-2:]),
+            self.n_fft,
+            self.hop_length,
+            window=self.window.to(spectrum.real.dtype),
+            center=True,
+            length=num_samples,
+        )
         return wave.reshape(spectrum.shape[:-2] + (num_samples,))
 
     def num_frames(self, num_samples):

@@ -11,8 +11,8 @@ import math
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-TELLING = 0.1       # difference between talkers, relative to its mean up to there, in power: 10 dB below it
-UNCERTAIN = 0.1     # advantage of the best order over an exchange of two talkers, relative to their power
+TELLING = 0.1  # difference between talkers, relative to its mean up to there, in power: 10 dB below it
+UNCERTAIN = 0.1  # advantage of the best order over an exchange of two talkers, relative to their power
 
 
 class Stitcher:
@@ -35,21 +35,20 @@ class Stitcher:
 
     def __init__(self, separate, read, num_samples, segment, overlap):
         if not 1 <= overlap <= segment // 2:
-            raise ValueError(f"segments of {segment} samples may overlap by 1 to {segment // 2}, found "
-                             f"{overlap}")
+            raise ValueError(f"segments of {segment} samples may overlap by 1 to {segment // 2}, found {overlap}")
         self.separate = separate
         self.read = read
         self.num_samples = num_samples
         self.segment = segment
         self.overlap = overlap
         self.uncertain = []
-        self._reminder = None       # (mixture (sample, mic), estimates (source, sample)), `overlap` samples
-        self._difference = 0        # (source, source), energy of the difference of every two talkers up to now
-        self._length = 0            # samples that it is of
+        self._reminder = None  # (mixture (sample, mic), estimates (source, sample)), `overlap` samples
+        self._difference = 0  # (source, source), energy of the difference of every two talkers up to now
+        self._length = 0  # samples that it is of
 
     def __iter__(self):
         starts = segment_starts(self.num_samples, self.segment, self.overlap)
-        tail = None                 # what the segments before say about the beginning of this one
+        tail = None  # what the segments before say about the beginning of this one
         for start, end in zip(starts, [*starts[1:], self.num_samples]):
             mixture = self.read(start, min(start + self.segment, self.num_samples))
             if tail is None:
@@ -71,8 +70,8 @@ class Stitcher:
             heard, known = self._reminder
             est = self.separate(np.concatenate([heard, mixture]))
             before = np.concatenate([known, tail], axis=1)
-            after = est[:, :known.shape[1] + shared]
-            est = est[:, known.shape[1]:]
+            after = est[:, : known.shape[1] + shared]
+            est = est[:, known.shape[1] :]
         # The sum of squared differences is least where that of the products is greatest. Correlation
         # coefficients would not do: whoever is silent is represented by remains of the others.
         products = before.astype(float) @ after.astype(float).T

@@ -24,9 +24,7 @@ FIELD = re.compile(r"\{(\w+)\}")
 
 def get_parser():
     """Command line of this script."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wav_dir", required=True)
     parser.add_argument("--pattern", required=True, help="path below WAV_DIR, fields in braces")
     parser.add_argument("--out_dir", required=True)

@@ -57,9 +57,13 @@ def train(args):
     digest = hashlib.sha256()
     for _, parameter in sorted(models[0].named_parameters()):
         digest.update(parameter.detach().numpy().tobytes())
-    result = {"rank": torch.distributed.get_rank(), "world_size": torch.distributed.get_world_size(),
-              "registered": registered, "weights_sha256": digest.hexdigest(),
-              "steps": int(models[0].separator.mixture_constraint.step)}
+    result = {
+        "rank": torch.distributed.get_rank(),
+        "world_size": torch.distributed.get_world_size(),
+        "registered": registered,
+        "weights_sha256": digest.hexdigest(),
+        "steps": int(models[0].separator.mixture_constraint.step),
+    }
     Path(args.output_dir, f"rank{args.dist_rank}.json").write_text(json.dumps(result))
 
 

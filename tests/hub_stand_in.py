@@ -34,8 +34,10 @@ class Hub(BaseHTTPRequestHandler):
             return self.reply(200, {"errors": [], "warnings": []})
         repository, action = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", path).groups()
         if action == "preupload":
-            files = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
-                     for file in json.loads(body)["files"]]
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
+                for file in json.loads(body)["files"]
+            ]
             return self.reply(200, {"files": files})
         for line in body.splitlines():
             entry = json.loads(line)
@@ -43,8 +45,9 @@ class Hub(BaseHTTPRequestHandler):
                 target = FOLDER / repository / entry["value"]["path"]
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(base64.b64decode(entry["value"]["content"]))
-        return self.reply(200, {"commitUrl": f"http://{self.headers['Host']}/{repository}/commit/{COMMIT}",
-                                "commitOid": COMMIT})
+        return self.reply(
+            200, {"commitUrl": f"http://{self.headers['Host']}/{repository}/commit/{COMMIT}", "commitOid": COMMIT}
+        )
 
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
@@ -53,8 +56,11 @@ class Hub(BaseHTTPRequestHandler):
             return self.reply(200, {"id": path, "sha": COMMIT, "siblings": []})
         file = FOLDER / found[1] / found[2]
         if not file.is_file():
-            return self.reply(404, {"error": "not found"}, {"X-Error-Code": (
-                "EntryNotFound" if (FOLDER / found[1]).is_dir() else "RepoNotFound")})
+            return self.reply(
+                404,
+                {"error": "not found"},
+                {"X-Error-Code": ("EntryNotFound" if (FOLDER / found[1]).is_dir() else "RepoNotFound")},
+            )
         content = file.read_bytes()
         tag = hashlib.sha1(content).hexdigest()
         return self.reply(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{tag}"'})

@@ -12,8 +12,8 @@ The letters are the paper's; the axes are the project's:
 
 import numpy as np
 
-LOAD = 1e-5     # the code's default diagonal loading, relative to the mean diagonal
-XI = 1e-4       # below eq. (8)
+LOAD = 1e-5  # the code's default diagonal loading, relative to the mean diagonal
+XI = 1e-4  # below eq. (8)
 
 
 def closetalk_weight(Y_d, xi=XI):
@@ -22,8 +22,8 @@ def closetalk_weight(Y_d, xi=XI):
     power = np.zeros((num_freqs, num_frames))
     for f in range(num_freqs):
         for t in range(num_frames):
-            power[f, t] = Y_d[f, t].real ** 2 + Y_d[f, t].imag ** 2         # |Y_d|^2
-    return _floored(power, xi)                                              # eq. (8)
+            power[f, t] = Y_d[f, t].real ** 2 + Y_d[f, t].imag ** 2  # |Y_d|^2
+    return _floored(power, xi)  # eq. (8)
 
 
 def farfield_weight(Y, xi=XI):
@@ -32,9 +32,9 @@ def farfield_weight(Y, xi=XI):
     Q = np.zeros((num_freqs, num_frames))
     for f in range(num_freqs):
         for t in range(num_frames):
-            for p in range(num_mics):                                       # text below eq. (9)
+            for p in range(num_mics):  # text below eq. (9)
                 Q[f, t] += (Y[p, f, t].real ** 2 + Y[p, f, t].imag ** 2) / num_mics
-    return _floored(Q, xi)                                                  # eq. (9)
+    return _floored(Q, xi)  # eq. (9)
 
 
 def _floored(power, xi):
@@ -91,7 +91,7 @@ def fcp_filter(Z_c, Y_r, lam, past, future, load=LOAD):
         beta = load * np.sum(np.abs(rows) ** 2) / num_taps
         for k in range(num_taps):
             rows[num_frames + k, k] = np.sqrt(beta)
-        g_conj = np.linalg.lstsq(rows, right, rcond=None)[0]                # eq. (7): z^T conj(g)
+        g_conj = np.linalg.lstsq(rows, right, rcond=None)[0]  # eq. (7): z^T conj(g)
         g[f] = np.conj(g_conj)
     return g
 
@@ -104,7 +104,7 @@ def fcp_image(Z_c, g, past, future):
         for t in range(num_frames):
             window = stacked(Z_c, t, f, past, future)
             for k in range(past + 1 + future):
-                X[f, t] += np.conj(g[f, k]) * window[k]                     # eq. (10)
+                X[f, t] += np.conj(g[f, k]) * window[k]  # eq. (10)
     return X
 
 
@@ -124,20 +124,20 @@ def distance(Y_r, Y_hat):
     for f in range(num_freqs):
         for t in range(num_frames):
             y, y_hat = Y_r[f, t], Y_hat[f, t]
-            numerator += abs(y.real - y_hat.real)                           # O = R
-            numerator += abs(y.imag - y_hat.imag)                           # O = I
-            numerator += abs(abs(y) - abs(y_hat))                           # O = A
+            numerator += abs(y.real - y_hat.real)  # O = R
+            numerator += abs(y.imag - y_hat.imag)  # O = I
+            numerator += abs(abs(y) - abs(y_hat))  # O = A
             denominator += abs(y)
-    if denominator == 0 and numerator == 0:                                 # a silent mic: met
+    if denominator == 0 and numerator == 0:  # a silent mic: met
         return 0.0
-    return numerator / denominator                                          # eq. (5)
+    return numerator / denominator  # eq. (5)
 
 
 def mixture_constraint(Y_r, X_r):
     """Eqs. (4) and (6): Y_r (freq, frame), X_r (source, freq, frame) images at mic r -> number."""
     Y_hat = np.zeros_like(Y_r)
     for X_rc in X_r:
-        Y_hat = Y_hat + X_rc                                                # sum_c X_r(c)
+        Y_hat = Y_hat + X_rc  # sum_c X_r(c)
     return distance(Y_r, Y_hat)
 
 
@@ -164,8 +164,20 @@ def isms(Y_p, X_p):
     return numerator / sum(scatter(Y_p, t) for t in range(num_frames))
 
 
-def loss(Z, far_field, close_talk=None, closetalk_taps=(19, 1), farfield_taps=(19, 1), alpha=1.0,
-         anchor_weight=0.0, isms_weight=0.0, ref_mic=0, ref_mic_weight=1.0, xi=XI, load=LOAD):
+def loss(
+    Z,
+    far_field,
+    close_talk=None,
+    closetalk_taps=(19, 1),
+    farfield_taps=(19, 1),
+    alpha=1.0,
+    anchor_weight=0.0,
+    isms_weight=0.0,
+    ref_mic=0,
+    ref_mic_weight=1.0,
+    xi=XI,
+    load=LOAD,
+):
     """Eq. (3) and the terms added to it -> (loss, parts: dict of numbers).
 
     closetalk_taps are the paper's I, J and farfield_taps its M, N: past and future frames.
@@ -173,30 +185,30 @@ def loss(Z, far_field, close_talk=None, closetalk_taps=(19, 1), farfield_taps=(1
     parts = {"mc_far_field": 0.0, "mc_close_talk": 0.0, "anchor": 0.0, "isms": 0.0}
     total = 0.0
 
-    lam = farfield_weight(far_field, xi)                                    # eq. (9)
+    lam = farfield_weight(far_field, xi)  # eq. (9)
     X, _ = fcp(Z, far_field, [lam] * len(far_field), *farfield_taps, load)  # eqs. (7), (10)
     for p in range(len(far_field)):
         a_p = ref_mic_weight if p == ref_mic else 1.0
-        mc = mixture_constraint(far_field[p], X[p])                         # eq. (6)
+        mc = mixture_constraint(far_field[p], X[p])  # eq. (6)
         parts["mc_far_field"] += mc
-        total += alpha * a_p * mc                                           # eq. (3), second sum
+        total += alpha * a_p * mc  # eq. (3), second sum
         if isms_weight:
             scatter = isms(far_field[p], X[p])
             parts["isms"] += scatter
-            total += alpha * a_p * isms_weight * scatter                    # UNSSOR
+            total += alpha * a_p * isms_weight * scatter  # UNSSOR
 
     if close_talk is not None:
-        lam = [closetalk_weight(Y_d, xi) for Y_d in close_talk]             # eq. (8)
-        X, _ = fcp(Z, close_talk, lam, *closetalk_taps, load)               # eqs. (7), (10)
+        lam = [closetalk_weight(Y_d, xi) for Y_d in close_talk]  # eq. (8)
+        X, _ = fcp(Z, close_talk, lam, *closetalk_taps, load)  # eqs. (7), (10)
         for d in range(len(close_talk)):
-            mc = mixture_constraint(close_talk[d], X[d])                    # eq. (4)
+            mc = mixture_constraint(close_talk[d], X[d])  # eq. (4)
             parts["mc_close_talk"] += mc
-            total += mc                                                     # eq. (3), first sum
+            total += mc  # eq. (3), first sum
             if anchor_weight:
-                anchor = distance(close_talk[d], X[d, d])                   # source d alone
+                anchor = distance(close_talk[d], X[d, d])  # source d alone
                 parts["anchor"] += anchor
                 total += anchor_weight * anchor
-    parts["mc"] = parts["mc_close_talk"] + alpha * parts["mc_far_field"]    # eq. (3)
+    parts["mc"] = parts["mc_close_talk"] + alpha * parts["mc_far_field"]  # eq. (3)
     return total, parts
 
 
@@ -234,7 +246,7 @@ def scene(seed, num_sources=2, num_far=3, num_close=2, num_freqs=3, num_frames=1
         g = noise(100 * seed + r + 1, num_sources, num_freqs, 3) * [0.3, 1.0, 0.3]
         Y_r = 0.05 * noise(100 * seed + 50 + r, num_freqs, num_frames)
         for c in range(num_sources):
-            level = 1.0 if r < num_far or c == r - num_far else 0.2         # the wearer is loudest
+            level = 1.0 if r < num_far or c == r - num_far else 0.2  # the wearer is loudest
             Y_r = Y_r + level * convolve(S[c], g[c], past=2)
         mics.append(Y_r)
     mics = np.array(mics)

@@ -68,9 +68,21 @@ def slurm(folder):
     daemons = []
     try:
         for command in (
-            ["munged", "--foreground", "--force", "--key-file", key, "--socket", folder / "munge.socket",
-             "--pid-file", folder / "munged.pid", "--log-file", folder / "munged.log",
-             "--seed-file", folder / "munged.seed"],
+            [
+                "munged",
+                "--foreground",
+                "--force",
+                "--key-file",
+                key,
+                "--socket",
+                folder / "munge.socket",
+                "--pid-file",
+                folder / "munged.pid",
+                "--log-file",
+                folder / "munged.log",
+                "--seed-file",
+                folder / "munged.seed",
+            ],
             ["slurmctld", "-D", "-f", conf],
             ["slurmd", "-D", "-f", conf, "-N", socket.gethostname()],
         ):
@@ -101,8 +113,9 @@ def _wait(condition, folder):
     while not condition():
         if time.time() > deadline:
             logs = sorted([*folder.glob("*.out"), *folder.glob("*.log")])
-            raise RuntimeError("Slurm does not start:\n" + "\n".join(
-                f"---- {log.name}\n{log.read_text()[-1500:]}" for log in logs))
+            raise RuntimeError(
+                "Slurm does not start:\n" + "\n".join(f"---- {log.name}\n{log.read_text()[-1500:]}" for log in logs)
+            )
         time.sleep(0.1)
 
 

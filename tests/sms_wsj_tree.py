@@ -22,8 +22,12 @@ SPEAKERS = ["01a", "01b", "02k", "4k0", "4k6"]
 def rirs(example, speaker, mics_m, num_taps=NUM_TAPS):
     """(mic, tap)"""
     return rir_generator.generate(
-        c=343, fs=SAMPLE_RATE, r=np.array(mics_m), s=positions(example, "source_position")[speaker],
-        L=np.array(example["room_dimensions"])[:, 0].copy(), nsample=num_taps,
+        c=343,
+        fs=SAMPLE_RATE,
+        r=np.array(mics_m),
+        s=positions(example, "source_position")[speaker],
+        L=np.array(example["room_dimensions"])[:, 0].copy(),
+        nsample=num_taps,
         reverberation_time=example["sound_decay_time"],
     ).T
 

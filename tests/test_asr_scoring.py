@@ -25,8 +25,7 @@ def fewest_errors(refs, hyps):
     """Of all assignments; talkers or hypotheses that are left over meet silence."""
     size = max(len(refs), len(hyps))
     refs, hyps = refs + [[]] * (size - len(refs)), hyps + [[]] * (size - len(hyps))
-    return min(sum(edit_distance(ref, hyp) for ref, hyp in zip(refs, order))
-               for order in itertools.permutations(hyps))
+    return min(sum(edit_distance(ref, hyp) for ref, hyp in zip(refs, order)) for order in itertools.permutations(hyps))
 
 
 @pytest.mark.parametrize("unit, split", [("wer", str.split), ("cer", list)])
@@ -34,8 +33,10 @@ def fewest_errors(refs, hyps):
 def test_errors_are_those_of_the_best_assignment(unit, split, num_refs, num_hyps):
     rng = np.random.default_rng(num_refs + 10 * num_hyps)
     for _ in range(20):
+
         def sentence():
             return " ".join(rng.choice(["red", "blue", "a", "b", "read"], rng.integers(0, 6)))
+
         refs, hyps = [sentence() for _ in range(num_refs)], [sentence() for _ in range(num_hyps)]
         counts = score_mixture(refs, hyps, unit)
         assert counts["errors"] == fewest_errors(list(map(split, refs)), list(map(split, hyps)))
@@ -44,10 +45,17 @@ def test_errors_are_those_of_the_best_assignment(unit, split, num_refs, num_hyps
 
 
 def test_by_hand():
-    refs, hyps = ["lay red at a", "set blue"], ["set green", "lay red a"]       # exchanged
+    refs, hyps = ["lay red at a", "set blue"], ["set green", "lay red a"]  # exchanged
     assert score_mixture(refs, hyps) == {
-        "lines": 2, "length": 6, "correct": 4, "substitutions": 1, "deletions": 1, "insertions": 0,
-        "errors": 2, "wrong_lines": 2}
+        "lines": 2,
+        "length": 6,
+        "correct": 4,
+        "substitutions": 1,
+        "deletions": 1,
+        "insertions": 0,
+        "errors": 2,
+        "wrong_lines": 2,
+    }
     assert score_mixture(refs, ["lay red at a"] * 2)["errors"] == 4, "one hypothesis for both talkers"
     assert score_mixture(["a", ""], ["a", ""])["wrong_lines"] == 0
 
@@ -58,8 +66,10 @@ def example(tmp_path):
     data_dir = tmp_path / "test"
     write_table(data_dir / "text_spk1", {"m1": "one two", "m2": "three"})
     write_table(data_dir / "text_spk2", {"m1": "four", "m2": "five six"})
-    hypotheses = {"mixture": {"m1": ["one two"] * 2, "m2": ["three six"] * 2},
-                  "sep": {"m1": ["four", "one two"], "m2": ["five six", "three"]}}
+    hypotheses = {
+        "mixture": {"m1": ["one two"] * 2, "m2": ["three six"] * 2},
+        "sep": {"m1": ["four", "one two"], "m2": ["five six", "three"]},
+    }
     for condition, of_mixture in hypotheses.items():
         lines = [TalkerLine(f"t{n}", mixture, n, "x.wav") for mixture in of_mixture for n in (1, 2)]
         write_talker_data_dir(tmp_path / "decode" / "test" / condition, lines)

@@ -127,7 +127,7 @@ def running_jobs(env):
 
 @needs_slurm
 def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python, folder):
-    stages = ("--stop_stage", "1", "--num_train", "300")    # seconds to be killed in
+    stages = ("--stop_stage", "1", "--num_train", "300")  # seconds to be killed in
     data = folder / "data"
     process = start(folder, cluster, python, *stages)
     wait_for(lambda: finished_mixtures(data / "train"), "the simulation begins")
@@ -139,11 +139,7 @@ def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python,
     run(folder, cluster, python, *stages)
     assert len(read_table(data / "train" / "wav.scp")) == 300
     assert before.items() <= finished_mixtures(data / "train").items(), "nothing is rendered twice"
-    assert {path.name for path in (data / "log").iterdir()} == {
-        "simulate.1.log",
-        "simulate.2.log",
-        "simulate.log",
-    }
+    assert {path.name for path in (data / "log").iterdir()} == {"simulate.1.log", "simulate.2.log", "simulate.log"}
 
     exp = folder / "exp" / EXPERIMENT
     stages = ("--stage", "3", "--stop_stage", "6", "--enh_args")
@@ -161,8 +157,9 @@ def test_stages_as_arrays_with_kills_in_simulation_and_training(cluster, python,
     enhanced = exp / "enhanced_test"
     printed = run(folder, cluster, python, "--stage", "7", "--stop_stage", "8")
     logs = {path.name for path in (enhanced / "log").iterdir()}
-    assert logs == {"talkers.log"} | {f"{stage}{job}.log" for stage in ("separate", "score")
-                                      for job in ("", ".1", ".2")}
+    assert logs == {"talkers.log"} | {
+        f"{stage}{job}.log" for stage in ("separate", "score") for job in ("", ".1", ".2")
+    }
     assert "0 of 1 utterances are done already" in (enhanced / "log" / "separate.2.log").read_text()
     assert "2 of 2 utterances are done already" in (enhanced / "log" / "separate.log").read_text()
     assert json.loads((enhanced / "scoring" / "summary.json").read_text())["num_utterances"] == 2
@@ -174,27 +171,12 @@ def test_training_on_two_nodes_is_one_job_that_starts_it_by_srun(tmp_path):
     sbatch = tmp_path / "sbatch"
     sbatch.write_text(
         f'#!/bin/sh\necho 1\nprintf "%s\\n" "$*" > {tmp_path}/options\ncat > {tmp_path}/script\n'
-        'while [ $# -gt 0 ]; do [ "$1" != --output ] || echo "# Ended (code 1)" > "$2"; shift; done\n')
+        'while [ $# -gt 0 ]; do [ "$1" != --output ] || echo "# Ended (code 1)" > "$2"; shift; done\n'
+    )
     sbatch.chmod(0o755)
-    env = {
-        **os.environ,
-        "cmd_backend": "slurm",
-        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin",
-    }
+    env = {**os.environ, "cmd_backend": "slurm", "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin"}
     done = subprocess.run(
-        [
-            "./run.sh",
-            "--stage",
-            "6",
-            "--stop_stage",
-            "6",
-            "--ngpu",
-            "2",
-            "--num_nodes",
-            "2",
-            "--expdir",
-            tmp_path,
-        ],
+        ["./run.sh", "--stage", "6", "--stop_stage", "6", "--ngpu", "2", "--num_nodes", "2", "--expdir", tmp_path],
         cwd=RECIPE,
         env=env,
         text=True,
@@ -207,8 +189,10 @@ def test_training_on_two_nodes_is_one_job_that_starts_it_by_srun(tmp_path):
     assert "command=('srun' '--export=ALL' 'python3' '-m' 'espnet2_m2m.bin.enh_train'" in script
     assert "'--dist_launcher' 'slurm' '--dist_init_method' 'file://" in script
     # The launcher's thread a GPU does not replace what cmd.sh asks for.
-    subprocess.run([ROOT / "local/parallel/slurm.pl", "--cpus-per-task", "16", "--num_threads", "2",
-                    tmp_path / "x.log", "true"], env=env)
+    subprocess.run(
+        [ROOT / "local/parallel/slurm.pl", "--cpus-per-task", "16", "--num_threads", "2", tmp_path / "x.log", "true"],
+        env=env,
+    )
     options = (tmp_path / "options").read_text()
     assert "--cpus-per-task 16 " in options and options.count("--cpus-per-task") == 1
 
@@ -241,9 +225,7 @@ def test_jobs_on_this_machine(tmp_path):
     assert subprocess.run([*command, "true", "JOB"]).returncode == 0
     assert "# true 3\n" in (tmp_path / "a log" / "x.3.log").read_text()
     done = subprocess.run(
-        [JOBS / "run.pl", f"{tmp_path}/y.log", "bash", "-c", "echo '# JOB  x'; exit 3"],
-        text=True,
-        capture_output=True,
+        [JOBS / "run.pl", f"{tmp_path}/y.log", "bash", "-c", "echo '# JOB  x'; exit 3"], text=True, capture_output=True
     )
     assert (done.returncode, done.stdout) == (3, "# JOB  x\n")
     assert "# JOB  x\n# Ended (code 3)" in (tmp_path / "y.log").read_text()

@@ -44,9 +44,9 @@ def test_write_table_sorts_as_the_c_locale_does(tmp_path):
 
 
 # What may stand in a table: keys are one word, values one line.
-WORDS = st.text(
-    st.characters(blacklist_categories=("Cs", "Cc", "Z")), min_size=1, max_size=8
-).filter(lambda word: word.split() == [word])
+WORDS = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Z")), min_size=1, max_size=8).filter(
+    lambda word: word.split() == [word]
+)
 VALUES = st.lists(WORDS, min_size=1, max_size=4).map(" ".join)
 
 

@@ -134,26 +134,10 @@ BROKEN = {
         "utt2dur:3: expected a newline at the end",
         "append a newline",
     ),
-    "carriage return": (
-        edit("utt2dur", b"\n", b"\r\n"),
-        "utt2dur:1: expected no carriage returns",
-        "dos2unix",
-    ),
-    "blank line": (
-        edit("utt2dur", b"\n", b"\n\n"),
-        "utt2dur:2: expected `id value`, found a blank line",
-        "remove",
-    ),
-    "no value": (
-        edit("utt2dur", U0.encode() + b" 0.1", U0.encode()),
-        "utt2dur:1: expected a duration",
-        "correct",
-    ),
-    "not UTF-8": (
-        edit("utt2dur", b" 0.1\n", b" 0.1\xff\n"),
-        "utt2dur:1: expected UTF-8, found byte 0xff",
-        "iconv",
-    ),
+    "carriage return": (edit("utt2dur", b"\n", b"\r\n"), "utt2dur:1: expected no carriage returns", "dos2unix"),
+    "blank line": (edit("utt2dur", b"\n", b"\n\n"), "utt2dur:2: expected `id value`, found a blank line", "remove"),
+    "no value": (edit("utt2dur", U0.encode() + b" 0.1", U0.encode()), "utt2dur:1: expected a duration", "correct"),
+    "not UTF-8": (edit("utt2dur", b" 0.1\n", b" 0.1\xff\n"), "utt2dur:1: expected UTF-8, found byte 0xff", "iconv"),
     "not sorted": (
         swap_first_lines("utt2dur"),
         f"utt2dur:2: expected ids in C-locale order, found '{U0}' after '{U1}'",
@@ -216,11 +200,7 @@ BROKEN = {
         "utt2warp:2: expected a factor between 0.5 and 1.5",
         "",
     ),
-    "spk2gender": (
-        write("spk2gender", b"f03-m01 f\nf04-m02 both\n"),
-        "spk2gender:2: expected m or f",
-        "",
-    ),
+    "spk2gender": (write("spk2gender", b"f03-m01 f\nf04-m02 both\n"), "spk2gender:2: expected m or f", ""),
     "reco2file_and_channel": (
         write("reco2file_and_channel", f"{U0} x A\n{U1} x C\n{U2} x B\n".encode()),
         "reco2file_and_channel:2: expected `recording file A`",
@@ -305,8 +285,7 @@ BROKEN = {
     ),
     "silent channels": (
         audio("wav", U2, silence(1, 4)),
-        f"wav.scp:3: utterance '{U2}': data/train/wav/wav/{U2}.wav: channel 1, 4 (counted from 0)"
-        " is silent",
+        f"wav.scp:3: utterance '{U2}': data/train/wav/wav/{U2}.wav: channel 1, 4 (counted from 0) is silent",
         "--channels",
     ),
     "empty audio": (
@@ -423,8 +402,7 @@ def test_expectations_of_the_caller(train):
         assert [p for p in problems if p.startswith(f"data/train/{desired}")], (desired, problems)
     problems = [str(problem) for problem in validate_data_dir(train, num_speakers=1)]
     assert sorted(p.split(":")[0] for p in problems) == [
-        f"data/train/{name}"
-        for name in ["closetalk2.scp", "closetalk_spk2.scp", "spk2.scp", "text_spk2"]
+        f"data/train/{name}" for name in ["closetalk2.scp", "closetalk_spk2.scp", "spk2.scp", "text_spk2"]
     ]
 
 

@@ -26,10 +26,18 @@ from espnet2_m2m.report.diagnosis import SUMMARIES, diagnose_set, headset_table,
 
 NUM_SAMPLES = 6000
 STFT_ = STFT(64, 16)
-LOSS = MixtureConstraintLoss(closetalk_past_taps=3, closetalk_future_taps=1, farfield_past_taps=3,
-                             farfield_future_taps=1)
-SETTINGS = {"alpha": 1.0, "anchor_weight": 0.0, "anchor_order": "fixed", "anchor_fade": None,
-            "isms_weight": 0.0, "close_talk": True, "supervised": False}
+LOSS = MixtureConstraintLoss(
+    closetalk_past_taps=3, closetalk_future_taps=1, farfield_past_taps=3, farfield_future_taps=1
+)
+SETTINGS = {
+    "alpha": 1.0,
+    "anchor_weight": 0.0,
+    "anchor_order": "fixed",
+    "anchor_fade": None,
+    "isms_weight": 0.0,
+    "close_talk": True,
+    "supervised": False,
+}
 
 
 def make_scene(seed=0, num_speakers=2, num_far=3, cross_talk=0.2):
@@ -40,16 +48,21 @@ def make_scene(seed=0, num_speakers=2, num_far=3, cross_talk=0.2):
     for n, talker in enumerate(talkers):
         syllables = np.sin(2 * np.pi * (time / (400 + 90 * n) + rng.uniform())) > -0.2
         talker *= 0.03 + syllables
-        talker[:] = scipy.signal.lfilter([1], [1, -0.6], talker)     # speech falls with frequency
-    images = []         # (mic, speaker, sample)
+        talker[:] = scipy.signal.lfilter([1], [1, -0.6], talker)  # speech falls with frequency
+    images = []  # (mic, speaker, sample)
     for mic in range(num_far + num_speakers):
         for n, talker in enumerate(talkers):
             rir = rng.standard_normal(30) * np.exp(-np.arange(30) / 6)
             level = cross_talk if mic >= num_far and mic - num_far != n else 1.0
             images.append(level * scipy.signal.lfilter(rir / np.linalg.norm(rir), [1], talker))
     images = STFT_(torch.tensor(np.array(images))).unflatten(0, (-1, num_speakers))
-    return {"talkers": STFT_(torch.tensor(talkers)), "images": images, "far_field": images[:num_far].sum(1),
-            "close_talk": images[num_far:].sum(1), "refs": images[0]}
+    return {
+        "talkers": STFT_(torch.tensor(talkers)),
+        "images": images,
+        "far_field": images[:num_far].sum(1),
+        "close_talk": images[num_far:].sum(1),
+        "refs": images[0],
+    }
 
 
 SCENE = make_scene()
@@ -61,8 +74,13 @@ def inverse(spectra):
 
 def diagnose(est, scene=SCENE, refs=True, close_talk=True, loss=LOSS):
     return diagnose_utterance(
-        est, scene["far_field"], loss, scene["close_talk"] if close_talk else None,
-        scene["refs"] if refs else None, inverse)
+        est,
+        scene["far_field"],
+        loss,
+        scene["close_talk"] if close_talk else None,
+        scene["refs"] if refs else None,
+        inverse,
+    )
 
 
 def swapped(talkers, every=2):
@@ -131,18 +149,18 @@ def test_quantities_of_a_perfect_separation():
     for d in range(2):
         at_headset = SCENE["images"][3 + d]
         cross_talk = energy(at_headset[1 - d]) / energy(SCENE["close_talk"][d])
-        left = cross_talk + 10 ** (found["residual_db"]["close_talk"][d] / 10)      # and what FCP cannot do
+        left = cross_talk + 10 ** (found["residual_db"]["close_talk"][d] / 10)  # and what FCP cannot do
         assert found["explained_db"][d][d] == pytest.approx(-10 * np.log10(left), abs=0.5)
         assert found["explained_db"][d][1 - d] == pytest.approx(0.2, abs=0.2)
     assert found["headsets"]["contrast_db"] == pytest.approx(
-        np.mean([row[d] - row[1 - d] for d, row in enumerate(found["explained_db"])]), abs=1e-3)
+        np.mean([row[d] - row[1 - d] for d, row in enumerate(found["explained_db"])]), abs=1e-3
+    )
     for judged in (found["headsets"], found["references"]):
         assert judged["agreement"] == pytest.approx(1.0) and judged["agrees"] == pytest.approx([1.0] * 33)
         assert judged["assignment"] == [0, 1]
     references = found["references"]
     refs, mixture = inverse(SCENE["refs"]).numpy(), inverse(SCENE["far_field"][:1])[0].numpy()
-    assert references["si_sdr_mixture"] == pytest.approx(
-        np.mean([metrics.si_sdr(ref, mixture) for ref in refs]))
+    assert references["si_sdr_mixture"] == pytest.approx(np.mean([metrics.si_sdr(ref, mixture) for ref in refs]))
     assert references["si_sdr"] == references["si_sdr_oracle"] > 15
     assert max(found["residual_db"]["far_field"]) < -15 and found["coherence"] < 0.1
     assert abs(found["magnitude_correlation"]) < 0.1 and found["copied_share"] < 0.1
@@ -159,8 +177,7 @@ def test_permutation_is_located_and_undone():
         assert found[name]["agreement"] == pytest.approx(1 - weight[exchanged].sum())
     assert found["references"]["si_sdr_oracle"] == pytest.approx(perfect["references"]["si_sdr"], abs=1e-3)
     assert found["references"]["si_sdr"] < 8
-    assert found["headsets"]["contrast_oracle_db"] == pytest.approx(perfect["headsets"]["contrast_db"],
-                                                                    abs=1e-3)
+    assert found["headsets"]["contrast_oracle_db"] == pytest.approx(perfect["headsets"]["contrast_db"], abs=1e-3)
     # The loss cannot tell them apart (docs/method.md): only the assignments can.
     for family in ("far_field", "close_talk"):
         np.testing.assert_allclose(found["mc"][family], perfect["mc"][family], rtol=1e-4)
@@ -212,7 +229,10 @@ def test_silence_is_never_nan(silent):
     if silent == "far_field":
         assert found["residual_db"]["far_field"][-1] is None
     result = diagnose_set({"a": found, "b": found}, SETTINGS) | {
-        "num_utterances": 2, "model_file": "m", "data_dir": "d"}
+        "num_utterances": 2,
+        "model_file": "m",
+        "data_dir": "d",
+    }
     text = markdown(result) + json.dumps(result, allow_nan=False)
     assert "nan" not in text.lower() and "None" not in text
 
@@ -225,8 +245,12 @@ def test_silent_reference_mic():
 
 def test_level_of_the_recording_does_not_matter():
     scene = {name: 1e-6 * spectra for name, spectra in SCENE.items()}
-    desired, actual = diagnose(SCENE["talkers"]), diagnose(SCENE["talkers"].to(torch.complex64), {
-        name: spectra.to(torch.complex64) for name, spectra in scene.items()})
+    desired, actual = (
+        diagnose(SCENE["talkers"]),
+        diagnose(
+            SCENE["talkers"].to(torch.complex64), {name: spectra.to(torch.complex64) for name, spectra in scene.items()}
+        ),
+    )
     assert actual["references"]["si_sdr"] == pytest.approx(desired["references"]["si_sdr"], abs=0.01)
     np.testing.assert_allclose(actual["explained_db"], desired["explained_db"], atol=0.01)
     np.testing.assert_allclose(actual["condition_median"], desired["condition_median"], rtol=0.01)
@@ -253,16 +277,17 @@ def test_condition_of_few_frames_is_that_of_the_load():
     actual = condition_numbers(est, torch.ones(2, 1), 0, 0, 1e-5)
     np.testing.assert_allclose(actual, [[1, 1]])
     est = torch.zeros(1, 1, 6, dtype=torch.complex128)
-    est[..., 0] = 1     # an impulse: every tap sees it once, all uncorrelated
+    est[..., 0] = 1  # an impulse: every tap sees it once, all uncorrelated
     np.testing.assert_allclose(condition_numbers(est, torch.ones(1, 6), 5, 0, 1e-5), [[1]])
-    est = torch.ones(1, 1, 2000, dtype=torch.complex128)    # a constant: all taps the same but for the edges
+    est = torch.ones(1, 1, 2000, dtype=torch.complex128)  # a constant: all taps the same but for the edges
     assert condition_numbers(est, torch.ones(1, 2000), 19, 1, 1e-5)[0, 0] > 1e4
 
 
 def test_compare_assignments_by_hand():
     #                 frequency:   0    1    2
-    similarity = torch.tensor([[[0.9, 0.8, 0.1], [0.1, 0.2, 0.9]],
-                               [[0.2, 0.1, 0.9], [0.7, 0.9, 0.2]]])      # (target, source, freq)
+    similarity = torch.tensor(
+        [[[0.9, 0.8, 0.1], [0.1, 0.2, 0.9]], [[0.2, 0.1, 0.9], [0.7, 0.9, 0.2]]]
+    )  # (target, source, freq)
     energy = torch.tensor([[2.0, 1.0, 1.0], [3.0, 3.0, 2.0]])
     found, own = compare_assignments(similarity, energy)
     assert found["assignment"] == [0, 1] and found["agrees"] == [1, 1, 0]
@@ -289,12 +314,15 @@ def test_ratio_db():
     assert ratio_db(torch.zeros(2), torch.ones(2)) == -100 and ratio_db(torch.ones(2), torch.zeros(2)) is None
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"far_field": SCENE["far_field"][:, :5]}, r"far_field must be .* est \(2, 33, 376\), found"),
-    ({"refs": SCENE["images"][0][[0, 1, 0]]}, "3 refs need at least as many estimates, found 2"),
-    ({"close_talk": SCENE["close_talk"] * np.nan}, "close_talk has values that are not finite"),
-    ({"refs": SCENE["refs"].real}, "refs must be a complex"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"far_field": SCENE["far_field"][:, :5]}, r"far_field must be .* est \(2, 33, 376\), found"),
+        ({"refs": SCENE["images"][0][[0, 1, 0]]}, "3 refs need at least as many estimates, found 2"),
+        ({"close_talk": SCENE["close_talk"] * np.nan}, "close_talk has values that are not finite"),
+        ({"refs": SCENE["refs"].real}, "refs must be a complex"),
+    ],
+)
 def test_errors(change, message):
     with pytest.raises(ValueError, match=message):
         diagnose(SCENE["talkers"], SCENE | change)
@@ -328,22 +356,33 @@ def test_silent_recordings_do_not_vote():
     assert result["mean"]["references"]["si_sdr"] == good["references"]["si_sdr"]
 
 
-@pytest.mark.parametrize("name, settings, expected, missing", [
-    ("separates", {}, [], [""]),
-    ("frequency_permutation", {}, ["Set anchor_weight: 5"], ["alpha", "isms_weight"]),
-    ("frequency_permutation", {"anchor_weight": 0.3}, ["Raise anchor_weight (it is 0.3)", "anchor_order: free"],
-     ["Set anchor_weight"]),
-    ("frequency_permutation", {"anchor_weight": 1, "anchor_order": "free", "anchor_fade": (10, 300)},
-     ["fades between steps 10 and 300"], ["anchor_order"]),
-    ("frequency_permutation", {"close_talk": False}, ["Raise isms_weight (it is 0)", "close_talk: true"], []),
-    ("outputs_are_mixture", {}, ["lower alpha (it is 1;"], []),
-    ("one_output_is_mixture", {"close_talk": False}, ["more of them than talkers:"], ["alpha"]),
-    ("mixture_is_shared_out", {}, ["lower alpha"], []),
-    ("same_outputs", {}, ["lower the learning rate"], []),
-    ("weak", {"anchor_weight": 1, "anchor_order": "free"}, ["Train longer"], ["anchor"]),
-    ("mixed_outputs", {"supervised": True}, ["Train longer"], ["anchor", "alpha"]),
-    ("outputs_are_mixture", {"supervised": True}, ["learning rate"], ["anchor", "alpha"]),
-])
+@pytest.mark.parametrize(
+    "name, settings, expected, missing",
+    [
+        ("separates", {}, [], [""]),
+        ("frequency_permutation", {}, ["Set anchor_weight: 5"], ["alpha", "isms_weight"]),
+        (
+            "frequency_permutation",
+            {"anchor_weight": 0.3},
+            ["Raise anchor_weight (it is 0.3)", "anchor_order: free"],
+            ["Set anchor_weight"],
+        ),
+        (
+            "frequency_permutation",
+            {"anchor_weight": 1, "anchor_order": "free", "anchor_fade": (10, 300)},
+            ["fades between steps 10 and 300"],
+            ["anchor_order"],
+        ),
+        ("frequency_permutation", {"close_talk": False}, ["Raise isms_weight (it is 0)", "close_talk: true"], []),
+        ("outputs_are_mixture", {}, ["lower alpha (it is 1;"], []),
+        ("one_output_is_mixture", {"close_talk": False}, ["more of them than talkers:"], ["alpha"]),
+        ("mixture_is_shared_out", {}, ["lower alpha"], []),
+        ("same_outputs", {}, ["lower the learning rate"], []),
+        ("weak", {"anchor_weight": 1, "anchor_order": "free"}, ["Train longer"], ["anchor"]),
+        ("mixed_outputs", {"supervised": True}, ["Train longer"], ["anchor", "alpha"]),
+        ("outputs_are_mixture", {"supervised": True}, ["learning rate"], ["anchor", "alpha"]),
+    ],
+)
 def test_changes(name, settings, expected, missing):
     lines = set_of(name, **settings)["change"]
     for words in expected:

@@ -27,8 +27,9 @@ def blocks(page, language):
 
 def pages_with(language):
     # test_separate.py runs the code of your_recordings.md, which needs a model.
-    return [str(page.relative_to(ROOT)) for page in PAGES
-            if blocks(page, language) and page.name != "your_recordings.md"]
+    return [
+        str(page.relative_to(ROOT)) for page in PAGES if blocks(page, language) and page.name != "your_recordings.md"
+    ]
 
 
 # ---- Python --------------------------------------------------------------------------------------
@@ -105,11 +106,11 @@ def commands(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     text = "\n".join(re.findall(r"^ {4}(.*)$", text, flags=re.MULTILINE) + blocks(page, "(?:sh|bash)"))
     for line in text.replace("\\\n", " ").splitlines():
-        with contextlib.suppress(ValueError):       # no shell command: formulas have lone quotes
+        with contextlib.suppress(ValueError):  # no shell command: formulas have lone quotes
             words = shlex.split(line, comments=True)
-            while words and re.fullmatch(r"\w+=\S*", words[0]):     # VARIABLE=value before the command
+            while words and re.fullmatch(r"\w+=\S*", words[0]):  # VARIABLE=value before the command
                 words.pop(0)
-            if words and words[0] == "espnet2_m2m":                     # the console script
+            if words and words[0] == "espnet2_m2m":  # the console script
                 words[:2] = ["python", "-m", f"espnet2_m2m.bin.{words[1]}"]
             if words and words[0] in ("python", "python3", "make", "./run.sh", "./run_table.sh"):
                 yield words
@@ -151,6 +152,7 @@ def check_module(name, words):
 
 def options_of_recipes():
     """Names that run.sh of any recipe takes, and those of run_table.sh."""
+
     def variables(path):
         text = path.read_text(encoding="utf-8").partition("\nhelp_message=")[0]
         return set(re.findall(r"^([a-z_]+)=", text, flags=re.MULTILINE))
@@ -171,7 +173,7 @@ def test_commands(page):
         if program == "make":
             assert set(rest) <= set(targets), where
         elif program in recipes:
-            names = {word[2:].replace("-", "_") for word in rest[::2]}     # --name value --name value ...
+            names = {word[2:].replace("-", "_") for word in rest[::2]}  # --name value --name value ...
             assert all(word.startswith("--") for word in rest[::2]), where
             assert names <= recipes[program] | {"help"}, where
         elif rest[0] == "-m" and rest[1] == "espnet2_m2m.run":
@@ -184,8 +186,9 @@ def test_commands(page):
             except SystemExit:
                 pytest.fail(f"{where}: the command does not take these options")
         elif rest[0].endswith(".py"):
-            (script,) = {path.resolve() for folder in (ROOT, *ROOT.glob("egs2/*/*"))
-                         if (path := folder / rest[0]).is_file()}
+            (script,) = {
+                path.resolve() for folder in (ROOT, *ROOT.glob("egs2/*/*")) if (path := folder / rest[0]).is_file()
+            }
             names = {word for word in rest if word.startswith("--")}
             assert names <= set(re.findall(r'"(--\w+)"', script.read_text())), where
 
@@ -245,8 +248,14 @@ def test_every_module_class_and_function_has_a_docstring(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree) or not tree.body, path
     nodes = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
-    missing = [node.name for node in nodes if not node.name.startswith("_") and node.name != "main"
-               and not ast.get_docstring(node) and "__doc__ = " not in ast.unparse(node)]
+    missing = [
+        node.name
+        for node in nodes
+        if not node.name.startswith("_")
+        and node.name != "main"
+        and not ast.get_docstring(node)
+        and "__doc__ = " not in ast.unparse(node)
+    ]
     assert not missing
 
 

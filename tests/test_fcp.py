@@ -27,15 +27,19 @@ def flat_weight(mix):
 
 # ---- known filters -------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("past_taps, future_taps, active", [
-    pytest.param(0, 0, [0], id="one tap"),
-    pytest.param(4, 0, [-4, -3, -2, -1, 0], id="causal"),
-    pytest.param(0, 3, [0, 1, 2, 3], id="anti-causal"),
-    pytest.param(3, 2, [-3, -2, -1, 0, 1, 2], id="non-causal"),
-    pytest.param(5, 1, [-3], id="delayed by three frames"),
-    pytest.param(2, 2, [2], id="advanced by two frames"),
-    pytest.param(6, 0, [-6, -5, -4], id="delayed and reverberant"),
-])
+
+@pytest.mark.parametrize(
+    "past_taps, future_taps, active",
+    [
+        pytest.param(0, 0, [0], id="one tap"),
+        pytest.param(4, 0, [-4, -3, -2, -1, 0], id="causal"),
+        pytest.param(0, 3, [0, 1, 2, 3], id="anti-causal"),
+        pytest.param(3, 2, [-3, -2, -1, 0, 1, 2], id="non-causal"),
+        pytest.param(5, 1, [-3], id="delayed by three frames"),
+        pytest.param(2, 2, [2], id="advanced by two frames"),
+        pytest.param(6, 0, [-6, -5, -4], id="delayed and reverberant"),
+    ],
+)
 def test_known_filter_comes_back(past_taps, future_taps, active):
     """`active`: the frames, relative to the current one, that the true filter takes."""
     num_freqs, num_taps = 3, past_taps + 1 + future_taps
@@ -46,11 +50,9 @@ def test_known_filter_comes_back(past_taps, future_taps, active):
     Y = np.stack([oracle.convolve(Z[0], g, past_taps) for g in desired])
     est, mix = batch(Z), batch(Y)
     for weight in (fcp_weight(mix), fcp_weight(mix, shared=True), flat_weight(mix)):
-        images, filters = forward_convolutive_prediction(
-            est, mix, weight, past_taps, future_taps, diag_load=1e-13)
+        images, filters = forward_convolutive_prediction(est, mix, weight, past_taps, future_taps, diag_load=1e-13)
         # Noise-free: any weight gives the true filter, up to the loading of 1e-13.
-        torch.testing.assert_close(filters[0, :, 0], torch.from_numpy(desired),
-                                   rtol=0, atol=1e-10)
+        torch.testing.assert_close(filters[0, :, 0], torch.from_numpy(desired), rtol=0, atol=1e-10)
         torch.testing.assert_close(images[0, :, 0], mix[0], rtol=0, atol=1e-10)
 
     # The default loading of 1e-5 shrinks a filter of level 1 by about that. (With the weights of
@@ -64,13 +66,11 @@ def test_known_filters_of_two_sources_that_take_turns():
     past_taps, future_taps = 2, 1
     Z = oracle.noise(1, 2, 3, 60)
     Z[0, :, 28:] = 0
-    Z[1, :, :32] = 0                                    # the gap is longer than the filter's reach
-    desired = oracle.noise(2, 2, 2, 3, 4)               # (mic, source, freq, tap)
-    X = np.stack([[oracle.convolve(Z[c], desired[r, c], past_taps) for c in range(2)]
-                  for r in range(2)])
+    Z[1, :, :32] = 0  # the gap is longer than the filter's reach
+    desired = oracle.noise(2, 2, 2, 3, 4)  # (mic, source, freq, tap)
+    X = np.stack([[oracle.convolve(Z[c], desired[r, c], past_taps) for c in range(2)] for r in range(2)])
     est, mix = batch(Z), batch(X.sum(axis=1))
-    images, filters = forward_convolutive_prediction(
-        est, mix, fcp_weight(mix), past_taps, future_taps, diag_load=1e-13)
+    images, filters = forward_convolutive_prediction(est, mix, fcp_weight(mix), past_taps, future_taps, diag_load=1e-13)
     torch.testing.assert_close(filters[0], torch.from_numpy(desired), rtol=0, atol=1e-10)
     torch.testing.assert_close(images[0], torch.from_numpy(X), rtol=0, atol=1e-10)
 
@@ -78,9 +78,13 @@ def test_known_filters_of_two_sources_that_take_turns():
 def test_tap_axis_example():
     """Small integers: est 1, 2, 3; one past and one future tap."""
     actual = stack_taps(torch.tensor([1.0, 2.0, 3.0]), past_taps=1, future_taps=1)
-    desired = torch.tensor([[0.0, 1.0, 2.0],            # one frame ago
-                            [1.0, 2.0, 3.0],            # now
-                            [2.0, 3.0, 0.0]])           # one frame ahead
+    desired = torch.tensor(
+        [
+            [0.0, 1.0, 2.0],  # one frame ago
+            [1.0, 2.0, 3.0],  # now
+            [2.0, 3.0, 0.0],
+        ]
+    )  # one frame ahead
     assert torch.equal(actual, desired)
 
 
@@ -89,8 +93,7 @@ def test_closed_form_of_one_tap():
     z, y = oracle.noise(3, 1, 20), oracle.noise(4, 1, 20)
     desired = np.vdot(z, y) / np.vdot(z, z) / (1 + 1e-2)
     mix = batch(y[None])
-    _, filters = forward_convolutive_prediction(
-        batch(z[None]), mix, flat_weight(mix), 0, 0, diag_load=1e-2)
+    _, filters = forward_convolutive_prediction(batch(z[None]), mix, flat_weight(mix), 0, 0, diag_load=1e-2)
     assert filters.item() == pytest.approx(desired, rel=1e-12)
 
 
@@ -109,10 +112,11 @@ def test_solution_minimises_the_objective():
 
 # ---- the literal equations -----------------------------------------------------------------------
 
+
 def test_weight_as_eq_8_and_9():
     # Utterances of very different levels: the maximum is each one's own.
     mixes = [level * oracle.noise(b, 3, 4, 9) for b, level in enumerate([1, 1e3, 1e-3])]
-    mixes[0][1] *= 20                                   # and each mic's, in eq. (8)
+    mixes[0][1] *= 20  # and each mic's, in eq. (8)
     own, shared = fcp_weight(batch(*mixes)), fcp_weight(batch(*mixes), shared=True)
     assert (own.shape, shared.shape) == ((3, 3, 4, 9), (3, 1, 4, 9))
     for b, Y in enumerate(mixes):
@@ -128,20 +132,26 @@ def test_weight_floor():
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10**6), num_sources=st.integers(1, 3), num_mics=st.integers(1, 3),
-       num_frames=st.integers(1, 9), past_taps=st.integers(0, 3), future_taps=st.integers(0, 2),
-       shared=st.booleans(), diag_load=st.sampled_from([1e-5, 1e-3]))
-def test_as_oracle(seed, num_sources, num_mics, num_frames, past_taps, future_taps, shared,
-                   diag_load):
+@given(
+    seed=st.integers(0, 10**6),
+    num_sources=st.integers(1, 3),
+    num_mics=st.integers(1, 3),
+    num_frames=st.integers(1, 9),
+    past_taps=st.integers(0, 3),
+    future_taps=st.integers(0, 2),
+    shared=st.booleans(),
+    diag_load=st.sampled_from([1e-5, 1e-3]),
+)
+def test_as_oracle(seed, num_sources, num_mics, num_frames, past_taps, future_taps, shared, diag_load):
     """Images and filters of eqs. (7)-(10), fewer frames than taps included."""
     Z = oracle.noise(seed, num_sources, 2, num_frames)
     Y = oracle.noise(seed + 1, num_mics, 2, num_frames)
-    lam = ([oracle.farfield_weight(Y)] * num_mics if shared
-           else [oracle.closetalk_weight(Y_r) for Y_r in Y])
+    lam = [oracle.farfield_weight(Y)] * num_mics if shared else [oracle.closetalk_weight(Y_r) for Y_r in Y]
     X, g = oracle.fcp(Z, Y, lam, past_taps, future_taps, diag_load)
     mix = batch(Y)
     images, filters = forward_convolutive_prediction(
-        batch(Z), mix, fcp_weight(mix, shared=shared), past_taps, future_taps, diag_load)
+        batch(Z), mix, fcp_weight(mix, shared=shared), past_taps, future_taps, diag_load
+    )
     torch.testing.assert_close(images[0], torch.from_numpy(X), **FLOAT64)
     torch.testing.assert_close(filters[0], torch.from_numpy(g.conj()), **FLOAT64)
 
@@ -165,8 +175,10 @@ def test_shared_weight_is_every_mic_by_itself_with_that_weight():
     actual = forward_convolutive_prediction(est, mix, weight, 3, 1)
     for desired in (
         forward_convolutive_prediction(est, mix, weight.expand(mix.shape).contiguous(), 3, 1),
-        [torch.cat(parts, dim=1) for parts in zip(*(
-            forward_convolutive_prediction(est, mix[:, [r]], weight, 3, 1) for r in range(3)))],
+        [
+            torch.cat(parts, dim=1)
+            for parts in zip(*(forward_convolutive_prediction(est, mix[:, [r]], weight, 3, 1) for r in range(3)))
+        ],
     ):
         for a, d in zip(actual, desired):
             torch.testing.assert_close(a, d, **FLOAT64)
@@ -174,17 +186,17 @@ def test_shared_weight_is_every_mic_by_itself_with_that_weight():
 
 # ---- invariances ---------------------------------------------------------------------------------
 
+
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), decades=st.integers(-12, 12), shared=st.booleans())
 def test_scaling_the_estimates_leaves_the_images(seed, decades, shared):
     """By another complex number for every source and frequency; the filters undo it."""
     Z, Y, _ = oracle.scene(seed % 1000, num_frames=8)
-    scale = 10.0 ** decades * oracle.noise(seed, 2, 3)
+    scale = 10.0**decades * oracle.noise(seed, 2, 3)
     mix = batch(Y)
     weight = fcp_weight(mix, shared=shared)
     desired, filters = forward_convolutive_prediction(batch(Z), mix, weight, 3, 1)
-    actual, scaled_filters = forward_convolutive_prediction(
-        batch(scale[..., None] * Z), mix, weight, 3, 1)
+    actual, scaled_filters = forward_convolutive_prediction(batch(scale[..., None] * Z), mix, weight, 3, 1)
     torch.testing.assert_close(actual, desired, **FLOAT64)
     undone = scaled_filters * torch.from_numpy(scale)[..., None]
     torch.testing.assert_close(undone, filters, **FLOAT64)
@@ -197,31 +209,31 @@ def test_weights_of_groups_of_mics_are_the_groups_one_by_one():
     mix = torch.from_numpy(oracle.noise(1, 2, 6, 3, 30))
     parts = mix.split(sizes, dim=1)
     weights = [fcp_weight(part, shared=True) for part in parts]
-    together = forward_convolutive_prediction(
-        est, mix, torch.cat(weights, dim=1), 3, 1, mics_per_weight=sizes)
-    one_by_one = [forward_convolutive_prediction(est, part, weight, 3, 1)
-                  for part, weight in zip(parts, weights)]
+    together = forward_convolutive_prediction(est, mix, torch.cat(weights, dim=1), 3, 1, mics_per_weight=sizes)
+    one_by_one = [forward_convolutive_prediction(est, part, weight, 3, 1) for part, weight in zip(parts, weights)]
     one_by_one = [torch.cat(output, dim=1) for output in zip(*one_by_one)]
     for actual, desired in zip(together, one_by_one):
         torch.testing.assert_close(actual, desired, **FLOAT64)
     direction = torch.from_numpy(oracle.noise(2, *together[0].shape))
-    actual, desired = (torch.autograd.grad((images * direction).real.sum(), est)[0]
-                       for images, _ in (together, one_by_one))
+    actual, desired = (
+        torch.autograd.grad((images * direction).real.sum(), est)[0] for images, _ in (together, one_by_one)
+    )
     torch.testing.assert_close(actual, desired, **FLOAT64)
 
 
-@pytest.mark.parametrize("levels", [
-    pytest.param([level] * 3, id=f"{level:g}") for level in (1e-30, 1e-15, 1e15, 1e30)
-] + [pytest.param([1e-30, 1.0, 1e30], id="each frequency its own")])
+@pytest.mark.parametrize(
+    "levels",
+    [pytest.param([level] * 3, id=f"{level:g}") for level in (1e-30, 1e-15, 1e15, 1e30)]
+    + [pytest.param([1e-30, 1.0, 1e30], id="each frequency its own")],
+)
 def test_level_of_the_estimates_in_float32(levels):
     """The squares of such levels under- or overflow in float32; the images must not notice."""
     Z, Y, _ = oracle.scene(8)
     est, mix = batch(Z).to(torch.complex64), batch(Y).to(torch.complex64)
     weight = fcp_weight(mix)
     desired, _ = forward_convolutive_prediction(est, mix, weight, 3, 1)
-    actual, filters = forward_convolutive_prediction(
-        est * torch.tensor(levels)[:, None], mix, weight, 3, 1)
-    torch.testing.assert_close(actual, desired, rtol=0, atol=1e-4)      # as in float32 below
+    actual, filters = forward_convolutive_prediction(est * torch.tensor(levels)[:, None], mix, weight, 3, 1)
+    torch.testing.assert_close(actual, desired, rtol=0, atol=1e-4)  # as in float32 below
     assert torch.isfinite(filters).all()
 
 
@@ -249,8 +261,7 @@ def test_frequencies_are_independent():
     weight = fcp_weight(mix)
     desired, _ = forward_convolutive_prediction(est, mix, weight, 3, 1)
     for f in range(3):
-        actual, _ = forward_convolutive_prediction(
-            est[:, :, [f]], mix[:, :, [f]], weight[:, :, [f]], 3, 1)
+        actual, _ = forward_convolutive_prediction(est[:, :, [f]], mix[:, :, [f]], weight[:, :, [f]], 3, 1)
         torch.testing.assert_close(actual, desired[..., [f], :], **FLOAT64)
 
 
@@ -264,11 +275,10 @@ def test_batch_is_its_items_one_by_one(shared):
     est, mix = (batch(*parts) for parts in zip(*items))
     actual = forward_convolutive_prediction(est, mix, fcp_weight(mix, shared=shared), 3, 1)
     for b in range(len(items)):
-        one = mix[b:b + 1]
-        desired = forward_convolutive_prediction(
-            est[b:b + 1], one, fcp_weight(one, shared=shared), 3, 1)
+        one = mix[b : b + 1]
+        desired = forward_convolutive_prediction(est[b : b + 1], one, fcp_weight(one, shared=shared), 3, 1)
         for a, d in zip(actual, desired):
-            torch.testing.assert_close(a[b:b + 1], d, **FLOAT64)
+            torch.testing.assert_close(a[b : b + 1], d, **FLOAT64)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -287,6 +297,7 @@ def test_infinite_weight_leaves_a_frame_out(shared):
 
 
 # ---- precision -----------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_float32_against_float64(shared):
@@ -318,7 +329,7 @@ def test_autocast_does_not_change_values(dtype):
         est = est.detach().requires_grad_()
         with torch.autocast("cpu", dtype, enabled=enabled):
             images, filters = forward_convolutive_prediction(est, mix, fcp_weight(mix), 3, 1)
-            (images.abs().sum() + filters.abs().sum()).backward()   # inside, as some trainers do
+            (images.abs().sum() + filters.abs().sum()).backward()  # inside, as some trainers do
         results.append((images, filters, est.grad))
     for actual, desired in zip(*results):
         torch.testing.assert_close(actual, desired, rtol=0, atol=0)
@@ -337,20 +348,30 @@ def precision():
 def readable_settings():
     """Settings of matrix products; torch refuses to read the older ones next to some of the newer ones."""
     settings = {}
-    for name in ("get_float32_matmul_precision()", "backends.cuda.matmul.allow_tf32",
-                 "backends.cuda.matmul.fp32_precision", "backends.mkldnn.matmul.fp32_precision"):
+    for name in (
+        "get_float32_matmul_precision()",
+        "backends.cuda.matmul.allow_tf32",
+        "backends.cuda.matmul.fp32_precision",
+        "backends.mkldnn.matmul.fp32_precision",
+    ):
         try:
             settings[name] = eval(f"torch.{name}")
-        except (AttributeError, RuntimeError):      # torch < 2.9; refused
+        except (AttributeError, RuntimeError):  # torch < 2.9; refused
             settings[name] = None
     return settings
 
 
-@pytest.mark.parametrize("setting", [
-    "set_float32_matmul_precision('medium')", "set_float32_matmul_precision('high')",
-    "backends.cuda.matmul.allow_tf32 = True", "backends.cuda.matmul.fp32_precision = 'tf32'",
-    "backends.mkldnn.matmul.fp32_precision = 'bf16'", "backends.fp32_precision = 'tf32'",
-])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "set_float32_matmul_precision('medium')",
+        "set_float32_matmul_precision('high')",
+        "backends.cuda.matmul.allow_tf32 = True",
+        "backends.cuda.matmul.fp32_precision = 'tf32'",
+        "backends.mkldnn.matmul.fp32_precision = 'bf16'",
+        "backends.fp32_precision = 'tf32'",
+    ],
+)
 def test_faster_matrix_products_do_not_change_values(setting, precision, monkeypatch):
     """Values differ on CPUs with units for bfloat16 (amx) alone, so the settings within are looked at."""
     if "fp32" in setting and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
@@ -358,8 +379,7 @@ def test_faster_matrix_products_do_not_change_values(setting, precision, monkeyp
     mix = torch.from_numpy(oracle.noise(15, 1, 6, 65, 200)).to(torch.complex64)
     seen = []
     solve = fir_least_squares._solve
-    monkeypatch.setattr(fir_least_squares, "_solve",
-                        lambda *args: (seen.append(readable_settings()), solve(*args))[1])
+    monkeypatch.setattr(fir_least_squares, "_solve", lambda *args: (seen.append(readable_settings()), solve(*args))[1])
 
     def values():
         est = torch.from_numpy(oracle.noise(16, 1, 2, 65, 200)).to(torch.complex64).requires_grad_()
@@ -389,6 +409,7 @@ def test_arguments_are_not_changed():
 
 # ---- gradients and silence -----------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("past_taps, future_taps", [(0, 0), (2, 1), (0, 3), (6, 2)])
 @pytest.mark.parametrize("shared", [False, True])
 def test_gradient(shared, past_taps, future_taps):
@@ -401,8 +422,8 @@ def test_gradient(shared, past_taps, future_taps):
     weight = fcp_weight(mix, shared=shared)
 
     def both(est):
-        return forward_convolutive_prediction(
-            est, mix, weight, past_taps, future_taps, diag_load=1e-2)
+        return forward_convolutive_prediction(est, mix, weight, past_taps, future_taps, diag_load=1e-2)
+
     assert torch.autograd.gradcheck(both, est, fast_mode=True)
     sum(x.abs().sum() for x in both(est)).backward()
     assert est.grad.any()
@@ -415,9 +436,10 @@ def test_gradient_of_one_output(index):
     Z, Y, _ = oracle.scene(15, num_far=1, num_freqs=2, num_frames=6)
     mix = batch(Y)
     assert torch.autograd.gradcheck(
-        lambda est: forward_convolutive_prediction(
-            est, mix, fcp_weight(mix), 2, 1, diag_load=1e-2)[index],
-        batch(Z).requires_grad_(), fast_mode=True)
+        lambda est: forward_convolutive_prediction(est, mix, fcp_weight(mix), 2, 1, diag_load=1e-2)[index],
+        batch(Z).requires_grad_(),
+        fast_mode=True,
+    )
 
 
 def test_gradients_of_the_outputs_are_not_changed():
@@ -434,13 +456,12 @@ def test_blocks_of_frequencies(shared, monkeypatch):
     """Whether frequencies are worked through all at once, in twos, or one by one."""
     Z, Y, _ = oracle.scene(23, num_freqs=5)
     mix = batch(Y, Y[::-1])
-    bytes_per_freq = 2 * 2 * 5 * 12 * 16                # batch, source, tap, frame, complex128
+    bytes_per_freq = 2 * 2 * 5 * 12 * 16  # batch, source, tap, frame, complex128
     results = []
     for block_bytes in (10**9, 2 * bytes_per_freq, 1):
         monkeypatch.setitem(fir_least_squares.BLOCK_BYTES, "cpu", block_bytes)
         est = batch(Z, Z[::-1]).requires_grad_()
-        images, filters = forward_convolutive_prediction(
-            est, mix, fcp_weight(mix, shared=shared), 3, 1)
+        images, filters = forward_convolutive_prediction(est, mix, fcp_weight(mix, shared=shared), 3, 1)
         (images.abs().sum() + filters.abs().sum()).backward()
         results.append((images, filters, est.grad))
     for result in results[1:]:
@@ -478,10 +499,9 @@ def test_silence(name, shared, dtype):
     """Silent sources and mics have zero filters and images, and finite gradients."""
     est, mix = silent(name, dtype)
     est.requires_grad_()
-    images, filters = forward_convolutive_prediction(
-        est, mix, fcp_weight(mix, shared=shared), 3, 1)
-    source_active = (est != 0).any(-1)[:, None]                     # (batch, 1, source, freq)
-    mic_active = (mix != 0).flatten(2).any(-1)[:, :, None, None]    # (batch, mic, 1, 1)
+    images, filters = forward_convolutive_prediction(est, mix, fcp_weight(mix, shared=shared), 3, 1)
+    source_active = (est != 0).any(-1)[:, None]  # (batch, 1, source, freq)
+    mic_active = (mix != 0).flatten(2).any(-1)[:, :, None, None]  # (batch, mic, 1, 1)
     desired = (source_active & mic_active).expand(filters.shape[:-1])
     assert torch.equal((filters != 0).any(-1), desired)
     assert torch.equal((images != 0).any(-1), desired)
@@ -509,6 +529,7 @@ def test_fewer_frames_than_taps(num_frames, dtype):
 
 # ---- errors --------------------------------------------------------------------------------------
 
+
 def test_wrong_input_is_refused():
     est, mix = batch(oracle.noise(0, 2, 3, 8)), batch(oracle.noise(1, 4, 3, 8))
     weight = fcp_weight(mix)
@@ -516,6 +537,7 @@ def test_wrong_input_is_refused():
     def refused(match, est=est, mix=mix, weight=weight, **options):
         with pytest.raises(ValueError, match=match):
             forward_convolutive_prediction(est, mix, weight, **options)
+
     refused("past_taps=-1", past_taps=-1)
     refused("future_taps=-2", future_taps=-2)
     refused("est must be", est=est[0])

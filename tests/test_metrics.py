@@ -44,11 +44,7 @@ class TestSiSdr:
             actual = metrics.si_sdr([1.0, 0.0], [np.cos(angle), np.sin(angle)])
             assert actual == pytest.approx(-20 * np.log10(np.tan(angle)), abs=1e-9)
 
-    @given(
-        scale=st.floats(1e-6, 1e6),
-        sign=st.sampled_from([-1, 1]),
-        snr_db=st.floats(-40, 40),
-    )
+    @given(scale=st.floats(1e-6, 1e6), sign=st.sampled_from([-1, 1]), snr_db=st.floats(-40, 40))
     @settings(max_examples=30, deadline=None)
     def test_scale_invariance(self, scale, sign, snr_db):
         ref = speech_like(1, seconds=0.1)
@@ -98,6 +94,7 @@ class TestSdr:
 
     def test_fast_bss_eval(self):
         import fast_bss_eval
+
         ref = speech_like(5)
         est = np.convolve(ref, [0.1, 1.0, -0.4])[: len(ref)] + orthogonal_noise(ref, 12.0)
         desired = fast_bss_eval.sdr(ref[None], est[None])[0]
@@ -260,8 +257,5 @@ class TestScoreUtterance:
 
 
 def test_import_needs_neither_torch_nor_espnet():
-    code = (
-        "import sys, espnet2_m2m.metrics;"
-        "sys.exit(bool({'torch', 'espnet2', 'matplotlib'} & set(sys.modules)))"
-    )
+    code = "import sys, espnet2_m2m.metrics;sys.exit(bool({'torch', 'espnet2', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -41,7 +41,7 @@ def test_a_training_is_a_model(tmp_path):
     for name in ("1epoch.pth", "2epoch.pth", "checkpoint.pth"):
         (tmp_path / name).write_text(name)
     assert texts(tmp_path / "1epoch.pth") == ["config", "1epoch.pth"]
-    (tmp_path / ".3epoch.0123456789ab.pth").touch()     # half-written when a training was killed
+    (tmp_path / ".3epoch.0123456789ab.pth").touch()  # half-written when a training was killed
     with pytest.raises(FileNotFoundError, match="exactly one other .* found 1epoch.pth, 2epoch.pth;"):
         texts(tmp_path)
     (tmp_path / "valid.loss.best.pth").symlink_to("2epoch.pth")
@@ -51,9 +51,17 @@ def test_a_training_is_a_model(tmp_path):
         texts(tmp_path)
 
 
-@pytest.mark.parametrize("name", [
-    "../outside.txt", "exp/../../outside.txt", "/tmp/outside.txt", "C:/outside.txt", "..\\outside.txt",
-    "\\outside.txt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside.txt",
+        "exp/../../outside.txt",
+        "/tmp/outside.txt",
+        "C:/outside.txt",
+        "..\\outside.txt",
+        "\\outside.txt",
+    ],
+)
 def test_a_member_that_would_leave_the_folder_is_refused(tmp_path, name):
     packed = pack(tmp_path / "model.zip", members={**MEMBERS, name: "evil"})
     with pytest.raises(ValueError, match="refused, because its member"):
@@ -80,12 +88,15 @@ def test_contents_that_point_elsewhere_are_refused(tmp_path, path):
             texts(model)
 
 
-@pytest.mark.parametrize("contents, members, message", [
-    (None, MEMBERS, "has no meta.yaml"),
-    (CONTENTS, {}, "lacks 'exp/X/config.yaml'"),
-    ({"files": {}}, MEMBERS, "what ESPnet's packer writes for enh"),
-    ("!!python/object/apply:os.system [touch executed]", MEMBERS, "what ESPnet's packer writes"),
-])
+@pytest.mark.parametrize(
+    "contents, members, message",
+    [
+        (None, MEMBERS, "has no meta.yaml"),
+        (CONTENTS, {}, "lacks 'exp/X/config.yaml'"),
+        ({"files": {}}, MEMBERS, "what ESPnet's packer writes for enh"),
+        ("!!python/object/apply:os.system [touch executed]", MEMBERS, "what ESPnet's packer writes"),
+    ],
+)
 def test_a_zip_of_something_else(tmp_path, monkeypatch, contents, members, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):

@@ -26,16 +26,29 @@ RECIPE = ROOT / "egs2" / "meeting_demo" / "enh1"
 CONFIG = "train_enh_m2m_tfgridnet_small"
 ONE_EPOCH = "--max_epoch 1 --num_iters_per_epoch 4"
 TWO_EPOCHS = "--max_epoch 2 --num_iters_per_epoch 4"
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-       "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+ENV = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+}
 
 
 def run(*options, folder, check=True):
     """./run.sh with its outputs in `folder`; returns what it printed."""
-    command = ["./run.sh", "--datadir", f"{folder}/data", "--dumpdir", f"{folder}/dump",
-               "--expdir", f"{folder}/exp", *options]
-    done = subprocess.run(command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=600)
+    command = [
+        "./run.sh",
+        "--datadir",
+        f"{folder}/data",
+        "--dumpdir",
+        f"{folder}/dump",
+        "--expdir",
+        f"{folder}/exp",
+        *options,
+    ]
+    done = subprocess.run(
+        command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600
+    )
     assert not check or done.returncode == 0, done.stdout[-5000:]
     return done.stdout
 
@@ -43,9 +56,24 @@ def run(*options, folder, check=True):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A finished run of all stages: 4 training, 2 validation, 2 test mixtures, one epoch."""
-    folder = tmp_path_factory.mktemp("meeting demo")       # a path with a space
-    run("--num_train", "4", "--num_valid", "2", "--num_test", "2", "--num_talkers", "6",
-        "--num_sentences", "4", "--enh_args", ONE_EPOCH, "--num_examples", "1", folder=folder)
+    folder = tmp_path_factory.mktemp("meeting demo")  # a path with a space
+    run(
+        "--num_train",
+        "4",
+        "--num_valid",
+        "2",
+        "--num_test",
+        "2",
+        "--num_talkers",
+        "6",
+        "--num_sentences",
+        "4",
+        "--enh_args",
+        ONE_EPOCH,
+        "--num_examples",
+        "1",
+        folder=folder,
+    )
     return folder
 
 
@@ -63,7 +91,8 @@ def test_all_stages_leave_what_the_readme_lists(folder):
     assert len(scps) == 2
     info = soundfile.info(scps[0][1].strip())
     mixture = soundfile.info(
-        dict(line.split(maxsplit=1) for line in open(folder / "data/test/wav.scp"))[scps[0][0]].strip())
+        dict(line.split(maxsplit=1) for line in open(folder / "data/test/wav.scp"))[scps[0][0]].strip()
+    )
     assert (info.frames, info.samplerate, info.subtype) == (mixture.frames, 8000, "FLOAT")
 
 
@@ -74,8 +103,16 @@ def test_separated_speech_is_a_data_dir_and_is_recognised(folder):
     assert set(read_table(talkers / "utt2stream").values()) == {"1", "2"}
     make_asr(folder / "asr tiny")
     (folder / "decode.yaml").write_text("{beam_size: 1, maxlenratio: -3}\n")
-    options = ["--stage", "9", "--stop_stage", "10", "--asr_exp", f"{folder}/asr tiny",
-               "--inference_asr_config", f"{folder}/decode.yaml"]
+    options = [
+        "--stage",
+        "9",
+        "--stop_stage",
+        "10",
+        "--asr_exp",
+        f"{folder}/asr tiny",
+        "--inference_asr_config",
+        f"{folder}/decode.yaml",
+    ]
     run(*options, folder=folder)
     results = (folder / "exp" / "decode_asr tiny" / "RESULTS_ASR.md").read_text()
     rows = [line.split("|")[1] for line in results.splitlines() if line.count("|") == 10]
@@ -91,9 +128,14 @@ def test_the_packed_model_separates_a_recording_elsewhere(folder, tmp_path):
     packed = shutil.copy(exp / f"{CONFIG}_valid.loss.best.zip", tmp_path)
     assert "meeting_demo" in (exp / "README.md").read_text() and "SI-SDR" in (exp / "README.md").read_text()
     utt_id, recording = (folder / "dump/raw/test/wav.scp").read_text().splitlines()[0].split(maxsplit=1)
-    done = subprocess.run([sys.executable, "-m", "espnet2_m2m.bin.separate", "--model", packed, recording, "-o",
-                           str(tmp_path / "out")], cwd=tmp_path, env=ENV, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "espnet2_m2m.bin.separate", "--model", packed, recording, "-o", str(tmp_path / "out")],
+        cwd=tmp_path,
+        env=ENV,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
     assert done.returncode == 0 and "real-time factor" in done.stdout, done.stderr
     for n in (1, 2):
         actual, _ = soundfile.read(tmp_path / "out" / f"{Path(recording).stem}_spk{n}.wav")
@@ -115,16 +157,30 @@ def test_training_read_no_references(folder):
 def test_recordings_without_references_have_no_scores(folder, tmp_path):
     real = tmp_path / "dump/raw/real"
     shutil.copytree(folder / "dump/raw/test", real, ignore=shutil.ignore_patterns("*spk[12].scp"))
-    printed = run("--stage", "8", "--stop_stage", "8", "--test_sets", "real", "--dumpdir", f"{tmp_path}/dump",
-                  folder=folder)
+    printed = run(
+        "--stage", "8", "--stop_stage", "8", "--test_sets", "real", "--dumpdir", f"{tmp_path}/dump", folder=folder
+    )
     assert "no scores of real, whose recordings have no references (spk1.scp ...)" in printed
 
 
 def test_a_rerun_does_nothing_twice(folder):
     wavs = sorted((folder / "data").rglob("*.wav")) + sorted(experiment(folder).rglob("*.wav"))
     before = [path.stat().st_mtime_ns for path in wavs]
-    printed = run("--num_train", "4", "--num_valid", "2", "--num_test", "2", "--num_talkers", "6",
-                  "--num_sentences", "4", "--stop_stage", "4", folder=folder)
+    printed = run(
+        "--num_train",
+        "4",
+        "--num_valid",
+        "2",
+        "--num_test",
+        "2",
+        "--num_talkers",
+        "6",
+        "--num_sentences",
+        "4",
+        "--stop_stage",
+        "4",
+        folder=folder,
+    )
     printed += run("--stage", "7", "--stop_stage", "8", folder=folder)
     assert [path.stat().st_mtime_ns for path in wavs] == before
     assert "2 of 2 utterances are done already" in printed
@@ -133,20 +189,35 @@ def test_a_rerun_does_nothing_twice(folder):
 def test_training_continues_after_a_kill(folder):
     """Killed in its second epoch, the training resumes from the first."""
     log = experiment(folder) / "train.log"
-    command = ["./run.sh", "--datadir", f"{folder}/data", "--dumpdir", f"{folder}/dump", "--expdir",
-               f"{folder}/exp", "--stage", "6", "--stop_stage", "6", "--enh_args", TWO_EPOCHS]
-    process = subprocess.Popen(command, cwd=RECIPE, env=ENV, start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        "./run.sh",
+        "--datadir",
+        f"{folder}/data",
+        "--dumpdir",
+        f"{folder}/dump",
+        "--expdir",
+        f"{folder}/exp",
+        "--stage",
+        "6",
+        "--stop_stage",
+        "6",
+        "--enh_args",
+        TWO_EPOCHS,
+    ]
+    process = subprocess.Popen(
+        command, cwd=RECIPE, env=ENV, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline, content = time.time() + 300, ""
     while "2/2epoch started" not in content:
         assert process.poll() is None and time.time() < deadline, content[-3000:]
         time.sleep(0.1)
-        with suppress(FileNotFoundError):       # the launcher renames that of the run before
+        with suppress(FileNotFoundError):  # the launcher renames that of the run before
             content = log.read_text()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    printed = run("--stage", "6", "--stop_stage", "6", "--enh_args", f"{TWO_EPOCHS} --seed 9", folder=folder,
-                  check=False)
+    printed = run(
+        "--stage", "6", "--stop_stage", "6", "--enh_args", f"{TWO_EPOCHS} --seed 9", folder=folder, check=False
+    )
     assert "is a training with other options" in printed
     run("--stage", "6", "--stop_stage", "6", "--enh_args", TWO_EPOCHS, folder=folder)
     contents = [path.read_text() for path in sorted(experiment(folder).glob("train*.log"))]
@@ -157,15 +228,32 @@ def test_training_continues_after_a_kill(folder):
 
 def test_run_table_trains_separates_and_scores_a_row(folder):
     """PIT with one mic: trained by references, its estimates scored as they are and after FCP."""
-    command = ["./run_table.sh", "--rows", "table3_3_pit", "--seeds", "0", "--max_epoch", "1",
-               "--enh_args", "--num_iters_per_epoch 4", "--datadir", f"{folder}/data", "--dumpdir",
-               f"{folder}/dump", "--expdir", f"{folder}/study"]
-    done = subprocess.run(command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=600)
+    command = [
+        "./run_table.sh",
+        "--rows",
+        "table3_3_pit",
+        "--seeds",
+        "0",
+        "--max_epoch",
+        "1",
+        "--enh_args",
+        "--num_iters_per_epoch 4",
+        "--datadir",
+        f"{folder}/data",
+        "--dumpdir",
+        f"{folder}/dump",
+        "--expdir",
+        f"{folder}/study",
+    ]
+    done = subprocess.run(
+        command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600
+    )
     assert done.returncode == 0, done.stdout[-5000:]
     exp = folder / "study" / "small_1ep" / "table3_3_pit_seed0"
-    summaries = [json.loads((exp / name / "scoring" / "summary.json").read_text())
-                 for name in ("enhanced_test", "enhanced_test_fcp")]
+    summaries = [
+        json.loads((exp / name / "scoring" / "summary.json").read_text())
+        for name in ("enhanced_test", "enhanced_test_fcp")
+    ]
     si_sdr = [summary["mean"]["separated"]["si_sdr"] for summary in summaries]
     assert si_sdr[0] != si_sdr[1]
     tables = (exp.parent / "TABLES.md").read_text()
@@ -180,33 +268,51 @@ def test_two_processes_train_with_ddp_and_both_know_the_plug_in(folder, tmp_path
     config["criterions"] = config["criterions"][:1]
     config["model_conf"] = {"closetalk_from_ref": True}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "espnet2_m2m.run", "ddp_driver", "--config",
-               str(tmp_path / "train.yaml"), "--output_dir", str(tmp_path / "exp"), "--ngpu", "0",
-               "--max_epoch", "1", "--batch_size", "2", "--num_workers", "0",
-               "--num_iters_per_epoch", "4"]
+    command = [
+        sys.executable,
+        "-m",
+        "espnet2_m2m.run",
+        "ddp_driver",
+        "--config",
+        str(tmp_path / "train.yaml"),
+        "--output_dir",
+        str(tmp_path / "exp"),
+        "--ngpu",
+        "0",
+        "--max_epoch",
+        "1",
+        "--batch_size",
+        "2",
+        "--num_workers",
+        "0",
+        "--num_iters_per_epoch",
+        "4",
+    ]
     for phase, name in (("train", "train"), ("valid", "valid")):
         data_dir = folder / "dump" / "raw" / name
-        for scp, data in (("wav", "speech_mix"), ("closetalk1", "speech_ref1"),
-                          ("closetalk2", "speech_ref2")):
+        for scp, data in (("wav", "speech_mix"), ("closetalk1", "speech_ref1"), ("closetalk2", "speech_ref2")):
             command += [f"--{phase}_data_path_and_name_and_type", f"{data_dir}/{scp}.scp,{data},sound"]
-    done = subprocess.run(command, cwd=RECIPE, env=ENV, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+    done = subprocess.run(
+        command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600
+    )
     assert done.returncode == 0, done.stdout[-5000:]
     ranks = [json.loads((tmp_path / "exp" / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert [rank["rank"] for rank in ranks] == [0, 1]
-    assert all(rank["registered"] and rank["world_size"] == 2 and rank["steps"] >= 1
-               for rank in ranks)
+    assert all(rank["registered"] and rank["world_size"] == 2 and rank["steps"] >= 1 for rank in ranks)
     assert ranks[0]["weights_sha256"] == ranks[1]["weights_sha256"]
 
 
-@pytest.mark.parametrize("options, message", [
-    (["--stage", "3", "--stop_stage", "3", "--datadir", "nowhere"], "nowhere/train"),
-    (["--stagee", "3"], "unknown option --stagee"),
-    (["--inference_nj", "0"], "--inference_nj is a number above 0, found '0'"),
-    (["--stage=3"], "expected '--name value'"),
-    (["--source_data", "nowhere", "--stop_stage", "1"], "nowhere"),
-    (["--stage", "7", "--stop_stage", "7", "--enh_tag", "nothing"], "nothing"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--stage", "3", "--stop_stage", "3", "--datadir", "nowhere"], "nowhere/train"),
+        (["--stagee", "3"], "unknown option --stagee"),
+        (["--inference_nj", "0"], "--inference_nj is a number above 0, found '0'"),
+        (["--stage=3"], "expected '--name value'"),
+        (["--source_data", "nowhere", "--stop_stage", "1"], "nowhere"),
+        (["--stage", "7", "--stop_stage", "7", "--enh_tag", "nothing"], "nothing"),
+    ],
+)
 def test_mistakes_end_in_one_clear_line(folder, options, message):
     printed = run(*options, folder=folder, check=False)
     assert message in printed and "Traceback" not in printed, printed[-2000:]
@@ -225,6 +331,9 @@ def test_a_truncated_recording_is_found_before_training(folder, tmp_path):
     (tmp_path / "cut.wav").write_bytes(Path(path).read_bytes()[:-2000])
     scp[0] = f"{utt_id} {tmp_path / 'cut.wav'}"
     (tmp_path / "valid" / "closetalk2.scp").write_text("\n".join(scp) + "\n")
-    done = subprocess.run([sys.executable, "-m", "espnet2_m2m.bin.validate_data_dir",
-                           str(tmp_path / "valid")], text=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "espnet2_m2m.bin.validate_data_dir", str(tmp_path / "valid")],
+        text=True,
+        capture_output=True,
+    )
     assert done.returncode == 1 and "closetalk2.scp:1" in done.stdout and utt_id in done.stdout

@@ -83,8 +83,13 @@ def start(recipe, *options, python="./python", **env):
     if "OMP_NUM_THREADS" not in env:
         environment.pop("OMP_NUM_THREADS", None)
     return subprocess.Popen(
-        ["./run_table.sh", "--python", python, *options], cwd=recipe, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        ["./run_table.sh", "--python", python, *options],
+        cwd=recipe,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def run(recipe, *options, desired=0, **env):
@@ -107,8 +112,11 @@ def test_order_and_options(recipe):
         f"{row}_seed{seed} {stages}"
         for seed in (0, 7)
         for row, stages in (
-            ("table2_1a_m2m", "6-6 "), ("table2_1a_m2m", "7-8 "),
-            ("table2_4b_pit", "6-6 "), ("table2_4b_pit", "7-8 "), ("table2_4b_pit", "7-8 fcp"),
+            ("table2_1a_m2m", "6-6 "),
+            ("table2_1a_m2m", "7-8 "),
+            ("table2_4b_pit", "6-6 "),
+            ("table2_4b_pit", "7-8 "),
+            ("table2_4b_pit", "7-8 fcp"),
         )
     ]
     configs, args, inference_args, threads, fs, test_sets = called[-1].split("|")[1:]
@@ -119,11 +127,11 @@ def test_order_and_options(recipe):
     assert (recipe / "python.log").read_text() == (
         "-m espnet2_m2m.bin.make_tables --study_dir exp/small_2ep --test_set test\n"
         "-m espnet2_m2m.bin.report --study_dir exp/small_2ep --test_set test --data_dir dump/raw/test"
-        " --out_dir exp/small_2ep/report\n")
+        " --out_dir exp/small_2ep/report\n"
+    )
     record = (recipe / "exp/small_2ep/table2_1a_m2m_seed7/run_table.jsonl").read_text()
     record = json.loads(record)
-    assert (record["seed"], record["status"], record["resumed"], record["commit"]) == (
-        7, "finished", False, None)
+    assert (record["seed"], record["status"], record["resumed"], record["commit"]) == (7, "finished", False, None)
     assert 0 <= record["training_seconds"] <= record["seconds"] < 60
     assert record["command"].endswith("""'--optim_conf "lr=1" --x \\'""")
 
@@ -143,22 +151,22 @@ def test_finished_runs_are_skipped_until_their_input_changes(recipe):
     run(recipe, "--seeds", "0")
     printed, called = run(recipe, "--seeds", "0", "--nj", "1", "--jobs", "2")
     assert called == [] and printed.count("finished before") == 2
-    os.utime(recipe / "exp/small_2ep/table2_1a_m2m_seed0/valid.loss.best.pth")      # trained on by hand
+    os.utime(recipe / "exp/small_2ep/table2_1a_m2m_seed0/valid.loss.best.pth")  # trained on by hand
     _, called = run(recipe, "--seeds", "0")
     assert {call.split()[0] for call in called} == {"table2_1a_m2m_seed0"}
     shutil.rmtree(recipe / "exp/small_2ep/table2_4b_pit_seed0/enhanced_test_fcp")
     _, called = run(recipe, "--seeds", "0")
     assert {call.split()[0] for call in called} == {"table2_4b_pit_seed0"}
-    (recipe / "exp/small_2ep/table2_4b_pit_seed0/train.log").write_text("1epoch results")    # scored by hand
+    (recipe / "exp/small_2ep/table2_4b_pit_seed0/train.log").write_text("1epoch results")  # scored by hand
     _, called = run(recipe, "--seeds", "0")
     assert {call.split()[0] for call in called} == {"table2_4b_pit_seed0"}
-    os.utime(recipe / "dump/raw/test/wav.scp")      # another test set
+    os.utime(recipe / "dump/raw/test/wav.scp")  # another test set
     _, called = run(recipe, "--seeds", "0")
     assert len(called) == 5
 
 
 def test_runs_at_the_same_time_have_gpus_of_their_own(recipe):
-    (recipe / "nvidia-smi").write_text("#!/bin/sh\nfor n in 0 1 2 3; do echo \"GPU $n: A100 (UUID: 1)\"; done")
+    (recipe / "nvidia-smi").write_text('#!/bin/sh\nfor n in 0 1 2 3; do echo "GPU $n: A100 (UUID: 1)"; done')
     (recipe / "nvidia-smi").chmod(0o755)
     path = f"{recipe}:{os.environ['PATH']}"
     for row in ROWS.split():
@@ -247,7 +255,7 @@ def test_kill_ends_the_training_too_and_a_second_call_waits_for_nobody(recipe):
     printed, _ = other.communicate(timeout=30)
     assert other.returncode == 1 and "another run_table.sh is at work" in printed, printed
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=30)     # returns once all that hold its stdout have ended
+    printed, _ = process.communicate(timeout=30)  # returns once all that hold its stdout have ended
     assert process.returncode == 130, printed
     (recipe / "behaviour/table2_1a_m2m_seed0").unlink()
     (recipe / "active/table2_1a_m2m_seed0").rmdir()
@@ -266,18 +274,21 @@ def test_tables_come_at_the_end(recipe):
     assert "10.0 ± 0.0 |  -6.9" in text
 
 
-@pytest.mark.parametrize("options, message", [
-    (["--dumpdir", "nowhere"], "nowhere/raw/train: no finished data dir; make it with ./run.sh --stop_stage 4"),
-    (["--rows", "table2_1a_m2m table2_9"], "no row 'table2_9'; conf/tuning has table2_1a_m2m table2_4b_pit"),
-    (["--rows", "size_small"], "no row 'size_small'"),
-    (["--size", "medium"], "--size is paper or small, found 'medium'"),
-    (["--seeds", "one"], "--seeds are numbers"),
-    (["--seeds", ""], "--seeds needs at least one seed"),
-    (["--jobs", "0"], "numbers above 0, found '0'"),
-    (["--max_epoch", "2.5"], "numbers above 0, found '2.5'"),
-    (["--row", "x"], "unknown option --row"),
-    (["x"], "unexpected argument 'x'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--dumpdir", "nowhere"], "nowhere/raw/train: no finished data dir; make it with ./run.sh --stop_stage 4"),
+        (["--rows", "table2_1a_m2m table2_9"], "no row 'table2_9'; conf/tuning has table2_1a_m2m table2_4b_pit"),
+        (["--rows", "size_small"], "no row 'size_small'"),
+        (["--size", "medium"], "--size is paper or small, found 'medium'"),
+        (["--seeds", "one"], "--seeds are numbers"),
+        (["--seeds", ""], "--seeds needs at least one seed"),
+        (["--jobs", "0"], "numbers above 0, found '0'"),
+        (["--max_epoch", "2.5"], "numbers above 0, found '2.5'"),
+        (["--row", "x"], "unknown option --row"),
+        (["x"], "unexpected argument 'x'"),
+    ],
+)
 def test_mistakes_are_found_before_anything_is_trained(recipe, options, message):
     printed, called = run(recipe, *options, desired=1)
     assert message in printed and called == [] and not (recipe / "exp").exists()

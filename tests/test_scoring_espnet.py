@@ -16,7 +16,7 @@ from fake_set import SAMPLE_RATE, make_set
 from espnet2_m2m import metrics, scoring
 from espnet2_m2m.data_dir import read_table, write_wav
 
-OFFSET = 0.01   # of full scale, added to the estimates of the second utterance
+OFFSET = 0.01  # of full scale, added to the estimates of the second utterance
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def scored(tmp_path_factory):
         for n in (1, 2):
             options += ["--ref_scp", str(data_dir / f"spk{n}.scp")]
             options += ["--inf_scp", str(enhanced_dir / f"spk{n}.scp")]
-        with pytest.warns(FutureWarning):   # mir_eval means to drop its separation module
+        with pytest.warns(FutureWarning):  # mir_eval means to drop its separation module
             enh_scoring.main([*options, "--use_pesq", "true", "--log_level", "ERROR"])
     return rows, folders, data_dir, enhanced_dir
 
@@ -51,17 +51,21 @@ def both(scored, espnets, ours, dtype="float64"):
     """[(desired of ESPnet, actual of ours)] for every utterance and speaker."""
     rows, folders, _, _ = scored
     assert len(rows) == 4
-    return [(float(read_table(folders[dtype] / f"{espnets}_spk{row['speaker']}")[row["utt_id"]]),
-             float(row[f"separated_{ours}"])) for row in rows]
+    return [
+        (
+            float(read_table(folders[dtype] / f"{espnets}_spk{row['speaker']}")[row["utt_id"]]),
+            float(row[f"separated_{ours}"]),
+        )
+        for row in rows
+    ]
 
 
 # Measured: SDR differs by 2e-12 dB (another solver of the same 512 equations), eSTOI by 2e-16, PESQ not
 # at all; the tolerances leave room for other versions of the linear algebra.
-@pytest.mark.parametrize("espnets, ours, unit, tolerance", [
-    ("SDR", "sdr", 1, 1e-8),
-    ("PESQ_NB", "pesq", 1, 1e-6),
-    ("ESTOI", "estoi", 100, 1e-8),
-])
+@pytest.mark.parametrize(
+    "espnets, ours, unit, tolerance",
+    [("SDR", "sdr", 1, 1e-8), ("PESQ_NB", "pesq", 1, 1e-6), ("ESTOI", "estoi", 100, 1e-8)],
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_same_definitions(scored, espnets, ours, unit, tolerance, dtype):
     for desired, actual in both(scored, espnets, ours, dtype):

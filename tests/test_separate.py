@@ -67,11 +67,24 @@ def errors(capsys, *arguments):
 def test_a_recording_shorter_than_a_segment_is_what_enh_inference_gives(model, tmp_path, capsys):
     recording = write(tmp_path / "meeting.wav", noise(2.2))
     (tmp_path / "wav.scp").write_text(f"utt {recording}\n")
-    enh_inference.main([
-        "--train_config", f"{model}/config.yaml", "--model_file", f"{model}/valid.loss.best.pth",
-        "--fs", "8000",
-        "--data_path_and_name_and_type", f"{tmp_path}/wav.scp,speech_mix,sound", "--num_workers", "0",
-        "--output_dir", f"{tmp_path}/enhanced", "--log_level", "WARNING"])
+    enh_inference.main(
+        [
+            "--train_config",
+            f"{model}/config.yaml",
+            "--model_file",
+            f"{model}/valid.loss.best.pth",
+            "--fs",
+            "8000",
+            "--data_path_and_name_and_type",
+            f"{tmp_path}/wav.scp,speech_mix,sound",
+            "--num_workers",
+            "0",
+            "--output_dir",
+            f"{tmp_path}/enhanced",
+            "--log_level",
+            "WARNING",
+        ]
+    )
     command.main(["--model", str(model), str(recording), "-o", f"{tmp_path}/out"])
     assert "real-time factor" in capsys.readouterr().out
     for n in (1, 2):
@@ -104,7 +117,8 @@ def test_mics_and_ref_mic_are_channels_of_the_recording(model):
     recording = noise(0.8, mics=5)
     chosen = SeparateRecording.from_pretrained(model, mics=[4, 0, 2], ref_mic=2)
     desired = SeparateSpeech(f"{model}/config.yaml", f"{model}/valid.loss.best.pth", ref_channel=2)(
-        recording[None][:, :, [4, 0, 2]], fs=RATE)
+        recording[None][:, :, [4, 0, 2]], fs=RATE
+    )
     np.testing.assert_array_equal(chosen(recording, RATE), np.concatenate(desired))
     with pytest.raises(ValueError, match=r"ref_mic 1 must be one of the mics \[4, 0, 2\]"):
         SeparateRecording.from_pretrained(model, mics=[4, 0, 2], ref_mic=1)
@@ -124,8 +138,10 @@ def test_recordings_that_share_a_model_keep_their_reference_mics(separate):
 def test_one_mic(tmp_path):
     """A model of one mic takes it from a recording of several."""
     conf = dict(config("tfgridnet_spectra").separator_conf, n_imics=1)
-    save(tmp_path, config("tfgridnet_spectra", [M2M], separator_conf=conf,
-                          model_conf={"input_mics": [1], "loss_mics": [1]}))
+    save(
+        tmp_path,
+        config("tfgridnet_spectra", [M2M], separator_conf=conf, model_conf={"input_mics": [1], "loss_mics": [1]}),
+    )
     separate = SeparateRecording.from_pretrained(tmp_path)
     recording = noise(0.7, mics=2)
     est = separate(recording, RATE)
@@ -179,7 +195,7 @@ def test_an_interrupted_run_leaves_no_file(separate, tmp_path, monkeypatch):
     recording = write(tmp_path / "a.wav", noise(5))
     calls = iter([separate.model] * 3)
     monkeypatch.setattr(separate, "_separate", lambda mix: np.concatenate(next(calls)(mix[None], fs=RATE)))
-    with pytest.raises(RuntimeError):       # no more calls, in the middle of the recording
+    with pytest.raises(RuntimeError):  # no more calls, in the middle of the recording
         separate.file(recording, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
@@ -194,9 +210,15 @@ def test_recordings_that_cannot_be_separated(model, tmp_path, capsys):
     spoilt = noise(1.5)
     spoilt[9000] = np.nan
     good, nan, short, wide, few = (
-        write(tmp_path / f"{name}.wav", samples) for name, samples in (
-            ("good", noise(0.6)), ("nan", spoilt), ("short", noise(0.4)), ("wide", noise(0.6, mics=4)),
-            ("few", noise(0.6, mics=2))))
+        write(tmp_path / f"{name}.wav", samples)
+        for name, samples in (
+            ("good", noise(0.6)),
+            ("nan", spoilt),
+            ("short", noise(0.4)),
+            ("wide", noise(0.6, mics=4)),
+            ("few", noise(0.6, mics=2)),
+        )
+    )
     cut, text = tmp_path / "cut.wav", tmp_path / "text.wav"
     cut.write_bytes(good.read_bytes()[:-100])
     text.write_text("no audio")
@@ -206,8 +228,11 @@ def test_recordings_that_cannot_be_separated(model, tmp_path, capsys):
     for arguments, message in (
         ([nan], "nan.wav: has NaN or infinite samples, the first at 1.125 s"),
         ([short], "short.wav: lasts 0.400 s; 0.5 s is the shortest"),
-        ([good, wide], "wide.wav: has 4 channel(s), the model needs 3; choose those of the array that it was "
-                       "trained for, in its order, e.g. --mics 0,1,2"),
+        (
+            [good, wide],
+            "wide.wav: has 4 channel(s), the model needs 3; choose those of the array that it was "
+            "trained for, in its order, e.g. --mics 0,1,2",
+        ),
         ([few], "few.wav: has 2 channel(s), the model needs 3; it was trained for another array"),
         ([few, "--mics", "0,1,2"], "has 2 channel(s), but --mics asks for channel 2"),
         ([good, "--ref_mic", "3"], "good.wav: has 3 channel(s), but --ref_mic is 3"),
@@ -258,22 +283,40 @@ def copied(model, tmp_path, **changes):
 
 def test_a_zip_of_espnets_packer_separates_on_its_own(separate, model, tmp_path, monkeypatch):
     monkeypatch.chdir(model.parent)
-    pack.main(["enh", "--train_config", f"{model.name}/config.yaml", "--model_file",
-               f"{model.name}/valid.loss.best.pth", "--outpath", str(tmp_path / "model.zip")])
+    pack.main(
+        [
+            "enh",
+            "--train_config",
+            f"{model.name}/config.yaml",
+            "--model_file",
+            f"{model.name}/valid.loss.best.pth",
+            "--outpath",
+            str(tmp_path / "model.zip"),
+        ]
+    )
     monkeypatch.chdir(tmp_path)
     recording = noise(0.6)
     desired = separate(recording, RATE)
     np.testing.assert_array_equal(SeparateRecording.from_pretrained("model.zip")(recording, RATE), desired)
-    by_tag = SeparateSpeech.from_pretrained(model_tag="model.zip")      # ESPnet's --model_tag
+    by_tag = SeparateSpeech.from_pretrained(model_tag="model.zip")  # ESPnet's --model_tag
     np.testing.assert_array_equal(np.concatenate(by_tag(recording[None], fs=RATE)), desired)
 
 
 def test_enh_inference_takes_a_model_tag_and_checks_its_rate(model, tmp_path, capsys):
     write(tmp_path / "a.wav", noise(0.6))
     (tmp_path / "wav.scp").write_text(f"utt {tmp_path}/a.wav\n")
-    options = ["--model_tag", str(model), "--data_path_and_name_and_type",
-               f"{tmp_path}/wav.scp,speech_mix,sound", "--num_workers", "0", "--output_dir",
-               f"{tmp_path}/enhanced", "--log_level", "WARNING"]
+    options = [
+        "--model_tag",
+        str(model),
+        "--data_path_and_name_and_type",
+        f"{tmp_path}/wav.scp,speech_mix,sound",
+        "--num_workers",
+        "0",
+        "--output_dir",
+        f"{tmp_path}/enhanced",
+        "--log_level",
+        "WARNING",
+    ]
     with pytest.raises(SystemExit):
         enh_inference.main([*options, "--fs", "16000"])
     assert "trained at 8000 Hz" in capsys.readouterr().err
@@ -313,19 +356,24 @@ def test_all_that_does_not_fit_is_named(model, tmp_path):
     shape = tuple(weights[names[2]].shape)
     with pytest.raises(ValueError) as error:
         SeparateRecording.from_pretrained(copied(model, tmp_path, weights=changed))
-    assert (f"2 tensors not in the file: {names[0]}, {names[1]}; 1 tensors in the file only: extra.weight; "
-            f"1 tensors of another shape: {names[2]} (7,) for {shape}") in str(error.value)
+    assert (
+        f"2 tensors not in the file: {names[0]}, {names[1]}; 1 tensors in the file only: extra.weight; "
+        f"1 tensors of another shape: {names[2]} (7,) for {shape}"
+    ) in str(error.value)
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"criterions": []}, "expected a model that was trained by a criterion of this package"),
-    ({"criterions": 3}, "expected a model that was trained by a criterion of this package"),
-    ({"separator": "asteroid"}, "may load further files by code of its own"),
-    ({"separator": "nonsense"}, "nonsense"),
-    ({"separator_conf": {"n_layer": 1}}, "no network can be built from its config"),
-    ({"sample_rate": None}, "must say its sample_rate"),
-    ({"weights": {"epoch": 3}}, "expected the weights of a model, tensors by name"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"criterions": []}, "expected a model that was trained by a criterion of this package"),
+        ({"criterions": 3}, "expected a model that was trained by a criterion of this package"),
+        ({"separator": "asteroid"}, "may load further files by code of its own"),
+        ({"separator": "nonsense"}, "nonsense"),
+        ({"separator_conf": {"n_layer": 1}}, "no network can be built from its config"),
+        ({"sample_rate": None}, "must say its sample_rate"),
+        ({"weights": {"epoch": 3}}, "expected the weights of a model, tensors by name"),
+    ],
+)
 def test_configs_that_cannot_be(model, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         SeparateRecording.from_pretrained(copied(model, tmp_path, **changes))
@@ -339,7 +387,7 @@ def test_an_hour_of_six_channels_takes_no_more_memory_than_minutes(tmp_path):
     seconds = 3600
     recording = tmp_path / "hour.wav"
     soundfile.write(recording, np.ones((1, 6)), RATE, subtype="PCM_16")
-    with open(recording, "r+b") as file:        # sparse: the rest is zeros that take no room on disk
+    with open(recording, "r+b") as file:  # sparse: the rest is zeros that take no room on disk
         header = bytearray(file.read(44))
         size = 12 * RATE * seconds
         header[4:8], header[40:44] = (size + 36).to_bytes(4, "little"), size.to_bytes(4, "little")
@@ -360,8 +408,13 @@ def test_an_hour_of_six_channels_takes_no_more_memory_than_minutes(tmp_path):
         done = SeparateRecording(network).file(*sys.argv[1:])
         print(done.duration_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     """)
-    done = subprocess.run([sys.executable, "-c", program, recording, tmp_path / "out"], cwd=ROOT, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", program, recording, tmp_path / "out"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     duration, kilobytes = map(float, done.stdout.split())
     assert duration == seconds and soundfile.info(tmp_path / "out" / "hour_spk2.wav").frames == seconds * RATE

@@ -63,9 +63,7 @@ def test_the_page_shows_these_commands(checkout):
     commands, *others = re.findall(r"(?:^    .+\n)+", page, flags=re.MULTILINE)
     commands = commands.replace("~/espnet", f"'{checkout}'").replace("./run.sh", "./run.sh --help")
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    printed = subprocess.run(
-        ["bash", "-euc", commands], env=env, check=True, text=True, stdout=subprocess.PIPE
-    ).stdout
+    printed = subprocess.run(["bash", "-euc", commands], env=env, check=True, text=True, stdout=subprocess.PIPE).stdout
     assert "enh1: ready, start it by ./run.sh there" in printed and "--use_enh_sh []" in printed
     (simulate_command,) = [block for block in others if "simulate" in block]
     args = simulate.get_parser().parse_args(shlex.split(simulate_command)[3:])
@@ -76,14 +74,7 @@ def test_the_page_shows_these_commands(checkout):
 def options(tmp_path_factory):
     """Of run.sh, for both ways."""
     source = make_clean_speech(tmp_path_factory.mktemp("clean speech"))
-    return [
-        "--source_data",
-        str(source),
-        *DATA_OPTIONS,
-        *STAGE_OPTIONS,
-        "--enh_args",
-        f"--max_epoch 1 {TRAINING}",
-    ]
+    return ["--source_data", str(source), *DATA_OPTIONS, *STAGE_OPTIONS, "--enh_args", f"--max_epoch 1 {TRAINING}"]
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +242,5 @@ def test_options_that_enh_sh_cannot_take(checkout, options, message):
 
 
 def test_a_checkout_whose_python_has_no_plug_in(checkout):
-    printed = run(
-        checkout / "egs2" / "meeting_demo" / "enh1", f"{sys.executable} -S", check=False, PYTHONPATH=""
-    )
+    printed = run(checkout / "egs2" / "meeting_demo" / "enh1", f"{sys.executable} -S", check=False, PYTHONPATH="")
     assert "does not know espnet2_m2m; install it there" in printed, printed

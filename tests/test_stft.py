@@ -15,9 +15,10 @@ def wave(seed, *shape, dtype=torch.float64):
 @pytest.mark.parametrize("n_fft, hop_length", [(256, 64), (512, 128), (64, 32), (100, 30)])
 def test_as_scipy(n_fft, hop_length):
     samples = wave(0, 1000)
-    window = np.sqrt(scipy.signal.get_window("hann", n_fft))        # periodic, as for spectra
-    _, _, desired = scipy.signal.stft(samples.numpy(), window=window, nperseg=n_fft,
-                                      noverlap=n_fft - hop_length, boundary="zeros", padded=False)
+    window = np.sqrt(scipy.signal.get_window("hann", n_fft))  # periodic, as for spectra
+    _, _, desired = scipy.signal.stft(
+        samples.numpy(), window=window, nperseg=n_fft, noverlap=n_fft - hop_length, boundary="zeros", padded=False
+    )
     actual = STFT(n_fft, hop_length)(samples)
     # scipy divides by the sum of the window; otherwise only float64 rounding differs.
     np.testing.assert_allclose(actual.numpy(), desired * window.sum(), atol=1e-11)
@@ -58,8 +59,7 @@ def test_reconstruction_in_float32():
     assert (spectrum.dtype, actual.dtype) == (torch.complex64, torch.float32)
     # float32 rounding, 6e-8, of sums over 256 samples of level 1.
     torch.testing.assert_close(actual, desired, rtol=0, atol=1e-5)
-    torch.testing.assert_close(spectrum, stft(desired.double()).to(torch.complex64),
-                               rtol=0, atol=1e-4)
+    torch.testing.assert_close(spectrum, stft(desired.double()).to(torch.complex64), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("num_samples", [500, 512, 575])
@@ -69,11 +69,11 @@ def test_padding_does_not_change_the_frames(num_samples):
     samples = wave(3, num_samples)
     desired = stft(samples)
     padded = stft(torch.cat([samples, torch.zeros(700, dtype=torch.float64)]))
-    actual = padded[:, :stft.num_frames(num_samples)]
+    actual = padded[:, : stft.num_frames(num_samples)]
     assert desired.shape[-1] == stft.num_frames(num_samples)
     torch.testing.assert_close(actual, desired, rtol=0, atol=0)
     # and those entirely in the padding are silent
-    assert not padded[:, stft.num_frames(num_samples) + 2:].any()
+    assert not padded[:, stft.num_frames(num_samples) + 2 :].any()
 
 
 def test_delay_by_one_hop_shifts_the_frames_by_one():
@@ -124,8 +124,9 @@ def test_window_is_no_part_of_the_checkpoint():
     assert not STFT().state_dict()
 
 
-@pytest.mark.parametrize("n_fft, hop_length, name", [
-    (255, 64, "n_fft"), (0, 1, "n_fft"), (256, 0, "hop_length"), (256, 129, "hop_length")])
+@pytest.mark.parametrize(
+    "n_fft, hop_length, name", [(255, 64, "n_fft"), (0, 1, "n_fft"), (256, 0, "hop_length"), (256, 129, "hop_length")]
+)
 def test_wrong_lengths_are_refused_by_name(n_fft, hop_length, name):
     with pytest.raises(ValueError, match=name):
         STFT(n_fft, hop_length)

@@ -7,7 +7,7 @@ import pytest
 
 from espnet2_m2m.stitching import Stitcher, segment_starts
 
-RATE = 1000         # samples a second: the stitcher knows no rate
+RATE = 1000  # samples a second: the stitcher knows no rate
 SEGMENT, OVERLAP = 10 * RATE, 2 * RATE
 
 
@@ -75,14 +75,14 @@ def test_without_an_assignment_this_network_does_exchange_talkers():
     """The check of the checks: the streams of one segment after the other."""
     speech = talkers(2, np.ones((2, 95)))
     network = Network(speech)
-    blocks = [network(network.mixture[first:first + SEGMENT, None]) for first in range(0, 90 * RATE, SEGMENT)]
+    blocks = [network(network.mixture[first : first + SEGMENT, None]) for first in range(0, 90 * RATE, SEGMENT)]
     with pytest.raises(AssertionError):
         assert_consistent(np.concatenate(blocks, axis=1), speech)
 
 
 def test_one_talker_in_an_overlap_is_enough():
     """Leakage puts the talker into both streams, where correlation coefficients would tell nothing."""
-    activity = np.array([[1] * 70, ([1] * 5 + [0] * 5) * 7])        # silent in nearly every overlap
+    activity = np.array([[1] * 70, ([1] * 5 + [0] * 5) * 7])  # silent in nearly every overlap
     speech = talkers(2, activity) + 1e-4 * talkers(2, np.ones((2, 70)), seed=5)
     est, stitcher = separate(speech, Network(speech))
     assert_consistent(est, speech)
@@ -123,8 +123,8 @@ def test_estimates_that_agree_come_out_unchanged():
 
     def network(segment):
         first = next(calls)
-        assert first < len(starts) and len(segment) == SEGMENT      # silence needs no reminder at first
-        est = speech[:, starts[first]:starts[first] + SEGMENT]
+        assert first < len(starts) and len(segment) == SEGMENT  # silence needs no reminder at first
+        est = speech[:, starts[first] : starts[first] + SEGMENT]
         return est[::-1] if first % 2 else est.copy()
 
     starts = segment_starts(len(mixture), SEGMENT, OVERLAP)

@@ -13,15 +13,38 @@ RECIPE = ROOT / "egs2" / "meeting_demo" / "enh1"
 
 def test_a_recogniser_is_trained_and_a_rerun_continues(tmp_path):
     folder = tmp_path / "a study"
-    command = ["local/train_demo_asr.sh", "--num_talkers", "4", "--num_sentences", "6", "--num_train", "2",
-               "--num_valid", "1", "--nj", "1", "--datadir", folder / "data", "--dumpdir", folder / "dump",
-               "--expdir", folder / "exp", "--asr_args", "--max_epoch 1"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
-           "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = [
+        "local/train_demo_asr.sh",
+        "--num_talkers",
+        "4",
+        "--num_sentences",
+        "6",
+        "--num_train",
+        "2",
+        "--num_valid",
+        "1",
+        "--nj",
+        "1",
+        "--datadir",
+        folder / "data",
+        "--dumpdir",
+        folder / "dump",
+        "--expdir",
+        folder / "exp",
+        "--asr_args",
+        "--max_epoch 1",
+    ]
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
 
     def run():
-        done = subprocess.run(command, cwd=RECIPE, env=env, text=True, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=600)
+        done = subprocess.run(
+            command, cwd=RECIPE, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600
+        )
         assert done.returncode == 0, done.stdout[-5000:]
         return done.stdout
 

@@ -7,8 +7,10 @@ from espnet2_m2m.data_dir import write_table, write_wav
 
 # Stage 1: 5 training, 2 validation, 2 test mixtures of 1.2 s.
 DATA_OPTIONS = ["--num_train", "5", "--num_valid", "2", "--num_test", "2", "--min_duration", "1.2"]
-TRAINING = ("--chunk_length 8000 --num_iters_per_epoch 4 --num_workers 0 --separator_conf emb_dim=8 "
-            "--separator_conf lstm_hidden_units=8")
+TRAINING = (
+    "--chunk_length 8000 --num_iters_per_epoch 4 --num_workers 0 --separator_conf emb_dim=8 "
+    "--separator_conf lstm_hidden_units=8"
+)
 STAGE_OPTIONS = ["--min_wav_duration", "1.01"]
 
 

@@ -85,7 +85,7 @@ def answer(connection):
         run(argv, folder, environment)
 
     def follow():
-        with suppress(ProcessLookupError):      # it has ended
+        with suppress(ProcessLookupError):  # it has ended
             if connection.recv(1) == b"":
                 os.killpg(child, signal.SIGKILL)
 

@@ -37,15 +37,15 @@ def median_utterance(scores_csv):
 def level_db(samples, sample_rate):
     """(sample,) -> (freq, frame) level in dB, 0 to -60 below the peak."""
     window = round(0.032 * sample_rate)
-    _, _, spectrum = scipy.signal.stft(samples, sample_rate, nperseg=window,
-                                       noverlap=window - round(0.008 * sample_rate))
+    _, _, spectrum = scipy.signal.stft(
+        samples, sample_rate, nperseg=window, noverlap=window - round(0.008 * sample_rate)
+    )
     level = 20 * np.log10(np.abs(spectrum) + 1e-12)
     return np.clip(level - level.max(), -60, 0)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--enhanced_dir", type=Path, required=True)
     args = parser.parse_args()
@@ -53,13 +53,22 @@ def main():
     figure = Figure(figsize=(9, 6.4), layout="constrained")
     axes = figure.subplots(len(ROWS), 2, sharex=True, sharey=True)
     for speaker in (1, 2):
-        tables = (args.data_dir / "wav.scp", args.data_dir / f"closetalk{speaker}.scp",
-                  args.enhanced_dir / f"spk{speaker}.scp", args.data_dir / f"spk{speaker}.scp")
+        tables = (
+            args.data_dir / "wav.scp",
+            args.data_dir / f"closetalk{speaker}.scp",
+            args.enhanced_dir / f"spk{speaker}.scp",
+            args.data_dir / f"spk{speaker}.scp",
+        )
         for row, (name, table) in enumerate(zip(ROWS, tables)):
             samples, sample_rate = read_audio(read_table(table)[utt_id])
             axis = axes[row, speaker - 1]
-            axis.imshow(level_db(samples[:, 0], sample_rate), origin="lower", aspect="auto",
-                        cmap="magma", extent=(0, len(samples) / sample_rate, 0, sample_rate / 2000))
+            axis.imshow(
+                level_db(samples[:, 0], sample_rate),
+                origin="lower",
+                aspect="auto",
+                cmap="magma",
+                extent=(0, len(samples) / sample_rate, 0, sample_rate / 2000),
+            )
             score = f" ({si_sdr[speaker - 1]:.1f} dB SI-SDR)" if name == "separated" else ""
             axis.set_title(f"{name}, speaker {speaker}{score}" if row else name, fontsize=9)
     figure.supxlabel("time (s)", fontsize=9)

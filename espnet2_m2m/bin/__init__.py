@@ -47,7 +47,7 @@ def cli_errors(main):
 
 
 def parse_job(job):
-    """"3/100" -> (3, 100): the third of a hundred jobs, which does the tasks [2::100]."""
+    """ "3/100" -> (3, 100): the third of a hundred jobs, which does the tasks [2::100]."""
     match = re.fullmatch(r"(\d+)/(\d+)", job)
     number, num_jobs = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= num_jobs:

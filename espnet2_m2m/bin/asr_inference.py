@@ -28,14 +28,7 @@ from pathlib import Path
 import yaml
 
 from espnet2_m2m.bin import cli_errors, parse_job
-from espnet2_m2m.data_dir import (
-    AudioError,
-    numbered_files,
-    read_audio,
-    require_finished,
-    source_stamp,
-    write_table,
-)
+from espnet2_m2m.data_dir import AudioError, numbered_files, read_audio, require_finished, source_stamp, write_table
 from espnet2_m2m.data_dir.talkers import lines_of_set, read_talker_data_dir, write_talker_data_dir
 from espnet2_m2m.scoring import cache_writer, read_cache
 
@@ -52,8 +45,7 @@ def get_parser():
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--asr_exp", help="experiment folder of ESPnet's asr task")
     model.add_argument("--asr_tag", help="tag of a model that espnet_model_zoo can download")
-    parser.add_argument("--asr_model_file", default="valid.acc.ave.pth",
-                        help="in ASR_EXP (default: %(default)s)")
+    parser.add_argument("--asr_model_file", default="valid.acc.ave.pth", help="in ASR_EXP (default: %(default)s)")
     parser.add_argument("--inference_config", help="YAML with options of Speech2Text")
     parser.add_argument("--data_dir", required=True, help="the set, formatted (dump/raw/SET)")
     parser.add_argument("--separated", help="data dir of its separated speech, by bin/talker_data_dir")
@@ -61,8 +53,9 @@ def get_parser():
     parser.add_argument("--out_dir", required=True)
     parser.add_argument("--ref_channel", type=int, default=0, help="far-field mic to decode, from 0")
     parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0)
-    parser.add_argument("--job", type=parse_job, metavar="K/N",
-                        help="decode the K-th of N shares and write no data dirs")
+    parser.add_argument(
+        "--job", type=parse_job, metavar="K/N", help="decode the K-th of N shares and write no data dirs"
+    )
     return parser
 
 
@@ -77,7 +70,7 @@ def main(cmd=None):
         decode(args, options, [line for lines in conditions.values() for line in lines])
         return
     for name, lines in conditions.items():
-        Path(args.out_dir, name, "hyp").unlink(missing_ok=True)     # until all lines are decoded
+        Path(args.out_dir, name, "hyp").unlink(missing_ok=True)  # until all lines are decoded
         write_talker_data_dir(Path(args.out_dir, name), lines)
     hypotheses = decode(args, options, [line for lines in conditions.values() for line in lines])
     for name, lines in conditions.items():
@@ -88,8 +81,11 @@ def main(cmd=None):
 def list_conditions(args):
     """Condition -> list of TalkerLine."""
     require_finished(args.data_dir)
-    present = {name: family for name, family in CONDITIONS.items()
-               if name == "mixture" or numbered_files(args.data_dir, family)}
+    present = {
+        name: family
+        for name, family in CONDITIONS.items()
+        if name == "mixture" or numbered_files(args.data_dir, family)
+    }
     conditions = {name: lines_of_set(args.data_dir, family) for name, family in present.items()}
     if args.separated:
         conditions[args.name] = read_talker_data_dir(args.separated)
@@ -109,8 +105,10 @@ def model_options(args):
         except ImportError as error:
             raise ValueError("--asr_tag needs espnet_model_zoo: pip install espnet_model_zoo") from error
         return {**ModelDownloader().download_and_unpack(args.asr_tag), **options}
-    files = {"asr_train_config": Path(args.asr_exp, "config.yaml"),
-             "asr_model_file": Path(args.asr_exp, args.asr_model_file)}
+    files = {
+        "asr_train_config": Path(args.asr_exp, "config.yaml"),
+        "asr_model_file": Path(args.asr_exp, args.asr_model_file),
+    }
     for path in files.values():
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; expected a trained model of ESPnet's asr task")
@@ -125,19 +123,23 @@ def signal_of(line):
 def decode(args, options, lines):
     """signal -> hypothesis, for all lines, or for this job's share; each signal is decoded once."""
     # Files of the model by size and time, and the options: another model's hypotheses do not count.
-    model = {name: [value, source_stamp(value) if isinstance(value, str) and Path(value).is_file() else None]
-             for name, value in sorted(options.items())}
+    model = {
+        name: [value, source_stamp(value) if isinstance(value, str) and Path(value).is_file() else None]
+        for name, value in sorted(options.items())
+    }
     keys = {signal_of(line): _key([model, args.ref_channel], line) for line in lines}
     if args.job:
         number, num_jobs = args.job
-        keys = dict(list(keys.items())[number - 1::num_jobs])
+        keys = dict(list(keys.items())[number - 1 :: num_jobs])
     # Each job appends to a file of its own, so that jobs may run at the same time.
-    cache = Path(args.out_dir, "hypotheses{}.jsonl".format(".%d-%d" % args.job if args.job else ""))
-    hypotheses = {signal: text for path in Path(args.out_dir).glob("hypotheses*.jsonl")
-                  for signal, (key, text) in read_cache(path).items()
-                  if key is not None and keys.get(signal) == key}
-    todo = {signal_of(line): line for line in lines
-            if signal_of(line) in keys and signal_of(line) not in hypotheses}
+    cache = Path(args.out_dir, "hypotheses" + (".{}-{}".format(*args.job) if args.job else "") + ".jsonl")
+    hypotheses = {
+        signal: text
+        for path in Path(args.out_dir).glob("hypotheses*.jsonl")
+        for signal, (key, text) in read_cache(path).items()
+        if key is not None and keys.get(signal) == key
+    }
+    todo = {signal_of(line): line for line in lines if signal_of(line) in keys and signal_of(line) not in hypotheses}
     print(f"asr_inference: {len(keys) - len(todo)} of {len(keys)} signals are decoded already", flush=True)
     if not todo:
         return hypotheses
@@ -145,14 +147,17 @@ def decode(args, options, lines):
     from tqdm import tqdm
 
     with cache_writer(cache) as keep:
-        for signal, line in tqdm(todo.items(), initial=len(keys) - len(todo), total=len(keys),
-                                 desc="decode", unit="signal"):
+        for signal, line in tqdm(
+            todo.items(), initial=len(keys) - len(todo), total=len(keys), desc="decode", unit="signal"
+        ):
             try:
                 samples, sample_rate = read_audio(line.entry, line.segment)
                 channel = args.ref_channel if samples.shape[1] > 1 else 0
                 if not 0 <= channel < samples.shape[1]:
-                    raise AudioError(f"{line.entry} has {samples.shape[1]} channels, so no channel {channel}",
-                                     "choose another --ref_channel")
+                    raise AudioError(
+                        f"{line.entry} has {samples.shape[1]} channels, so no channel {channel}",
+                        "choose another --ref_channel",
+                    )
                 hypotheses[signal] = recognise(samples[:, channel], sample_rate)
             except ValueError as error:
                 raise ValueError(f"utterance '{line.utt_id}': {error}") from error
@@ -162,7 +167,7 @@ def decode(args, options, lines):
 
 def _key(model, line):
     stamp = source_stamp(line.entry)
-    if stamp is None:       # of a pipe nobody knows whether it gives the same again
+    if stamp is None:  # of a pipe nobody knows whether it gives the same again
         return None
     content = json.dumps([model, signal_of(line), stamp], default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
@@ -192,7 +197,7 @@ def _recogniser(options, ngpu):
             results = speech2text(samples.astype(np.float32))
         except TooShortUttError:
             return ""
-        if isinstance(results, tuple):      # with the outputs of intermediate CTC
+        if isinstance(results, tuple):  # with the outputs of intermediate CTC
             results = results[0]
         return results[0][0] or ""
 

@@ -40,8 +40,10 @@ def main(cmd=None):
     section = markdown_section(summary)
     results = Path(args.decode_dir).resolve().parent / "RESULTS_ASR.md"
     before = results.read_text(encoding="utf-8") if results.is_file() else PREAMBLE
-    for path, content in ((Path(args.decode_dir, "summary.json"), json.dumps(summary, indent=2) + "\n"),
-                          (results, replace_section(before, section))):
+    for path, content in (
+        (Path(args.decode_dir, "summary.json"), json.dumps(summary, indent=2) + "\n"),
+        (results, replace_section(before, section)),
+    ):
         with atomic_path(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
     print(section, end="")

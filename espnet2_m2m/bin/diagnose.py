@@ -43,11 +43,13 @@ def get_parser():
     )
     parser.add_argument("--train_config", required=True, help="config.yaml that the training wrote")
     parser.add_argument("--model_file", required=True, help="the model, e.g. valid.loss.best.pth")
-    parser.add_argument("--data_dir", required=True, help="a set with wav.scp, best with closetalk{n}.scp"
-                        " and spk{n}.scp")
+    parser.add_argument(
+        "--data_dir", required=True, help="a set with wav.scp, best with closetalk{n}.scp and spk{n}.scp"
+    )
     parser.add_argument("--out_dir", required=True, help="folder for the files above")
-    parser.add_argument("--num_utts", type=positive, default=10,
-                        help="utterances to look at, evenly spaced in the set (default 10)")
+    parser.add_argument(
+        "--num_utts", type=positive, default=10, help="utterances to look at, evenly spaced in the set (default 10)"
+    )
     parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0, help="1: work on the GPU (default 0)")
     return parser
 
@@ -109,8 +111,10 @@ def load_model(train_config, model_file, device):
     model, config = M2MEnhancementTask.build_model_from_file(train_config, model_file, device)
     if not isinstance(model, ESPnetM2MModel):
         names = ", ".join(criterion["name"] for criterion in config.criterions)
-        raise ValueError(f"{train_config}: expected a criterion of this package (mixture_constraint, ri_mag), "
-                         f"found {names}; only their models have estimates that FCP can be applied to")
+        raise ValueError(
+            f"{train_config}: expected a criterion of this package (mixture_constraint, ri_mag), "
+            f"found {names}; only their models have estimates that FCP can be applied to"
+        )
     return model.eval(), config
 
 
@@ -122,7 +126,7 @@ def diagnose(model, utt_id, signals):
 
     device = next(model.parameters()).device
     separator = model.separator
-    mixture = torch.from_numpy(signals["mixture"]).to(device)[None]                 # (1, sample, mic)
+    mixture = torch.from_numpy(signals["mixture"]).to(device)[None]  # (1, sample, mic)
     length = torch.tensor([mixture.shape[1]])
 
     def spectra(waves):
@@ -139,22 +143,32 @@ def diagnose(model, utt_id, signals):
     with torch.no_grad():
         feature, lengths = model.encoder(mixture, length)
         network_input = feature
-        if model.normalize_variance:        # as in training
+        if model.normalize_variance:  # as in training
             network_input, _ = model.encoder(mixture / mixture.std().clamp(min=1e-12), length)
         est = torch.cat([separator.spectrum(z) for z in separator.estimate(network_input, lengths)], dim=1)[0]
         if not torch.isfinite(est).all() and mixture.any():
-            raise ValueError(f"utterance '{utt_id}': the model's estimates have NaN or infinite values, so the "
-                             "training has diverged; use the model of an earlier epoch, and train with a "
-                             "lower learning rate")
-        est = torch.nan_to_num(est)     # of silence, some networks make 0 / 0
+            raise ValueError(
+                f"utterance '{utt_id}': the model's estimates have NaN or infinite values, so the "
+                "training has diverged; use the model of an earlier epoch, and train with a "
+                "lower learning rate"
+            )
+        est = torch.nan_to_num(est)  # of silence, some networks make 0 / 0
         far_field = separator.far_field_spectrum(feature, separator.frame_lengths(lengths))[0]
         num_sources = len(est)
         for family, name in (("closetalk", "close-talk mixtures"), ("references", "references")):
             if len(signals[family]) > num_sources:
-                raise ValueError(f"utterance '{utt_id}' has {len(signals[family])} {name}, but the model has "
-                                 f"{num_sources} outputs; choose a set with at most as many talkers")
-        return diagnose_utterance(est, far_field, separator.mixture_constraint, spectra(signals["closetalk"]),
-                                  spectra(signals["references"]), inverse)
+                raise ValueError(
+                    f"utterance '{utt_id}' has {len(signals[family])} {name}, but the model has "
+                    f"{num_sources} outputs; choose a set with at most as many talkers"
+                )
+        return diagnose_utterance(
+            est,
+            far_field,
+            separator.mixture_constraint,
+            spectra(signals["closetalk"]),
+            spectra(signals["references"]),
+            inverse,
+        )
 
 
 def settings(model) -> dict:
@@ -163,8 +177,7 @@ def settings(model) -> dict:
     names = ("alpha", "anchor_weight", "anchor_order", "anchor_fade", "isms_weight")
     return {name: getattr(loss, name) for name in names} | {
         "close_talk": model.close_talk,
-        "supervised": not any(wrapper.criterion.name == "mixture_constraint"
-                              for wrapper in model.loss_wrappers),
+        "supervised": not any(wrapper.criterion.name == "mixture_constraint" for wrapper in model.loss_wrappers),
     }
 
 
@@ -231,14 +244,18 @@ def read_signals(utt_id, job, ref_mic, sample_rate) -> dict:
             raise ValueError(f"{where} has samples that are not finite (NaN or infinity)")
         sample_rate = sample_rate or found
         if found != sample_rate:
-            raise ValueError(f"{where} has {found} Hz, expected {sample_rate} Hz; resample it to the rate "
-                             "that the model was trained with")
+            raise ValueError(
+                f"{where} has {found} Hz, expected {sample_rate} Hz; resample it to the rate "
+                "that the model was trained with"
+            )
         if name == "mixture":
             signals["mixture"] = samples
             continue
         if len(samples) != len(signals["mixture"]):
-            raise ValueError(f"{where} has {len(samples)} samples, the far-field mixture "
-                             f"{len(signals['mixture'])}; the signals of an utterance must be equally long")
+            raise ValueError(
+                f"{where} has {len(samples)} samples, the far-field mixture "
+                f"{len(signals['mixture'])}; the signals of an utterance must be equally long"
+            )
         channel = ref_mic if name == "spk" and samples.shape[1] > 1 else 0
         if channel >= samples.shape[1]:
             raise ValueError(f"{where} has {samples.shape[1]} channels, so no mic {channel} (counted from 0)")

@@ -31,8 +31,7 @@ from espnet2_m2m.data_dir import AudioError, atomic_path, audio_header, read_tab
 from espnet2_m2m.model_files import model_files
 
 # These do not change the output.
-NOT_SETTINGS = ("config", "output_dir", "key_file", "job", "log_level", "num_workers", "ngpu",
-                "show_progressbar")
+NOT_SETTINGS = ("config", "output_dir", "key_file", "job", "log_level", "num_workers", "ngpu", "show_progressbar")
 
 
 @cli_errors
@@ -42,11 +41,14 @@ def main(cmd=None):
 
     parser = stock.get_parser()
     parser.set_defaults(normalize_segment_scale=False)
-    parser.add_argument("--fcp_output", type=str2bool, default=None,
-                        help="output is the FCP image of the estimates (true for M2M by default) or the "
-                             "estimates themselves (false for PIT by default)")
-    parser.add_argument("--job", type=parse_job, metavar="K/N",
-                        help="separate the K-th of N shares and write no lists")
+    parser.add_argument(
+        "--fcp_output",
+        type=str2bool,
+        default=None,
+        help="output is the FCP image of the estimates (true for M2M by default) or the "
+        "estimates themselves (false for PIT by default)",
+    )
+    parser.add_argument("--job", type=parse_job, metavar="K/N", help="separate the K-th of N shares and write no lists")
     args = parser.parse_args(cmd)
     if args.model_tag is None:
         check_trained_rate(train_config(args), args.fs)
@@ -66,8 +68,8 @@ def main(cmd=None):
     num_channels = {name: check_recordings(scp, todo, args) for name, scp in scps.items()}
     print(f"enh_inference: {len(utt_ids) - len(todo)} of {len(utt_ids)} utterances are done already")
     if todo:
-        for scp in output_dir.glob("spk*.scp"):     # until all files are there again
-            scp.unlink(missing_ok=True)     # another job may be faster
+        for scp in output_dir.glob("spk*.scp"):  # until all files are there again
+            scp.unlink(missing_ok=True)  # another job may be faster
         with tempfile.NamedTemporaryFile("w", suffix=".keys") as key_file:
             key_file.writelines(f"{utt_id} -\n" for utt_id in todo)
             key_file.flush()
@@ -78,13 +80,12 @@ def main(cmd=None):
             stock.SeparateSpeech.recordings = num_channels.get("speech_mix", {})
             try:
                 stock.inference(**options)
-            finally:        # others in this process decide for themselves
+            finally:  # others in this process decide for themselves
                 stock.SeparateSpeech.fcp_output, stock.SeparateSpeech.recordings = None, {}
     if args.job:
         return
     for folder in _streams(output_dir, settings):
-        entries = {utt_id: str((folder / f"{utt_id}.{args.output_format}").resolve())
-                   for utt_id in utt_ids}
+        entries = {utt_id: str((folder / f"{utt_id}.{args.output_format}").resolve()) for utt_id in utt_ids}
         write_table(output_dir / f"spk{folder.name}.scp", entries)
 
 
@@ -105,8 +106,7 @@ class AtomicWriter:
     def __setitem__(self, utt_id, value):
         sample_rate, signal = value
         if not np.isfinite(signal).all():
-            raise ValueError(f"{utt_id}: stream {self.folder.name} of the model's output has NaN or "
-                             "infinite samples")
+            raise ValueError(f"{utt_id}: stream {self.folder.name} of the model's output has NaN or infinite samples")
         subtype = "FLOAT" if "FLOAT" in soundfile.available_subtypes(self.format) else None
         with atomic_path(self.folder / f"{utt_id}.{self.format}") as temporary:
             soundfile.write(temporary, signal, sample_rate, subtype=subtype)
@@ -130,8 +130,7 @@ def check_trained_rate(config: Path, sample_rate: int) -> None:
     names = [criterion["name"] for criterion in content.get("criterions") or []]
     trained = content.get("sample_rate")
     if {"mixture_constraint", "ri_mag"} & set(names) and trained is not None and trained != sample_rate:
-        raise ValueError(f"--fs is {sample_rate}, but the model was trained at {trained} Hz "
-                         f"(sample_rate in {config})")
+        raise ValueError(f"--fs is {sample_rate}, but the model was trained at {trained} Hz (sample_rate in {config})")
 
 
 def check_recordings(scp: str, utt_ids: list[str], args) -> dict[str, int]:
@@ -151,19 +150,22 @@ def check_recordings(scp: str, utt_ids: list[str], args) -> dict[str, int]:
     num_channels = {}
     for utt_id in utt_ids:
         if utt_id not in table:
-            raise ValueError(f"{scp}: no utterance '{utt_id}'; {args.key_file or 'the first list'} "
-                             "asks for it")
+            raise ValueError(f"{scp}: no utterance '{utt_id}'; {args.key_file or 'the first list'} asks for it")
         try:
             _, channels, found = audio_header(table[utt_id])
         except AudioError as error:
             raise ValueError(f"{scp}: {utt_id}: {error}") from error
         if found != args.fs:
-            raise ValueError(f"{scp}: {utt_id}: {table[utt_id]} has {found} Hz, but --fs is "
-                             f"{args.fs}; use the rate that the model was trained with and resample "
-                             "the recordings to it (stage 3 of run.sh)")
+            raise ValueError(
+                f"{scp}: {utt_id}: {table[utt_id]} has {found} Hz, but --fs is "
+                f"{args.fs}; use the rate that the model was trained with and resample "
+                "the recordings to it (stage 3 of run.sh)"
+            )
         if channels > 1 and args.segment_size is not None and args.normalize_segment_scale:
-            raise ValueError(f"{scp}: {utt_id} has {channels} channels, for which ESPnet's "
-                             "--normalize_segment_scale true scales by a wrong level; leave it false")
+            raise ValueError(
+                f"{scp}: {utt_id} has {channels} channels, for which ESPnet's "
+                "--normalize_segment_scale true scales by a wrong level; leave it false"
+            )
         num_channels[f"{scp}: {utt_id}"] = channels
     return num_channels
 
@@ -186,13 +188,15 @@ def _write_settings(args) -> int:
     settings = {
         "options": {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS},
         # By content: ESPnet rewrites config.yaml whenever a training is resumed.
-        "sha256": {name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
-                   for name, path in files.items() if path is not None},
+        "sha256": {
+            name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            for name, path in files.items()
+            if path is not None
+        },
     }
     if args.model_tag is not None:
         with model_files(args.model_tag) as paths:
-            settings["sha256"]["model_tag"] = [hashlib.sha256(path.read_bytes()).hexdigest()
-                                               for path in paths]
+            settings["sha256"]["model_tag"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     if args.model_file is not None:
         model = Path(args.model_file).resolve().stat()
         settings["model_file"] = {"bytes": model.st_size, "mtime_ns": model.st_mtime_ns}
@@ -206,19 +210,17 @@ def _write_settings(args) -> int:
 
 def _streams(output_dir: Path, settings: int) -> list[Path]:
     """Folders of the model's output streams; a folder older than the settings is another model's."""
-    return [folder for folder in sorted(output_dir.glob("wavs/*"))
-            if folder.stat().st_mtime_ns > settings]
+    return [folder for folder in sorted(output_dir.glob("wavs/*")) if folder.stat().st_mtime_ns > settings]
 
 
 def _done(args, utt_id: str, settings: int, tables: list[dict]) -> bool:
     """Whether all streams of an utterance exist and are newer than the settings and its recordings."""
     changed = settings
     for table in tables:
-        with suppress(KeyError, AudioError):    # where it is gone: `check_recordings` says so if it is needed
+        with suppress(KeyError, AudioError):  # where it is gone: `check_recordings` says so if it is needed
             stamp = source_stamp(table[utt_id])
-            changed = max(changed, stamp[1] if stamp else 0)    # 0: a pipe
-    files = [folder / f"{utt_id}.{args.output_format}"
-             for folder in _streams(Path(args.output_dir), settings)]
+            changed = max(changed, stamp[1] if stamp else 0)  # 0: a pipe
+    files = [folder / f"{utt_id}.{args.output_format}" for folder in _streams(Path(args.output_dir), settings)]
     return bool(files) and all(f.is_file() and f.stat().st_mtime_ns > changed for f in files)
 
 

@@ -47,12 +47,8 @@ def get_parser():
     )
     parser.add_argument("--data_dir", required=True, help="the set, with spk{n}.scp and wav.scp")
     parser.add_argument("--enhanced_dir", required=True, help="the estimates, as spk{n}.scp")
-    parser.add_argument(
-        "--nj", type=positive, default=os.cpu_count() or 1, help="worker processes (default: CPUs)"
-    )
-    parser.add_argument(
-        "--ref_mic", type=int, default=0, help="far-field mic of the references, from 0 (default 0)"
-    )
+    parser.add_argument("--nj", type=positive, default=os.cpu_count() or 1, help="worker processes (default: CPUs)")
+    parser.add_argument("--ref_mic", type=int, default=0, help="far-field mic of the references, from 0 (default 0)")
     parser.add_argument(
         "--fixed_order",
         type=_bool,
@@ -61,9 +57,7 @@ def get_parser():
         help="also score output n against speaker n; false where the order means nothing, as for"
         " PIT and UNSSOR (default true)",
     )
-    parser.add_argument(
-        "--job", type=parse_job, metavar="K/N", help="score the K-th of N shares and write no results"
-    )
+    parser.add_argument("--job", type=parse_job, metavar="K/N", help="score the K-th of N shares and write no results")
     return parser
 
 

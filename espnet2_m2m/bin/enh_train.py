@@ -59,11 +59,15 @@ def espnet_command(cmd=None) -> list[str]:
             if not config.get("criterions"):
                 raise ValueError(
                     "--train_dir and --valid_dir need a --config with `criterions`, which decide on the "
-                    f"files of the data dir that are used; found none in {args.config or 'no config'}")
+                    f"files of the data dir that are used; found none in {args.config or 'no config'}"
+                )
             from_ref = (config.get("model_conf") or {}).get("closetalk_from_ref", False)
             named = {data.split(",")[1] for data in data_of_phase if data.count(",") == 2}
-            data_of_phase += [data for data in data_options(
-                data_dir, config["criterions"], phase == "valid", from_ref) if data.split(",")[1] not in named]
+            data_of_phase += [
+                data
+                for data in data_options(data_dir, config["criterions"], phase == "valid", from_ref)
+                if data.split(",")[1] not in named
+            ]
         for data in data_of_phase:
             command += [f"--{phase}_data_path_and_name_and_type", data]
     return command
@@ -74,8 +78,11 @@ def _without_unusable_criterions(config: dict, valid_dir) -> dict:
     criterions = config.get("criterions") or []
     if numbered_files(valid_dir, "spk"):
         return config
-    kept = [criterion for criterion in criterions if criterion["name"] == "mixture_constraint"
-            or not (criterion.get("conf") or {}).get("only_for_test", False)]
+    kept = [
+        criterion
+        for criterion in criterions
+        if criterion["name"] == "mixture_constraint" or not (criterion.get("conf") or {}).get("only_for_test", False)
+    ]
     if len(kept) == len(criterions):
         return config
     left_out = ", ".join(criterion["name"] for criterion in criterions if criterion not in kept)
@@ -88,18 +95,19 @@ def _one_file(paths: list[str], config: dict, output_dir) -> Path:
     if len(paths) == 1 and yaml.safe_load(Path(paths[0]).read_text(encoding="utf-8")) == config:
         return Path(paths[0])
     if output_dir is None:
-        raise ValueError("several configs, one with `base`, or one whose references are not there need "
-                         "--output_dir, where the config that is used is written")
+        raise ValueError(
+            "several configs, one with `base`, or one whose references are not there need "
+            "--output_dir, where the config that is used is written"
+        )
     merged = Path(output_dir) / "train_config.yaml"
     with atomic_path(merged) as temporary:
-        temporary.write_text(f"# Merged from {' '.join(paths)}\n" + yaml.safe_dump(config, sort_keys=False),
-                             encoding="utf-8")
+        temporary.write_text(
+            f"# Merged from {' '.join(paths)}\n" + yaml.safe_dump(config, sort_keys=False), encoding="utf-8"
+        )
     return merged
 
 
-def data_options(
-    data_dir, criterions, validation: bool, closetalk_from_ref: bool = False,
-) -> list[str]:
+def data_options(data_dir, criterions, validation: bool, closetalk_from_ref: bool = False) -> list[str]:
     """Values of ESPnet's --*_data_path_and_name_and_type for a data dir.
 
     Args:
@@ -120,8 +128,7 @@ def data_options(
         conf = criterion.get("conf") or {}
         if criterion["name"] == "mixture_constraint":
             if conf.get("close_talk", True):
-                stem, name = (("spk", "speech_ref") if closetalk_from_ref
-                              else ("closetalk", "closetalk_mix"))
+                stem, name = ("spk", "speech_ref") if closetalk_from_ref else ("closetalk", "closetalk_mix")
                 files.update(_numbered(data_dir, stem, name, criterion["name"]))
         elif validation or not conf.get("only_for_test", False):
             files.update(_numbered(data_dir, "spk", "speech_ref", criterion["name"]))
@@ -134,12 +141,13 @@ def data_options(
 def _numbered(data_dir: Path, stem: str, name: str, criterion: str) -> dict[str, Path]:
     numbers = numbered_files(data_dir, stem)
     if not numbers:
-        raise ValueError(f"{data_dir}: criterion {criterion} needs {stem}1.scp, {stem}2.scp, ..., "
-                         "found none")
+        raise ValueError(f"{data_dir}: criterion {criterion} needs {stem}1.scp, {stem}2.scp, ..., found none")
     if numbers != list(range(1, len(numbers) + 1)):
         found = ", ".join(f"{stem}{n}.scp" for n in numbers)
-        raise ValueError(f"{data_dir}: criterion {criterion} needs {stem}1.scp, {stem}2.scp, ... without a "
-                         f"gap, found {found}; add what is missing or rename the others")
+        raise ValueError(
+            f"{data_dir}: criterion {criterion} needs {stem}1.scp, {stem}2.scp, ... without a "
+            f"gap, found {found}; add what is missing or rename the others"
+        )
     return {f"{name}{n}": data_dir / f"{stem}{n}.scp" for n in numbers}
 
 

@@ -11,9 +11,7 @@ from espnet2_m2m.data_dir import filter_data_dir
 
 
 def get_parser():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, help="data dir to read")
     parser.add_argument("--out_dir", required=True, help="data dir to write")
     parser.add_argument("--min_duration", type=float, default=0.1, help="seconds, exclusive")
@@ -24,9 +22,7 @@ def get_parser():
 @cli_errors
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
-    kept, too_short, too_long = filter_data_dir(
-        args.data_dir, args.out_dir, args.min_duration, args.max_duration
-    )
+    kept, too_short, too_long = filter_data_dir(args.data_dir, args.out_dir, args.min_duration, args.max_duration)
     print(
         f"{args.out_dir}: kept {len(kept)} utterances, removed {len(too_short) + len(too_long)}"
         f" ({len(too_short)} too short, {len(too_long)} too long)"

@@ -20,22 +20,16 @@ def channel_list(value):
     except ValueError:
         channels = [-1]
     if min(channels) < 0 or len(set(channels)) < len(channels):
-        raise argparse.ArgumentTypeError(
-            f"expected different channels counted from 0 such as 0,2, found {value}"
-        )
+        raise argparse.ArgumentTypeError(f"expected different channels counted from 0 such as 0,2, found {value}")
     return channels
 
 
 def get_parser():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, help="data dir to read")
     parser.add_argument("--out_dir", required=True, help="data dir to write")
     parser.add_argument("--sample_rate", type=int, help="Hz; default: leave as it is")
-    parser.add_argument(
-        "--channels", type=channel_list, help="microphones of wav.scp to keep, e.g. 0,2"
-    )
+    parser.add_argument("--channels", type=channel_list, help="microphones of wav.scp to keep, e.g. 0,2")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     return parser
 

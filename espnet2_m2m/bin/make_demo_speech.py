@@ -22,13 +22,12 @@ from espnet2_m2m.data_dir.tables import read_table, remove_temporaries, write_by
 
 def get_parser():
     """Command line of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", required=True)
     parser.add_argument("--num_talkers", type=int, default=24)
-    parser.add_argument("--first_talker", type=int, default=1,
-                        help="e.g. 25: talkers that none of the first 24 is among")
+    parser.add_argument(
+        "--first_talker", type=int, default=1, help="e.g. 25: talkers that none of the first 24 is among"
+    )
     parser.add_argument("--num_sentences", type=int, default=40, help="of each talker")
     parser.add_argument("--seed", type=int, default=0, help="draws the sentences")
     return parser

@@ -27,8 +27,9 @@ def get_parser():
     )
     parser.add_argument("--study_dir", required=True, help="folder of the runs")
     parser.add_argument("--test_set", default="test", help="scored set (default test)")
-    parser.add_argument("--exclude", nargs="*", default=[],
-                        help="folders of runs that are not finished, whatever scores they hold")
+    parser.add_argument(
+        "--exclude", nargs="*", default=[], help="folders of runs that are not finished, whatever scores they hold"
+    )
     return parser
 
 

@@ -29,14 +29,15 @@ def get_parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--exp_dir", required=True, help="the training, with config.yaml")
-    parser.add_argument("--inference_model", default=DEFAULT_MODEL,
-                        help=f"the weights, a file of exp_dir (default {DEFAULT_MODEL})")
+    parser.add_argument(
+        "--inference_model", default=DEFAULT_MODEL, help=f"the weights, a file of exp_dir (default {DEFAULT_MODEL})"
+    )
     parser.add_argument("--language", default="en", help="of the speech, for the card (default en)")
     parser.add_argument("--dataset", required=True, help="name of the corpus, for the card")
-    parser.add_argument("--license", default="cc-by-4.0",
-                        help="of the weights, for the card (default cc-by-4.0)")
-    parser.add_argument("--hf_repo", default="", help="user/name that bin/upload_model will give it on Hugging"
-                        " Face, for the card")
+    parser.add_argument("--license", default="cc-by-4.0", help="of the weights, for the card (default cc-by-4.0)")
+    parser.add_argument(
+        "--hf_repo", default="", help="user/name that bin/upload_model will give it on Hugging Face, for the card"
+    )
     return parser
 
 
@@ -56,17 +57,25 @@ def main(cmd=None):
     with atomic_path(packed) as temporary:
         # From the folder above: the packer keeps paths relative to where it runs, and absolute ones are of no
         # use to others.
-        command = [sys.executable, "-m", "espnet2.bin.pack", "enh", "--outpath", str(temporary),
-                   "--train_config", f"{exp_dir.name}/config.yaml",
-                   "--model_file", f"{exp_dir.name}/{args.inference_model}"]
+        command = [
+            sys.executable,
+            "-m",
+            "espnet2.bin.pack",
+            "enh",
+            "--outpath",
+            str(temporary),
+            "--train_config",
+            f"{exp_dir.name}/config.yaml",
+            "--model_file",
+            f"{exp_dir.name}/{args.inference_model}",
+        ]
         for name in ("README.md", "RESULTS.md", "images"):
             if (exp_dir / name).exists():
                 command += ["--option", f"{exp_dir.name}/{name}"]
-        done = subprocess.run(command, cwd=exp_dir.parent, text=True, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
+        done = subprocess.run(command, cwd=exp_dir.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode:
             raise OSError(f"{packed}: ESPnet's packer failed:\n{done.stdout}")
-        with model_files(temporary):    # what it wrote can be read
+        with model_files(temporary):  # what it wrote can be read
             pass
     print(f"{packed}: {packed.stat().st_size / 1e6:.1f} MB")
 

@@ -19,9 +19,7 @@ from espnet2_m2m.data_dir.tables import write_table
 
 def get_parser():
     """Command line of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--corpus_dir", required=True, type=Path, help="the folder LibriSpeech")
     add("--subsets", required=True, nargs="+", help="its folders to take, such as dev-clean")

@@ -34,12 +34,9 @@ def get_parser():
     what.add_argument("--enhanced_dir", nargs="+", help="the separated and scored speech of each system")
     what.add_argument("--study_dir", help="folder of a study's runs")
     parser.add_argument("--test_set", default="test", help="scored set of the study (default test)")
-    parser.add_argument("--exclude", nargs="*", default=[],
-                        help="folders of the study's runs that are not finished")
+    parser.add_argument("--exclude", nargs="*", default=[], help="folders of the study's runs that are not finished")
     parser.add_argument("--out_dir", required=True, help="folder for index.html and media/")
-    parser.add_argument(
-        "--num_examples", type=positive, default=3, help="test mixtures to listen to (default 3)"
-    )
+    parser.add_argument("--num_examples", type=positive, default=3, help="test mixtures to listen to (default 3)")
     return parser
 
 

@@ -33,26 +33,40 @@ def mic_list(text):
 
 def get_parser():
     parser = argparse.ArgumentParser(
-        prog="espnet2_m2m separate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="espnet2_m2m separate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("recordings", nargs="+", metavar="recording", help="wav, flac ... of all mics")
-    parser.add_argument("--model", required=True,
-                        help="a training's folder, a .pth file, a packed zip, or a Hugging Face tag")
+    parser.add_argument(
+        "--model", required=True, help="a training's folder, a .pth file, a packed zip, or a Hugging Face tag"
+    )
     parser.add_argument("-o", "--out_dir", required=True, help="folder for the separated speech")
-    parser.add_argument("--ref_mic", type=int, help="channel of the recording, from 0, at which the talkers are"
-                        " to sound (default: the model's)")
-    parser.add_argument("--mics", type=mic_list, metavar="N,N,...",
-                        help="channels of the recording, from 0, that the model gets, in this order"
-                        " (default: all)")
-    parser.add_argument("--resample", action="store_true",
-                        help="convert recordings of a higher rate to the model's")
-    parser.add_argument("--segment_size", type=float, default=SEGMENT_S, metavar="S",
-                        help=f"length of a segment in seconds; memory grows with it (default {SEGMENT_S:g})")
-    parser.add_argument("--hop_size", type=float, default=HOP_S, metavar="S",
-                        help="seconds between the beginnings of segments, half a segment to a whole one; what"
-                        f" remains is overlap, by which talkers are told apart (default {HOP_S:g})")
+    parser.add_argument(
+        "--ref_mic",
+        type=int,
+        help="channel of the recording, from 0, at which the talkers are to sound (default: the model's)",
+    )
+    parser.add_argument(
+        "--mics",
+        type=mic_list,
+        metavar="N,N,...",
+        help="channels of the recording, from 0, that the model gets, in this order (default: all)",
+    )
+    parser.add_argument("--resample", action="store_true", help="convert recordings of a higher rate to the model's")
+    parser.add_argument(
+        "--segment_size",
+        type=float,
+        default=SEGMENT_S,
+        metavar="S",
+        help=f"length of a segment in seconds; memory grows with it (default {SEGMENT_S:g})",
+    )
+    parser.add_argument(
+        "--hop_size",
+        type=float,
+        default=HOP_S,
+        metavar="S",
+        help="seconds between the beginnings of segments, half a segment to a whole one; what"
+        f" remains is overlap, by which talkers are told apart (default {HOP_S:g})",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0, help="1: work on the GPU (default 0)")
     return parser
@@ -69,15 +83,21 @@ def main(cmd=None):
         read_header(path)
         other = names.setdefault(Path(path).stem, path)
         if other != path:
-            raise ValueError(f"{other} and {path} would be written to the same files; separate them into"
-                             " different folders")
+            raise ValueError(
+                f"{other} and {path} would be written to the same files; separate them into different folders"
+            )
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # ESPnet's import talks about what is not needed here.
         import espnet2_m2m.enh.separate_speech  # noqa: F401
     separate = SeparateRecording.from_pretrained(
-        args.model, device="cuda" if args.ngpu else "cpu", mics=args.mics, ref_mic=args.ref_mic,
-        segment_size=args.segment_size, hop_size=args.hop_size)
+        args.model,
+        device="cuda" if args.ngpu else "cpu",
+        mics=args.mics,
+        ref_mic=args.ref_mic,
+        segment_size=args.segment_size,
+        hop_size=args.hop_size,
+    )
     for path in names.values():
         separate.check_file(path, args.resample)
     for path in names.values():
@@ -88,12 +108,17 @@ def main(cmd=None):
         if done.existed:
             print(f"{path}: done already -> {written}")
             continue
-        print(f"{path}: {done.duration_s:.1f} s separated in {seconds:.1f} s, real-time factor"
-              f" {seconds / done.duration_s:.3f} -> {written}")
+        print(
+            f"{path}: {done.duration_s:.1f} s separated in {seconds:.1f} s, real-time factor"
+            f" {seconds / done.duration_s:.3f} -> {written}"
+        )
         if done.uncertain_s:
             times = ", ".join(str(timedelta(seconds=round(time_s))) for time_s in done.uncertain_s)
-            print(f"{path}: talkers could not be told apart and may change files at {times}; a longer overlap"
-                  " (--segment_size, --hop_size) helps", file=sys.stderr)
+            print(
+                f"{path}: talkers could not be told apart and may change files at {times}; a longer overlap"
+                " (--segment_size, --hop_size) helps",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":

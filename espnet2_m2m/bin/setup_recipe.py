@@ -117,10 +117,9 @@ def make_recipe(root, source, corpus):
     paths = {path: recipe / path.name for path in (source / "egs2" / corpus / "enh1").glob("*")}
     for folder in (source / "conf", source / "local"):
         paths |= {path: recipe / path.relative_to(source) for path in folder.rglob("*")}
-    paths.pop(source / "local" / "cmd.sh")      # the checkout has its own
+    paths.pop(source / "local" / "cmd.sh")  # the checkout has its own
     # In the repository the recipe links conf, local and what stands in them.
-    files = [path for path in sorted(paths)
-             if path.is_file() and not path.is_symlink() and path.suffix != ".pyc"]
+    files = [path for path in sorted(paths) if path.is_file() and not path.is_symlink() and path.suffix != ".pyc"]
     return [paths[path] for path in files if not copy(path, paths[path])]
 
 

@@ -24,45 +24,55 @@ from espnet2_m2m.data_dir.directory import spk2utt_from
 from espnet2_m2m.data_dir.tables import write_bytes, write_table
 from espnet2_m2m.simulation.render import render_set, wav_paths
 from espnet2_m2m.simulation.rooms import ROOMS
-from espnet2_m2m.simulation.scene import (
-    SETS,
-    SceneSettings,
-    draw_scenes,
-    read_scenes,
-    scenes_to_text,
-    split_speech,
-)
+from espnet2_m2m.simulation.scene import SETS, SceneSettings, draw_scenes, read_scenes, scenes_to_text, split_speech
 
 
 def get_parser():
     """Command line of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--source_data", required=True, nargs="+",
+    add(
+        "--source_data",
+        required=True,
+        nargs="+",
         help="Kaldi data dir of clean speech (wav.scp, utt2spk ...), shared out among the sets, or"
-             " three of them with different speakers: for train, valid and test")
+        " three of them with different speakers: for train, valid and test",
+    )
     add("--out_dir", required=True, help="the sets are written to OUT_DIR/{train,valid,test}")
     add("--room", choices=sorted(ROOMS), default="meeting", help="one room, or one per mixture")
     add("--num_train", type=int, default=400, help="number of mixtures; 0 leaves the set out")
     add("--num_valid", type=int, default=20)
     add("--num_test", type=int, default=40)
-    add("--split_by", choices=("speaker", "utterance"), default="speaker",
-        help="what the three sets must not share, when made from one data dir")
+    add(
+        "--split_by",
+        choices=("speaker", "utterance"),
+        default="speaker",
+        help="what the three sets must not share, when made from one data dir",
+    )
     default = SceneSettings()
     add("--sample_rate", type=int, default=default.sample_rate_hz, help="Hz")
-    add("--min_duration", type=float, default=default.min_duration_s,
+    add(
+        "--min_duration",
+        type=float,
+        default=default.min_duration_s,
         help="seconds of speech of each talker, at least: utterances are strung together; 0: every"
-             " talker says one utterance, and all utterances are used equally often")
-    add("--farfield_level_dbfs", type=float, default=default.farfield_level_dbfs,
-        help="RMS of a talker's far-field image")
-    add("--closetalk_gain_db", type=float, default=default.closetalk_gain_db,
-        help="gain of the headsets relative to the far-field mics")
+        " talker says one utterance, and all utterances are used equally often",
+    )
+    add(
+        "--farfield_level_dbfs",
+        type=float,
+        default=default.farfield_level_dbfs,
+        help="RMS of a talker's far-field image",
+    )
+    add(
+        "--closetalk_gain_db",
+        type=float,
+        default=default.closetalk_gain_db,
+        help="gain of the headsets relative to the far-field mics",
+    )
     add("--seed", type=int, default=0)
     add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
-    add("--job", type=parse_job, metavar="K/N",
-        help="render the K-th of N shares of every set and write no tables")
+    add("--job", type=parse_job, metavar="K/N", help="render the K-th of N shares of every set and write no tables")
     return parser
 
 
@@ -192,10 +202,7 @@ def write_tables(scenes, set_dir, paths):
         paths: for each scene its files, as `render.wav_paths` gives them.
     """
     set_dir = Path(set_dir)
-    utt2spk = {
-        scene["utt_id"]: "-".join(speaker["speaker_id"] for speaker in scene["speakers"])
-        for scene in scenes
-    }
+    utt2spk = {scene["utt_id"]: "-".join(speaker["speaker_id"] for speaker in scene["speakers"]) for scene in scenes}
     write_table(set_dir / "utt2spk", utt2spk)
     write_table(set_dir / "spk2utt", spk2utt_from(utt2spk))
     durations = {s["utt_id"]: f"{s['num_samples'] / s['sample_rate_hz']:.6f}" for s in scenes}
@@ -214,8 +221,7 @@ def _check(args):
         raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")
     if len(args.source_data) not in (1, len(SETS)):
         raise ValueError(
-            f"--source_data takes one data dir or three (for {', '.join(SETS)}), found"
-            f" {len(args.source_data)}"
+            f"--source_data takes one data dir or three (for {', '.join(SETS)}), found {len(args.source_data)}"
         )
     for option in ("num_train", "num_valid", "num_test", "min_duration", "seed"):
         if getattr(args, option) < 0:

@@ -39,25 +39,34 @@ from espnet2_m2m.simulation.sms_wsj import (
 
 def get_parser():
     """Command line of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--sms_wsj", required=True, help="sms_wsj.json, or the folder that holds it")
     add("--out_dir", required=True, help="the sets are written to OUT_DIR/{train,valid,test}")
-    add("--reroot", nargs="*", default=[], metavar="OLD=NEW",
-        help="a path of the json below OLD is looked for below NEW")
+    add(
+        "--reroot",
+        nargs="*",
+        default=[],
+        metavar="OLD=NEW",
+        help="a path of the json below OLD is looked for below NEW",
+    )
     for name in SETS:
-        add(f"--num_{name}", type=int, metavar="N",
-            help=f"the first N mixtures of {DATASETS[name]}; 0 leaves the set out; default: all")
-    add("--num_checks", type=int, default=3,
-        help="mixtures of each set whose far-field images are made again before all else")
+        add(
+            f"--num_{name}",
+            type=int,
+            metavar="N",
+            help=f"the first N mixtures of {DATASETS[name]}; 0 leaves the set out; default: all",
+        )
+    add(
+        "--num_checks",
+        type=int,
+        default=3,
+        help="mixtures of each set whose far-field images are made again before all else",
+    )
     add("--sample_rate", type=int, default=8000, help="Hz, of SMS-WSJ's files")
-    add("--closetalk_gain_db", type=float, default=-20.0,
-        help="gain of the headsets relative to the far-field mics")
+    add("--closetalk_gain_db", type=float, default=-20.0, help="gain of the headsets relative to the far-field mics")
     add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
-    add("--job", type=parse_job, metavar="K/N",
-        help="render the K-th of N shares of every set and write no tables")
+    add("--job", type=parse_job, metavar="K/N", help="render the K-th of N shares of every set and write no tables")
     return parser
 
 
@@ -172,9 +181,7 @@ def _chosen_examples(database, name, number, json_path):
     examples = database[DATASETS[name]]
     number = len(examples) if number is None else number
     if not 0 < number <= len(examples):
-        raise ValueError(
-            f"{json_path}: {DATASETS[name]} has {len(examples)} mixtures, --num_{name} is {number}"
-        )
+        raise ValueError(f"{json_path}: {DATASETS[name]} has {len(examples)} mixtures, --num_{name} is {number}")
     return dict(list(examples.items())[:number])
 
 

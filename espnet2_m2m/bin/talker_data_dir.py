@@ -31,13 +31,17 @@ from espnet2_m2m.scoring import cache_writer, input_key, read_cache
 def get_parser():
     parser = argparse.ArgumentParser(
         prog="python -m espnet2_m2m.bin.talker_data_dir",
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data_dir", required=True, help="the set, formatted (dump/raw/SET)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--enhanced_dir", help="its separated speech, spk{n}.scp")
-    what.add_argument("--signal", choices=("spk", "closetalk", "closetalk_spk", "wav"),
-                      help="a signal of the set; wav: the far-field mixture, once for each talker")
+    what.add_argument(
+        "--signal",
+        choices=("spk", "closetalk", "closetalk_spk", "wav"),
+        help="a signal of the set; wav: the far-field mixture, once for each talker",
+    )
     parser.add_argument("--train_config", help="config.yaml of the model that separated")
     parser.add_argument("--out_dir", required=True)
     parser.add_argument("--nj", type=positive, default=1, help="processes that fit streams to headsets")
@@ -76,33 +80,50 @@ def assign(args):
 
 def has_fixed_anchor(config):
     """Whether a training tied source n to headset n."""
-    confs = [criterion.get("conf") or {} for criterion in config.get("criterions") or ()
-             if criterion["name"] == "mixture_constraint"]
-    return any(conf.get("anchor_weight", 0) > 0 and conf.get("close_talk", True)
-               and conf.get("anchor_order", "fixed") == "fixed" for conf in confs)
+    confs = [
+        criterion.get("conf") or {}
+        for criterion in config.get("criterions") or ()
+        if criterion["name"] == "mixture_constraint"
+    ]
+    return any(
+        conf.get("anchor_weight", 0) > 0
+        and conf.get("close_talk", True)
+        and conf.get("anchor_order", "fixed") == "fixed"
+        for conf in confs
+    )
 
 
 def fit_all(args, headsets):
     """Mixture -> the stream of each headset, from 1; finished mixtures are kept in order.jsonl."""
     data_dir = Path(args.data_dir)
-    tables = {"closetalk": list(map(read_table, headsets)),
-              "streams": [read_table(Path(args.enhanced_dir) / f"spk{n}.scp")
-                          for n in numbered_files(args.enhanced_dir, "spk")]}
+    tables = {
+        "closetalk": list(map(read_table, headsets)),
+        "streams": [
+            read_table(Path(args.enhanced_dir) / f"spk{n}.scp") for n in numbered_files(args.enhanced_dir, "spk")
+        ],
+    }
     segments = read_segments(data_dir / "segments") if (data_dir / "segments").is_file() else {}
     jobs = []
     for mixture in read_table(data_dir / "utt2spk"):
         recording, *times = segments.get(mixture, (mixture,))
         try:
-            signals = {"closetalk": [[table[recording], times or None] for table in tables["closetalk"]],
-                       "streams": [[table[mixture], None] for table in tables["streams"]]}
+            signals = {
+                "closetalk": [[table[recording], times or None] for table in tables["closetalk"]],
+                "streams": [[table[mixture], None] for table in tables["streams"]],
+            }
         except KeyError as error:
-            raise ValueError(f"'{mixture}' of {data_dir}: {error} is missing in {headsets[0].name} ... there or"
-                             f" in spk{{n}}.scp of {args.enhanced_dir}") from error
+            raise ValueError(
+                f"'{mixture}' of {data_dir}: {error} is missing in {headsets[0].name} ... there or"
+                f" in spk{{n}}.scp of {args.enhanced_dir}"
+            ) from error
         jobs.append({"utt_id": mixture, "signals": signals})
     keys = {job["utt_id"]: input_key(job) for job in jobs}
     cache = Path(args.out_dir, "order.jsonl")
-    orders = {mixture: order for mixture, (key, order) in read_cache(cache).items()
-              if key is not None and keys.get(mixture) == key}
+    orders = {
+        mixture: order
+        for mixture, (key, order) in read_cache(cache).items()
+        if key is not None and keys.get(mixture) == key
+    }
     todo = [job for job in jobs if job["utt_id"] not in orders]
     bar = {"initial": len(orders), "desc": "fit streams to headsets", "unit": "mix"}
     with cache_writer(cache) as keep:
@@ -125,8 +146,10 @@ def fit_one(job):
             rates |= {rate for _, rate in loaded}
         lengths = {len(wave) for family in waves.values() for wave in family}
         if len(lengths) > 1 or len(rates) > 1:
-            raise ValueError(f"streams and headsets need the same length and rate, found {sorted(lengths)}"
-                             f" samples, {sorted(rates)} Hz")
+            raise ValueError(
+                f"streams and headsets need the same length and rate, found {sorted(lengths)}"
+                f" samples, {sorted(rates)} Hz"
+            )
         order = streams_of_headsets(waves["streams"], waves["closetalk"], rates.pop())
     except ValueError as error:
         raise ValueError(f"mixture '{job['utt_id']}': {error}") from error

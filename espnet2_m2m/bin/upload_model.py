@@ -38,22 +38,29 @@ def main(cmd=None):
         raise OSError("huggingface_hub is not installed: pip install huggingface_hub") from None
     if not Path(args.packed).is_file():
         raise FileNotFoundError(f"{args.packed}: no such file; stage 11 makes it")
-    with model_files(args.packed), tempfile.TemporaryDirectory() as folder:    # which refuses evil zips
+    with model_files(args.packed), tempfile.TemporaryDirectory() as folder:  # which refuses evil zips
         with zipfile.ZipFile(args.packed) as packed:
             packed.extractall(folder)
         cards = list(Path(folder).glob("*/README.md"))
         if len(cards) != 1 or f'from_pretrained("{args.hf_repo}")' not in cards[0].read_text(encoding="utf-8"):
-            raise ValueError(f"{args.packed}: its model card does not say how to load {args.hf_repo}; pack it"
-                             f" again with --hf_repo {args.hf_repo} (stage 11)")
+            raise ValueError(
+                f"{args.packed}: its model card does not say how to load {args.hf_repo}; pack it"
+                f" again with --hf_repo {args.hf_repo} (stage 11)"
+            )
         shutil.copy(cards[0], folder)
         try:
             url = huggingface_hub.create_repo(args.hf_repo, exist_ok=True)
-            huggingface_hub.upload_folder(repo_id=args.hf_repo, folder_path=folder,
-                                          commit_message=f"{Path(args.packed).stem}, packed by espnet2_m2m")
+            huggingface_hub.upload_folder(
+                repo_id=args.hf_repo,
+                folder_path=folder,
+                commit_message=f"{Path(args.packed).stem}, packed by espnet2_m2m",
+            )
         except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
             reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise OSError(f"{args.hf_repo}: not uploaded; is there a token (`hf auth login`, or HF_TOKEN) "
-                          f"that may write there, and a network? {reason}") from error
+            raise OSError(
+                f"{args.hf_repo}: not uploaded; is there a token (`hf auth login`, or HF_TOKEN) "
+                f"that may write there, and a network? {reason}"
+            ) from error
     print(f"{args.packed} -> {url}")
 
 

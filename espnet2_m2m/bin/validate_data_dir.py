@@ -14,15 +14,11 @@ from espnet2_m2m.data_dir import inspect_data_dir
 
 
 def get_parser():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dirs", nargs="+", metavar="data_dir", help="data dir to check")
     parser.add_argument("--sample_rate", type=int, help="Hz of all audio; default: all the same")
     parser.add_argument("--num_channels", type=int, help="of wav.scp; default: all the same")
-    parser.add_argument(
-        "--num_speakers", type=int, help="how many closetalk{n}.scp, spk{n}.scp ... there must be"
-    )
+    parser.add_argument("--num_speakers", type=int, help="how many closetalk{n}.scp, spk{n}.scp ... there must be")
     parser.add_argument(
         "--require",
         nargs="+",

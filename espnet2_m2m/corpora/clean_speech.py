@@ -106,10 +106,7 @@ class CleanSpeech:
 
     def _check_same_utterances(self, name, table, utt_ids):
         audio = "wav.scp" if self._segments is None else "segments"
-        for missing, where, present in (
-            (utt_ids - table.keys(), name, audio),
-            (table.keys() - utt_ids, audio, name),
-        ):
+        for missing, where, present in ((utt_ids - table.keys(), name, audio), (table.keys() - utt_ids, audio, name)):
             if missing:
                 raise ValueError(
                     f"{self.data_dir}: utterance '{min(missing)}' is in {present} but not in"

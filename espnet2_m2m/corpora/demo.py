@@ -24,13 +24,10 @@ GRID_WORDS = (
     ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     ("again", "now", "please", "soon"),
 )
-ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-gbclan", "en-us-nyc", "en-gb-x-rp",
-           "en-029", "en-gb-x-gbcwmd")
+ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-gbclan", "en-us-nyc", "en-gb-x-rp", "en-029", "en-gb-x-gbcwmd")
 # Voice variants of espeak-ng without those that whisper, croak or sound like a robot.
-FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "belinda", "linda", "steph", "Alicia", "Andrea",
-          "anika")
-MALE = ("m1", "m2", "m3", "m4", "m6", "m7", "m8", "Andy", "edward", "Michael", "john",
-        "rob")
+FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "belinda", "linda", "steph", "Alicia", "Andrea", "anika")
+MALE = ("m1", "m2", "m3", "m4", "m6", "m7", "m8", "Andy", "edward", "Michael", "john", "rob")
 MAX_TALKERS = 2 * len(FEMALE) * len(ACCENTS)
 SILENCE_DB = -40.0  # relative to the peak; what is below at either end is trimmed
 MARGIN_S = 0.01  # kept at either end
@@ -89,8 +86,7 @@ def sentences(talker_id, num_sentences, seed):
     rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
     drawn = np.unravel_index(rng.choice(np.prod(sizes), num_sentences, replace=False), sizes)
     return [
-        " ".join(words[k] for words, k in zip(GRID_WORDS, choice, strict=True))
-        for choice in zip(*drawn, strict=True)
+        " ".join(words[k] for words, k in zip(GRID_WORDS, choice, strict=True)) for choice in zip(*drawn, strict=True)
     ]
 
 
@@ -129,22 +125,16 @@ class _Espeak:
     CHARS_UTF8, PHONEMES = 0x1, 0x100
     RATE, VOLUME, PITCH = 1, 2, 3
     VOLUME_PERCENT = 60  # at 100 some voices clip
-    CALLBACK = ctypes.CFUNCTYPE(
-        ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-    )
+    CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
     def __init__(self):
         try:
             import espeakng_loader
         except ImportError as error:
-            raise ValueError(
-                "synthesising the demo's speech needs espeak-ng: pip install espeakng-loader"
-            ) from error
+            raise ValueError("synthesising the demo's speech needs espeak-ng: pip install espeakng-loader") from error
         self._lib = ctypes.CDLL(str(espeakng_loader.get_library_path()))
         self._data_path = Path(espeakng_loader.get_data_path())
-        rate = self._lib.espeak_Initialize(
-            self.AUDIO_OUTPUT_SYNCHRONOUS, 0, str(self._data_path).encode(), 0
-        )
+        rate = self._lib.espeak_Initialize(self.AUDIO_OUTPUT_SYNCHRONOUS, 0, str(self._data_path).encode(), 0)
         if rate != SAMPLE_RATE_HZ:
             raise ValueError(f"espeak-ng speaks at {rate} Hz, expected {SAMPLE_RATE_HZ} Hz")
         self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else it is the time of day

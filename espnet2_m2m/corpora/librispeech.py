@@ -64,9 +64,7 @@ def read_subset(subset_dir):
             name, _, text = line.partition(" ")
             texts[name] = text
     if not flacs:
-        raise ValueError(
-            f"{subset_dir}: expected recordings <speaker>/<chapter>/*.flac, found none"
-        )
+        raise ValueError(f"{subset_dir}: expected recordings <speaker>/<chapter>/*.flac, found none")
     for missing, what in (
         (flacs.keys() - texts.keys(), "recording '{}' has no line in a *.trans.txt"),
         (texts.keys() - flacs.keys(), "transcript '{}' has no recording *.flac"),
@@ -81,8 +79,7 @@ def read_subset(subset_dir):
         speaker, chapter = path.parts[-3:-1]
         if not speaker.isdigit() or not name.startswith(f"{speaker}-{chapter}-"):
             raise ValueError(
-                f"{path}: expected <speaker>/<chapter>/<speaker>-<chapter>-<number>.flac, with"
-                " numbers for speakers"
+                f"{path}: expected <speaker>/<chapter>/<speaker>-<chapter>-<number>.flac, with numbers for speakers"
             )
         padded = speaker.zfill(SPEAKER_DIGITS)
         utterances[padded + name[len(speaker) :]] = (path, padded, texts[name])
@@ -104,9 +101,7 @@ def download_subset(subset, corpus_dir, mirror=MIRROR):
         OSError: no connection, no space.
     """
     if subset not in SUBSETS:
-        raise ValueError(
-            f"no subset '{subset}' to download, openslr.org has {', '.join(sorted(SUBSETS))}"
-        )
+        raise ValueError(f"no subset '{subset}' to download, openslr.org has {', '.join(sorted(SUBSETS))}")
     corpus_dir = Path(corpus_dir)
     if (corpus_dir / subset).is_dir():
         return
@@ -116,9 +111,7 @@ def download_subset(subset, corpus_dir, mirror=MIRROR):
         fetch(f"{mirror}/{number}/{archive.name}", archive)
     found = _md5(archive)
     if found != md5:
-        raise ValueError(
-            f"{archive}: its MD5 is {found}, openslr.org's is {md5}; remove the file and run again"
-        )
+        raise ValueError(f"{archive}: its MD5 is {found}, openslr.org's is {md5}; remove the file and run again")
     unpack(archive, subset, corpus_dir)
 
 
@@ -142,9 +135,10 @@ def fetch(url, path):
                 start = start if resumed else 0
                 rest = response.headers.get("Content-Length")
                 total = None if rest is None else start + int(rest)
-                with open(part, "ab" if resumed else "wb") as file, tqdm(
-                    desc=path.name, initial=start, total=total, unit="B", unit_scale=True
-                ) as bar:
+                with (
+                    open(part, "ab" if resumed else "wb") as file,
+                    tqdm(desc=path.name, initial=start, total=total, unit="B", unit_scale=True) as bar,
+                ):
                     while chunk := response.read(CHUNK_BYTES):
                         file.write(chunk)
                         bar.update(len(chunk))
@@ -213,9 +207,7 @@ def unpack(archive, subset, corpus_dir):
                     with open(path, "wb") as file:
                         shutil.copyfileobj(tar.extractfile(member), file, CHUNK_BYTES)
     except (tarfile.TarError, EOFError) as error:
-        raise ValueError(
-            f"{archive}: not a complete tar archive ({error}); remove it and run again"
-        ) from error
+        raise ValueError(f"{archive}: not a complete tar archive ({error}); remove it and run again") from error
     if not (unfinished / subset).is_dir():
         raise ValueError(f"{archive}: expected a folder LibriSpeech/{subset}, found none")
     for path in unfinished.iterdir():

@@ -138,18 +138,13 @@ def write_wav(path, samples, sample_rate, subtype="PCM_16", comment=None):
 
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2) or samples.size == 0:
-        raise AudioError(
-            f"{path}: expected samples (sample,) or (sample, channel), found {samples.shape}"
-        )
+        raise AudioError(f"{path}: expected samples (sample,) or (sample, channel), found {samples.shape}")
     if not np.isfinite(samples).all():
         raise AudioError(f"{path}: samples are not finite (NaN or Inf)", "nothing was written")
     if subtype == "PCM_16":
         if not fits_pcm16(samples):
             peak = np.abs(samples).max()
-            raise AudioError(
-                f"{path}: peak {peak:.4g} would clip as PCM_16",
-                "scale the signal below 1 or write FLOAT",
-            )
+            raise AudioError(f"{path}: peak {peak:.4g} would clip as PCM_16", "scale the signal below 1 or write FLOAT")
         # libsndfile truncates instead of rounding, hence by hand.
         samples = np.rint(samples * 32768.0).clip(-32768, 32767).astype(np.int16)
     elif subtype == "FLOAT":
@@ -158,9 +153,7 @@ def write_wav(path, samples, sample_rate, subtype="PCM_16", comment=None):
         raise ValueError(f"{path}: subtype must be PCM_16 or FLOAT, found {subtype!r}")
     num_channels = 1 if samples.ndim == 1 else samples.shape[1]
     with atomic_path(path) as temporary:
-        with soundfile.SoundFile(
-            temporary, "w", int(sample_rate), num_channels, subtype, format="WAV"
-        ) as file:
+        with soundfile.SoundFile(temporary, "w", int(sample_rate), num_channels, subtype, format="WAV") as file:
             if comment is not None:
                 file.comment = comment
             file.write(samples)
@@ -181,8 +174,7 @@ def segment_samples(num_samples, sample_rate, segment, entry):
     first, last = round(start_s * sample_rate), round(end_s * sample_rate)
     if last > num_samples + MAX_OVERSHOOT_S * sample_rate:
         raise AudioError(
-            f"{entry}: the segment ends at {end_s} s, the recording at"
-            f" {num_samples / sample_rate:.3f} s",
+            f"{entry}: the segment ends at {end_s} s, the recording at {num_samples / sample_rate:.3f} s",
             "correct `segments`",
         )
     last = min(last, num_samples)
@@ -202,16 +194,14 @@ def _os_errors(entry):
         yield
     except OSError as error:
         raise AudioError(
-            f"{entry}: cannot be read ({error.strerror or error})",
-            "check its permissions and the disk",
+            f"{entry}: cannot be read ({error.strerror or error})", "check its permissions and the disk"
         ) from error
 
 
 def _require_file(path):
     if not Path(path).is_file():
         raise AudioError(
-            f"{path}: no such audio file",
-            "correct the path (a relative one starts at the working directory)",
+            f"{path}: no such audio file", "correct the path (a relative one starts at the working directory)"
         )
 
 
@@ -220,17 +210,14 @@ def _run_pipe(entry):
     process = subprocess.run(entry[:-1], shell=True, stdin=subprocess.DEVNULL, capture_output=True)
     if process.returncode != 0:
         message = process.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
-        raise AudioError(
-            f"{entry}: the command ended with status {process.returncode} ({message[-1]})"
-        )
+        raise AudioError(f"{entry}: the command ended with status {process.returncode} ({message[-1]})")
     return process.stdout
 
 
 def truncated(entry, promised, present):
     """The AudioError of a file that ends too early."""
     return AudioError(
-        f"{entry}: truncated: the header promises {promised}, the file holds {present}",
-        "make or copy the file again",
+        f"{entry}: truncated: the header promises {promised}, the file holds {present}", "make or copy the file again"
     )
 
 

@@ -56,11 +56,7 @@ def table_key(name):
         return "jsonl"
     if AUDIO_SCP.fullmatch(name):  # first: spk2.scp, unlike spk2utt, is not keyed by speaker
         return "utt"
-    for key, pattern in (
-        ("spk", SPEAKER_TABLES),
-        ("reco", RECORDING_TABLES),
-        ("utt", UTTERANCE_TABLES),
-    ):
+    for key, pattern in (("spk", SPEAKER_TABLES), ("reco", RECORDING_TABLES), ("utt", UTTERANCE_TABLES)):
         if pattern.fullmatch(name):
             return key
     return None
@@ -114,9 +110,7 @@ def require_finished(data_dir):
     audio = "segments" if "segments" in names else "wav.scp"
     utt_ids = read_table(Path(data_dir) / audio).keys()
     if "utt2spk" not in names:
-        raise TableError(
-            f"{data_dir}: no utt2spk, so the data dir did not finish; run its stage again"
-        )
+        raise TableError(f"{data_dir}: no utt2spk, so the data dir did not finish; run its stage again")
     different = utt_ids ^ read_table(Path(data_dir) / "utt2spk").keys()
     if different:
         raise TableError(

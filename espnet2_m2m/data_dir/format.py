@@ -9,7 +9,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Tuple
 
 import numpy as np
 
@@ -32,13 +31,7 @@ from espnet2_m2m.data_dir.directory import (
     table_key,
 )
 from espnet2_m2m.data_dir.parallel import parallel_map
-from espnet2_m2m.data_dir.tables import (
-    TableError,
-    read_table,
-    remove_temporaries,
-    write_bytes,
-    write_table,
-)
+from espnet2_m2m.data_dir.tables import TableError, read_table, remove_temporaries, write_bytes, write_table
 
 
 @dataclass(frozen=True)
@@ -48,15 +41,13 @@ class FormatTask:
     utt_id: str
     scp: str
     entry: str
-    segment: Optional[Tuple[float, float]]
+    segment: tuple[float, float] | None
     out_path: str
-    sample_rate: Optional[int]
-    channels: Optional[Tuple[int, ...]]
+    sample_rate: int | None
+    channels: tuple[int, ...] | None
 
 
-def format_data_dir(
-    data_dir, out_dir, sample_rate=None, channels=None, num_workers=1, progress=False
-):
+def format_data_dir(data_dir, out_dir, sample_rate=None, channels=None, num_workers=1, progress=False):
     """Write a data dir whose audio is plain wav or flac of one sample rate, one file an utterance.
 
     The audio goes to out_dir/wav/<scp stem>/<utterance>.wav: PCM_16, or FLOAT when the source holds
@@ -158,8 +149,7 @@ def _tasks(data_dir, out_dir, sample_rate, channels):
                 )
             if "/" in utt_id:
                 raise TableError(
-                    f"{data_dir}/{name}: utterance '{utt_id}': ids become file names and must not"
-                    " hold a '/'; rename it"
+                    f"{data_dir}/{name}: utterance '{utt_id}': ids become file names and must not hold a '/'; rename it"
                 )
             tasks.append(
                 FormatTask(
@@ -213,9 +203,7 @@ def _write(task, audio, fingerprint):
         samples = samples[:, list(task.channels)]
     target_rate = task.sample_rate or sample_rate
     if not np.isfinite(samples).all():
-        raise AudioError(
-            f"{task.entry}: expected finite samples, found NaN or Inf", "remove the utterance"
-        )
+        raise AudioError(f"{task.entry}: expected finite samples, found NaN or Inf", "remove the utterance")
     if target_rate != sample_rate:
         samples = resample(samples, sample_rate, target_rate)
     subtype = "PCM_16" if not is_float and fits_pcm16(samples) else "FLOAT"

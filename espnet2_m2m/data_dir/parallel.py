@@ -11,13 +11,7 @@ from functools import partial
 
 
 def parallel_map(
-    function,
-    tasks,
-    num_workers,
-    in_order=True,
-    in_process=None,
-    new_process_per_task=False,
-    progress=None,
+    function, tasks, num_workers, in_order=True, in_process=None, new_process_per_task=False, progress=None
 ):
     """`map(function, tasks)` in `num_workers` processes, started anew (spawn), one thread each.
 
@@ -68,8 +62,7 @@ def _map_in_workers(function, tasks, num_workers, in_order, new_process_per_task
                 yield from _as_they_come(futures)
         except BrokenProcessPool as error:
             raise OSError(
-                "a worker process died, perhaps for lack of memory; run the command again with"
-                " fewer processes (--nj)"
+                "a worker process died, perhaps for lack of memory; run the command again with fewer processes (--nj)"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

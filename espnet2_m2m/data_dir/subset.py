@@ -86,9 +86,7 @@ def filter_data_dir(data_dir, out_dir, min_duration=0.1, max_duration=20.0):
     """
     data_dir = Path(data_dir)
     if "utt2num_samples" not in data_files(data_dir):
-        raise FileNotFoundError(
-            f"{data_dir}/utt2num_samples: no such file; format_data_dir (stage 3) writes it"
-        )
+        raise FileNotFoundError(f"{data_dir}/utt2num_samples: no such file; format_data_dir (stage 3) writes it")
     utt2num_samples = read_table(data_dir / "utt2num_samples")
     sample_rate = sample_rate_of(data_dir)
     kept, too_short, too_long = [], [], []

@@ -102,9 +102,7 @@ def split_lines(path):
         try:
             decoded.append(line.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise TableError(
-                f"{path}:{number}: not UTF-8 ({error.reason}); convert the file with iconv"
-            ) from error
+            raise TableError(f"{path}:{number}: not UTF-8 ({error.reason}); convert the file with iconv") from error
     return decoded
 
 

@@ -18,13 +18,7 @@ from espnet2_m2m.data_dir.directory import (
     require_finished,
     spk2utt_from,
 )
-from espnet2_m2m.data_dir.tables import (
-    TableError,
-    read_table,
-    split_lines,
-    table_content,
-    write_bytes,
-)
+from espnet2_m2m.data_dir.tables import TableError, read_table, split_lines, table_content, write_bytes
 from espnet2_m2m.data_dir.validate import TableChecker
 
 MIXTURE = "wav"  # the family that all talkers of a mixture share
@@ -86,13 +80,14 @@ def transcripts(data_dir):
         ValueError: a mixture that not all of them have.
     """
     data_dir = Path(data_dir)
-    tables = [read_table(data_dir / f"text_spk{n}", allow_empty=True)
-              for n in numbered_files(data_dir, "text_spk")]
+    tables = [read_table(data_dir / f"text_spk{n}", allow_empty=True) for n in numbered_files(data_dir, "text_spk")]
     for number, table in enumerate(tables[1:], start=2):
         different = sorted(table.keys() ^ tables[0].keys())
         if different:
-            raise TableError(f"{data_dir}: text_spk1 and text_spk{number} need the same mixtures, but only one"
-                             f" has {name_some(different)}")
+            raise TableError(
+                f"{data_dir}: text_spk1 and text_spk{number} need the same mixtures, but only one"
+                f" has {name_some(different)}"
+            )
     return {mixture: [table[mixture] for table in tables] for mixture in tables[0]} if tables else {}
 
 
@@ -121,8 +116,9 @@ def lines_of_set(data_dir, family):
         for n, talker in enumerate(talkers_here):
             if recording not in tables[n]:
                 raise TableError(f"{data_dir / names[n]}: no entry for '{recording}'")
-            lines.append(TalkerLine(talker, mixture, n + 1, tables[n][recording],
-                                    tuple(times) or None, _text(texts, mixture, n)))
+            lines.append(
+                TalkerLine(talker, mixture, n + 1, tables[n][recording], tuple(times) or None, _text(texts, mixture, n))
+            )
     return lines
 
 
@@ -145,19 +141,28 @@ def lines_of_streams(data_dir, enhanced_dir, stream_of_talker):
     utt2spk = read_table(Path(data_dir) / "utt2spk")
     for n, table in tables.items():
         if missing := sorted(utt2spk.keys() - table.keys()):
-            raise TableError(f"{enhanced_dir}/spk{n}.scp: no entry for {name_some(missing)} of {data_dir};"
-                             " run the separation (stage 7) again")
+            raise TableError(
+                f"{enhanced_dir}/spk{n}.scp: no entry for {name_some(missing)} of {data_dir};"
+                " run the separation (stage 7) again"
+            )
     if stream_of_talker is None:
-        return [TalkerLine(f"{speaker}-stream{n}", mixture, n, table[mixture])
-                for mixture, speaker in utt2spk.items() for n, table in tables.items()]
+        return [
+            TalkerLine(f"{speaker}-stream{n}", mixture, n, table[mixture])
+            for mixture, speaker in utt2spk.items()
+            for n, table in tables.items()
+        ]
     talkers, texts = talker_ids(data_dir, len(tables)), transcripts(data_dir)
     most = max(max(streams) for streams in stream_of_talker.values())
     if most > len(tables):
-        raise ValueError(f"{enhanced_dir} has {len(tables)} streams, {data_dir} has {most} talkers; expected at"
-                         " least as many streams as talkers")
-    return [TalkerLine(talker, mixture, stream, tables[stream][mixture], None, _text(texts, mixture, n))
-            for mixture in utt2spk
-            for n, (talker, stream) in enumerate(zip(talkers[mixture], stream_of_talker[mixture]))]
+        raise ValueError(
+            f"{enhanced_dir} has {len(tables)} streams, {data_dir} has {most} talkers; expected at"
+            " least as many streams as talkers"
+        )
+    return [
+        TalkerLine(talker, mixture, stream, tables[stream][mixture], None, _text(texts, mixture, n))
+        for mixture in utt2spk
+        for n, (talker, stream) in enumerate(zip(talkers[mixture], stream_of_talker[mixture]))
+    ]
 
 
 def write_talker_data_dir(out_dir, lines):
@@ -179,9 +184,7 @@ def write_talker_data_dir(out_dir, lines):
     if all(line.text is not None for line in lines):
         tables["text"] = {line.utt_id: line.text for line in lines}
     if any(line.segment for line in lines):
-        tables["segments"] = {
-            line.utt_id: f"{line.utt_id} {line.segment[0]} {line.segment[1]}" for line in lines
-        }
+        tables["segments"] = {line.utt_id: f"{line.utt_id} {line.segment[0]} {line.segment[1]}" for line in lines}
     utt2spk = {line.utt_id: line.talker for line in sorted(lines, key=lambda line: line.utt_id.encode())}
     tables["spk2utt"] = spk2utt_from(utt2spk)
     begin_data_dir(out_dir, tables)
@@ -209,9 +212,17 @@ def read_talker_data_dir(data_dir):
     text = data_dir / "text"
     texts = read_table(text, allow_empty=True) if text.is_file() else {}
     segments = read_segments(data_dir / "segments") if (data_dir / "segments").is_file() else {}
-    return [TalkerLine(talker, mixtures[utt_id], int(streams[utt_id]), wav[utt_id],
-                       segments[utt_id][1:] if utt_id in segments else None, texts.get(utt_id))
-            for utt_id, talker in utt2spk.items()]
+    return [
+        TalkerLine(
+            talker,
+            mixtures[utt_id],
+            int(streams[utt_id]),
+            wav[utt_id],
+            segments[utt_id][1:] if utt_id in segments else None,
+            texts.get(utt_id),
+        )
+        for utt_id, talker in utt2spk.items()
+    ]
 
 
 def _text(texts, mixture, n):

@@ -8,7 +8,6 @@ needs: the numbered scps (`closetalk1.scp` ...) have no gaps, and the audio is w
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from espnet2_m2m.data_dir.directory import (
     AUDIO_SCP,
@@ -32,7 +31,7 @@ class Problem:
     """One thing that is wrong: where, what, and what to do about it."""
 
     path: str
-    line: Optional[int]
+    line: int | None
     message: str
     remedy: str
 
@@ -46,9 +45,9 @@ class Summary:
     """What a data dir holds; None where it could not be told."""
 
     num_utterances: int = 0
-    hours: Optional[float] = None
-    num_channels: Optional[int] = None
-    sample_rate: Optional[int] = None
+    hours: float | None = None
+    num_channels: int | None = None
+    sample_rate: int | None = None
 
     def __str__(self):
         parts = [f"{self.num_utterances} utterances"]
@@ -215,9 +214,7 @@ class TableChecker:
             else:
                 key, value = split_entry(text)
                 if not key:
-                    self.report(
-                        name, number, "expected `id value`, found a blank line", "remove the line"
-                    )
+                    self.report(name, number, "expected `id value`, found a blank line", "remove the line")
                     continue
             entries.append(Entry(number, key, value))
         return entries
@@ -276,16 +273,11 @@ class TableChecker:
         remedy = f"give {name} and {source} the same ids"
         if missing and self.tables[name]:
             self.report(
-                name,
-                None,
-                f"expected a line for every id of {source}, found none for {name_some(missing)}",
-                remedy,
+                name, None, f"expected a line for every id of {source}, found none for {name_some(missing)}", remedy
             )
         if extra:
             names = name_some([entry.key for entry in extra])
-            self.report(
-                name, extra[0].line, f"expected only ids of {source}, found {names}", remedy
-            )
+            self.report(name, extra[0].line, f"expected only ids of {source}, found {names}", remedy)
 
     def _check_speaker_order(self):
         """`sort -k2 -C utt2spk`: also sorted by speaker, so a speaker is a prefix of its ids."""
@@ -298,18 +290,13 @@ class TableChecker:
                     "expected speakers in C-locale order when utterances are,"
                     f" found speaker '{entry.value}' ('{entry.key}')"
                     f" after '{before.value}' ('{before.key}')",
-                    "begin utterance ids with the speaker id; make speaker ids equally long"
-                    " or put '-' after them",
+                    "begin utterance ids with the speaker id; make speaker ids equally long or put '-' after them",
                 )
                 return
 
     def _check_spk2utt(self):
         desired = spk2utt_from({entry.key: entry.value for entry in self.tables["utt2spk"]})
-        wrong = [
-            entry
-            for entry in self.tables["spk2utt"]
-            if desired.get(entry.key) != " ".join(entry.value.split())
-        ]
+        wrong = [entry for entry in self.tables["spk2utt"] if desired.get(entry.key) != " ".join(entry.value.split())]
         missing = sorted(desired.keys() - self.ids("spk2utt"), key=c_locale_key)
         remedy = "make spk2utt again from utt2spk"
         if wrong:
@@ -324,7 +311,6 @@ class TableChecker:
             self.report(
                 "spk2utt",
                 None,
-                "expected a line for every speaker of utt2spk, found none for "
-                + name_some(missing),
+                "expected a line for every speaker of utt2spk, found none for " + name_some(missing),
                 remedy,
             )

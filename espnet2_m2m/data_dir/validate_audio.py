@@ -5,14 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from espnet2_m2m.data_dir.audio import (
-    ARK_OFFSET,
-    MAX_OVERSHOOT_S,
-    AudioError,
-    open_audio,
-    read_audio,
-    truncated,
-)
+from espnet2_m2m.data_dir.audio import ARK_OFFSET, MAX_OVERSHOOT_S, AudioError, open_audio, read_audio, truncated
 from espnet2_m2m.data_dir.directory import audio_scps, name_some, parse_segment
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.rules import value_problem
@@ -62,8 +55,7 @@ def _scan_blocks(entry, blocks, num_channels, sample_rate):
     elif silent:
         problems.append(
             (
-                f"{entry}: channel {', '.join(silent)} (counted from 0) is silent, all its samples"
-                " are zero",
+                f"{entry}: channel {', '.join(silent)} (counted from 0) is silent, all its samples are zero",
                 "leave the microphone out (format_data_dir --channels) or remove the utterance",
             )
         )
@@ -153,12 +145,7 @@ def _check_format(checker, name, scans, what, summary):
                 wrong[found].append((line, key))
         for found, where in wrong.items():
             ids = name_some([key for _, key in where])
-            checker.report(
-                name,
-                where[0][0],
-                f"{what} {ids}: expected {expected} {unit}, found {found}",
-                remedy,
-            )
+            checker.report(name, where[0][0], f"{what} {ids}: expected {expected} {unit}, found {found}", remedy)
 
 
 def _check_lengths(checker, name, scans, mixtures, what):
@@ -171,8 +158,7 @@ def _check_lengths(checker, name, scans, mixtures, what):
             checker.report(
                 name,
                 line,
-                f"{what} '{key}': expected {expected} samples as in wav.scp,"
-                f" found {scan.num_samples}",
+                f"{what} '{key}': expected {expected} samples as in wav.scp, found {scan.num_samples}",
                 "align the files and cut them to one length",
             )
 
@@ -193,8 +179,7 @@ def _check_durations(checker, mixtures):
                 checker.report(
                     "segments",
                     entry.line,
-                    f"expected times within recording '{recording_id}' of {recorded:.3f} s,"
-                    f" found {start} to {end}",
+                    f"expected times within recording '{recording_id}' of {recorded:.3f} s, found {start} to {end}",
                     "correct the line",
                 )
     for entry in checker.tables.get("utt2dur", ()):
@@ -204,8 +189,7 @@ def _check_durations(checker, mixtures):
             checker.report(
                 "utt2dur",
                 entry.line,
-                f"utterance '{entry.key}': expected {durations[entry.key]:.3f} s as the audio has,"
-                f" found {entry.value}",
+                f"utterance '{entry.key}': expected {durations[entry.key]:.3f} s as the audio has, found {entry.value}",
                 "make utt2dur again",
             )
     if "segments" in checker.tables:
@@ -219,8 +203,7 @@ def _check_durations(checker, mixtures):
             checker.report(
                 "utt2num_samples",
                 entry.line,
-                f"utterance '{entry.key}': expected {num_samples} samples as the audio has,"
-                f" found {entry.value}",
+                f"utterance '{entry.key}': expected {num_samples} samples as the audio has, found {entry.value}",
                 "run format_data_dir (stage 3) again",
             )
     return durations

@@ -2,7 +2,6 @@
 
 import logging
 import re
-from typing import Dict, List, Optional, Tuple
 
 import torch
 from espnet2.enh.espnet_model import ESPnetEnhancementModel
@@ -32,46 +31,62 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
     """
 
     def __init__(
-        self, encoder, separator, decoder, mask_module, loss_wrappers,
-        input_mics: Optional[List[int]] = None, loss_mics: Optional[List[int]] = None,
-        closetalk_from_ref: bool = False, **conf,
+        self,
+        encoder,
+        separator,
+        decoder,
+        mask_module,
+        loss_wrappers,
+        input_mics: list[int] | None = None,
+        loss_mics: list[int] | None = None,
+        closetalk_from_ref: bool = False,
+        **conf,
     ):
-        criterions = [wrapper.criterion for wrapper in loss_wrappers
-                      if isinstance(wrapper.criterion, SpectraCriterion)]
+        criterions = [wrapper.criterion for wrapper in loss_wrappers if isinstance(wrapper.criterion, SpectraCriterion)]
         if len({criterion.loss.ref_mic for criterion in criterions}) > 1:
             raise ValueError("mixture_constraint and ri_mag need the same ref_mic")
         # With both losses, M2M decides on the output.
         criterion = max(criterions, key=lambda criterion: criterion.fcp_output)
         # The last one lets ESPnet's inference divide every mic by its own level, so that FCP's weight, eq. (9),
         # would be another one than in training; with normalize_variance it is one factor for all mics.
-        for option in ("flexible_numspk", "always_forward_in_48k", "categories",
-                       "category_weights", "normalize_variance_per_ch"):
+        for option in (
+            "flexible_numspk",
+            "always_forward_in_48k",
+            "categories",
+            "category_weights",
+            "normalize_variance_per_ch",
+        ):
             if conf.get(option):
-                raise ValueError(f"{criterion.name} does not go with model_conf's "
-                                 f"{option}: {conf[option]}; remove it")
+                raise ValueError(f"{criterion.name} does not go with model_conf's {option}: {conf[option]}; remove it")
         for wrapper in loss_wrappers:
             if isinstance(wrapper.criterion, SpectraCriterion) and not isinstance(wrapper, SpectraWrapper):
-                raise ValueError(f"criterion {wrapper.criterion.name} does not go with wrapper "
-                                 f"{type(wrapper).__name__}: mixture_constraint has wrapper: mixture, "
-                                 "ri_mag has wrapper: pit_spectra")
+                raise ValueError(
+                    f"criterion {wrapper.criterion.name} does not go with wrapper "
+                    f"{type(wrapper).__name__}: mixture_constraint has wrapper: mixture, "
+                    "ri_mag has wrapper: pit_spectra"
+                )
         if mask_module is not None:
             raise ValueError(f"{criterion.name} does not go with a mask_module")
         if closetalk_from_ref and not criterion.close_talk:
-            raise ValueError(f"closetalk_from_ref: true takes speech_ref for close-talk mixtures, but "
-                             f"{criterion.name} is configured without any; remove it")
+            raise ValueError(
+                f"closetalk_from_ref: true takes speech_ref for close-talk mixtures, but "
+                f"{criterion.name} is configured without any; remove it"
+            )
         if closetalk_from_ref and len(loss_wrappers) > 1:
-            raise ValueError("with closetalk_from_ref: true there are no references, so "
-                             "mixture_constraint must be the only criterion")
+            raise ValueError(
+                "with closetalk_from_ref: true there are no references, so "
+                "mixture_constraint must be the only criterion"
+            )
         separator = M2MSeparator(separator, encoder, criterion, input_mics, loss_mics)
         _check_coders(encoder, decoder)
         super().__init__(encoder, separator, decoder, mask_module, loss_wrappers, **conf)
         self.close_talk = criterion.close_talk
         self.closetalk_from_ref = closetalk_from_ref
-        self._warned = set()        # utterances whose silence has been reported
+        self._warned = set()  # utterances whose silence has been reported
 
     def forward(
-        self, speech_mix: Tensor, speech_mix_lengths: Optional[Tensor] = None, **kwargs,
-    ) -> Tuple[Tensor, Dict[str, Tensor], Tensor]:
+        self, speech_mix: Tensor, speech_mix_lengths: Tensor | None = None, **kwargs
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Compute the training loss, a scalar, its parts by name, and the batch size.
 
         Args:
@@ -89,7 +104,7 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         lengths = speech_mix_lengths
         if lengths is None:
             lengths = torch.full((len(speech_mix),), speech_mix.shape[1], dtype=torch.long)
-        speech_mix = speech_mix[:, :lengths.max()]
+        speech_mix = speech_mix[:, : lengths.max()]
         close_talk = self._close_talk(speech_mix, kwargs)
         if close_talk is not None:
             _check_finite("a close-talk mixture", close_talk, utt_ids)
@@ -102,8 +117,10 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         supervised = any(criterion.name == "ri_mag" for criterion in active)
         inputs = inputs._replace(
             close_talk=self._spectra(close_talk, lengths, inputs.lengths),
-            references=(self._spectra(self._at_reference_mic(references), lengths, inputs.lengths)
-                        if supervised else None))
+            references=(
+                self._spectra(self._at_reference_mic(references), lengths, inputs.lengths) if supervised else None
+            ),
+        )
 
         if all(isinstance(criterion, SpectraCriterion) for criterion in active):
             # No criterion looks at waveforms now: ESPnet's loop only wants tensors.
@@ -114,13 +131,19 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             else:
                 outputs = estimates
             speech_pre = [self.decoder(output, lengths)[0] for output in outputs]
-        if counted.any() and not counted.all():     # the other criteria leave silent items out
+        if counted.any() and not counted.all():  # the other criteria leave silent items out
             references = [reference[counted] for reference in references]
             speech_pre = [image[counted] for image in speech_pre]
             feature_mix, lengths = feature_mix[counted], lengths[counted.to(lengths.device)]
         loss, stats, weight, _ = self.forward_loss(
-            speech_pre, lengths, feature_mix, None, {"loss_inputs": inputs, "est": est}, references,
-            num_spk=self.num_spk)
+            speech_pre,
+            lengths,
+            feature_mix,
+            None,
+            {"loss_inputs": inputs, "est": est},
+            references,
+            num_spk=self.num_spk,
+        )
         if not counted.any():
             loss, weight = 0 * loss, 0 * weight
         return loss, stats, weight
@@ -142,8 +165,7 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         return feature_mix, feature_lengths, estimates, est
 
     def forward_enhance(
-        self, speech_mix: Tensor, speech_lengths: Tensor, additional: Optional[Dict] = None,
-        fs: Optional[int] = None,
+        self, speech_mix: Tensor, speech_lengths: Tensor, additional: dict | None = None, fs: int | None = None
     ):
         """The model's output within ESPnet's joint models (enh_s2t), which call this, then `forward_loss`.
 
@@ -167,8 +189,9 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         else:
             outputs = estimates
         finite = _finite(est)
-        speech_pre = [torch.where((counted & finite)[:, None], self.decoder(output, speech_lengths)[0], 0)
-                      for output in outputs]
+        speech_pre = [
+            torch.where((counted & finite)[:, None], self.decoder(output, speech_lengths)[0], 0) for output in outputs
+        ]
         if est.requires_grad and not finite.all():
             for wave in speech_pre:
                 wave.register_hook(lambda gradient: torch.nan * gradient)
@@ -179,16 +202,19 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         frames = self.separator.frame_lengths(feature_lengths)
         finite = _finite(est)
         if not finite.all():
-            logging.warning("the estimates of %s are not finite; in training this step is skipped",
-                            _names(utt_ids, ~finite))
+            logging.warning(
+                "the estimates of %s are not finite; in training this step is skipped", _names(utt_ids, ~finite)
+            )
         return LossInputs(
             est=torch.where(finite[:, None, None, None], est, 0),
             far_field=self.separator.far_field_spectrum(feature_mix, frames),
-            close_talk=None, references=None, lengths=frames, counted=counted)
+            close_talk=None,
+            references=None,
+            lengths=frames,
+            counted=counted,
+        )
 
-    def forward_loss(
-        self, speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs,
-    ):
+    def forward_loss(self, speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs):
         """ESPnet's loop over the criteria; what `forward_enhance` could not know is added from `speech_ref`.
 
         Args:
@@ -202,8 +228,10 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         inputs = others["loss_inputs"]
         if self.close_talk and inputs.close_talk is None:
             if not self.closetalk_from_ref:
-                raise ValueError("a joint model gets the close-talk mixtures as speech_ref1, speech_ref2, ...; "
-                                 "set enh_model_conf's closetalk_from_ref: true")
+                raise ValueError(
+                    "a joint model gets the close-talk mixtures as speech_ref1, speech_ref2, ...; "
+                    "set enh_model_conf's closetalk_from_ref: true"
+                )
             names = [f"speech_ref{n}" for n in range(1, len(speech_ref) + 1)]
             close_talk = self._close_talk(speech_ref[0], dict(zip(names, speech_ref)))
             _check_finite("a close-talk mixture", close_talk, None)
@@ -214,29 +242,35 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             _check_finite("a reference", references, None)
             inputs = inputs._replace(references=self._spectra(references, speech_lengths, inputs.lengths))
         loss, stats, weight, perm = super().forward_loss(
-            speech_pre, speech_lengths, feature_mix, feature_pre, {**others, "loss_inputs": inputs}, speech_ref,
-            *args, **kwargs)
+            speech_pre,
+            speech_lengths,
+            feature_mix,
+            feature_pre,
+            {**others, "loss_inputs": inputs},
+            speech_ref,
+            *args,
+            **kwargs,
+        )
         if not _finite(others["est"]).all():
-            loss = loss + (torch.nan * others["est"].real).sum()    # NaN must reach the gradients as well
+            loss = loss + (torch.nan * others["est"].real).sum()  # NaN must reach the gradients as well
             stats = {name: torch.full_like(value, torch.nan) for name, value in stats.items()}
         return loss, stats, weight, perm
 
     def collect_feats(self, speech_mix: Tensor, speech_mix_lengths: Tensor, **kwargs):
         """Stage 5 of ESPnet's recipes: the waveforms themselves; nothing is normalised by them."""
-        return {"feats": speech_mix[:, :speech_mix_lengths.max()],
-                "feats_lengths": speech_mix_lengths}
+        return {"feats": speech_mix[:, : speech_mix_lengths.max()], "feats_lengths": speech_mix_lengths}
 
-    def _checked(self, speech_mix: Tensor, utt_ids: Optional[List[str]]) -> Tuple[Tensor, Tensor]:
+    def _checked(self, speech_mix: Tensor, utt_ids: list[str] | None) -> tuple[Tensor, Tensor]:
         """Far-field mixtures with noise in place of silence, and which are heard, (batch,) bool."""
         _check_finite("speech_mix", speech_mix, utt_ids)
         heard = self._heard(speech_mix, utt_ids)
         return self.separator.replace_items(speech_mix, ~heard), heard
 
-    def _heard(self, speech_mix: Tensor, utt_ids: Optional[List[str]]) -> Tensor:
+    def _heard(self, speech_mix: Tensor, utt_ids: list[str] | None) -> Tensor:
         """(batch,) bool: the far-field mixture is not silent; a warning names those that are, once."""
         mics = [self.separator.input_mics, self.separator.loss_mics]
         if any(criterion.name == "ri_mag" for criterion in self._active_criterions()):
-            mics.append([self.separator.trained_ref_channel])   # its level divides the distance
+            mics.append([self.separator.trained_ref_channel])  # its level divides the distance
         heard = torch.ones(len(speech_mix), dtype=torch.bool, device=speech_mix.device)
         for chosen in mics:
             wave = speech_mix
@@ -249,11 +283,13 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
                 new = new & heard.new_tensor([utt_id not in self._warned for utt_id in utt_ids])
                 self._warned.update(utt_id for utt_id, is_new in zip(utt_ids, new.tolist()) if is_new)
             if new.any():
-                logging.warning("%s: speech_mix is silent, at least a segment of it; such segments "
-                                "have no weight", _names(utt_ids, new))
+                logging.warning(
+                    "%s: speech_mix is silent, at least a segment of it; such segments have no weight",
+                    _names(utt_ids, new),
+                )
         return heard
 
-    def _close_talk(self, speech_mix: Tensor, data: Dict) -> Optional[Tensor]:
+    def _close_talk(self, speech_mix: Tensor, data: dict) -> Tensor | None:
         """Stack the close-talk mixtures: (batch, sample, mic), or None for a far-field loss."""
         if not self.close_talk:
             return None
@@ -264,21 +300,29 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             raise ValueError(
                 f"the loss needs close-talk mixtures: pass closetalk.scp files as data {prefix}1, "
                 f"{prefix}2, ..., or set close_talk: false in the conf of mixture_constraint to "
-                "train on far-field mixtures alone (UNSSOR)")
+                "train on far-field mixtures alone (UNSSOR)"
+            )
         if found != set(names):
-            raise ValueError(f"the close-talk mixtures are numbered from 1 without a gap, found "
-                             f"{', '.join(sorted(found))}; name them {', '.join(names)}")
+            raise ValueError(
+                f"the close-talk mixtures are numbered from 1 without a gap, found "
+                f"{', '.join(sorted(found))}; name them {', '.join(names)}"
+            )
         if len(names) > self.num_spk:
-            raise ValueError(f"found {len(names)} close-talk mixtures for a separator with "
-                             f"{self.num_spk} sources; every headset needs a source")
+            raise ValueError(
+                f"found {len(names)} close-talk mixtures for a separator with "
+                f"{self.num_spk} sources; every headset needs a source"
+            )
         for name in names:
             _check_mono(name, data[name])
-        return torch.stack([data[name][:, :speech_mix.shape[1]] for name in names], dim=2)
+        return torch.stack([data[name][:, : speech_mix.shape[1]] for name in names], dim=2)
 
-    def _references(self, speech_mix: Tensor, data: Dict) -> Optional[List[Tensor]]:
+    def _references(self, speech_mix: Tensor, data: dict) -> list[Tensor] | None:
         """References for the criteria that are computed now; None if there is none such."""
-        names = [criterion.name for criterion in self._active_criterions()
-                 if not isinstance(criterion, MixtureConstraintCriterion)]
+        names = [
+            criterion.name
+            for criterion in self._active_criterions()
+            if not isinstance(criterion, MixtureConstraintCriterion)
+        ]
         if not names:
             return None
         needed = [f"speech_ref{n}" for n in range(1, self.num_spk + 1)]
@@ -288,20 +332,24 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             raise ValueError(
                 f"criterion {', '.join(names)} needs references in {phase}, but {missing} are not "
                 "among its data: pass them, set the criterion's only_for_test: true to compute it "
-                "in validation only, or remove it")
-        return [data[name][:, :speech_mix.shape[1]] for name in needed]
+                "in validation only, or remove it"
+            )
+        return [data[name][:, : speech_mix.shape[1]] for name in needed]
 
-    def _active_criterions(self) -> List:
+    def _active_criterions(self) -> list:
         """The criteria that are computed in the present phase."""
-        return [wrapper.criterion for wrapper in self.loss_wrappers
-                if not (self.training and wrapper.criterion.only_for_test)]
+        return [
+            wrapper.criterion
+            for wrapper in self.loss_wrappers
+            if not (self.training and wrapper.criterion.only_for_test)
+        ]
 
-    def _at_reference_mic(self, references: List[Tensor]) -> Tensor:
+    def _at_reference_mic(self, references: list[Tensor]) -> Tensor:
         """Mono or multi-channel references -> (batch, sample, source)."""
         mic = self.separator.trained_ref_channel
         return torch.stack([ref if ref.dim() == 2 else ref[:, :, mic] for ref in references], dim=2)
 
-    def _spectra(self, waves: Optional[Tensor], lengths: Tensor, frames: Tensor):
+    def _spectra(self, waves: Tensor | None, lengths: Tensor, frames: Tensor):
         if waves is None:
             return None
         feature, _ = self.encoder(waves, lengths)
@@ -310,17 +358,19 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
 
 def _check_coders(encoder, decoder) -> None:
     """Training may never use the decoder, so that a wrong one would show in the output alone."""
-    ours, theirs = ([getattr(getattr(coder, "stft", coder), name, None) for name in ("n_fft", "hop_length")]
-                    for coder in (encoder, decoder))
+    ours, theirs = (
+        [getattr(getattr(coder, "stft", coder), name, None) for name in ("n_fft", "hop_length")]
+        for coder in (encoder, decoder)
+    )
     if ours != theirs:
-        raise ValueError(f"encoder_conf and decoder_conf must be the same, found n_fft, hop_length = "
-                         f"{ours} and {theirs}")
+        raise ValueError(
+            f"encoder_conf and decoder_conf must be the same, found n_fft, hop_length = {ours} and {theirs}"
+        )
 
 
 def _check_mono(name: str, wave: Tensor) -> None:
     if wave.dim() != 2:
-        raise ValueError(f"{name} must be one headset's mono recording (batch, sample), found "
-                         f"{tuple(wave.shape)}")
+        raise ValueError(f"{name} must be one headset's mono recording (batch, sample), found {tuple(wave.shape)}")
 
 
 def _finite(tensor: Tensor) -> Tensor:
@@ -328,12 +378,12 @@ def _finite(tensor: Tensor) -> Tensor:
     return torch.isfinite(tensor.detach()).flatten(1).all(dim=1)
 
 
-def _check_finite(name: str, waves: Tensor, utt_ids: Optional[List[str]]) -> None:
+def _check_finite(name: str, waves: Tensor, utt_ids: list[str] | None) -> None:
     finite = _finite(waves)
     if not finite.all():
         raise ValueError(f"{_names(utt_ids, ~finite)}: {name} has NaN or infinite samples")
 
 
-def _names(utt_ids: Optional[List[str]], chosen: Tensor) -> str:
+def _names(utt_ids: list[str] | None, chosen: Tensor) -> str:
     utt_ids = utt_ids or [f"batch item {i}" for i in range(len(chosen))]
     return ", ".join(utt_id for utt_id, is_chosen in zip(utt_ids, chosen.tolist()) if is_chosen)

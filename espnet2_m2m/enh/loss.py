@@ -16,7 +16,7 @@ Supervised (PIT), which needs references:
         wrapper_conf: {weight: 1.0}
 """
 
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from espnet2.enh.loss.criterions.time_domain import TimeDomainLoss
 from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
@@ -28,12 +28,12 @@ from espnet2_m2m.loss import MixtureConstraintLoss, pit_ri_mag
 class LossInputs(NamedTuple):
     """What the losses need beyond ESPnet's references and estimates; see `MixtureConstraintLoss`."""
 
-    est: Tensor                     # (batch, source, freq, frame)
-    far_field: Tensor               # (batch, mic, freq, frame)
-    close_talk: Optional[Tensor]    # (batch, mic, freq, frame)
-    references: Optional[Tensor]    # (batch, source, freq, frame), at the reference mic
-    lengths: Tensor                 # (batch,) frames
-    counted: Tensor                 # (batch,) bool; the other items have no weight
+    est: Tensor  # (batch, source, freq, frame)
+    far_field: Tensor  # (batch, mic, freq, frame)
+    close_talk: Tensor | None  # (batch, mic, freq, frame)
+    references: Tensor | None  # (batch, source, freq, frame), at the reference mic
+    lengths: Tensor  # (batch,) frames
+    counted: Tensor  # (batch,) bool; the other items have no weight
 
 
 class SpectraCriterion(TimeDomainLoss):
@@ -68,8 +68,10 @@ class MixtureConstraintCriterion(SpectraCriterion):
         self.n_fft = n_fft
         self.hop_length = hop_length
         if not close_talk and conf.get("anchor_weight"):
-            raise ValueError("criterion mixture_constraint: anchor_weight needs close-talk "
-                             "mixtures; set anchor_weight: 0 or close_talk: true")
+            raise ValueError(
+                "criterion mixture_constraint: anchor_weight needs close-talk "
+                "mixtures; set anchor_weight: 0 or close_talk: true"
+            )
         try:
             self.loss = MixtureConstraintLoss(**conf)
         except TypeError as error:
@@ -91,8 +93,7 @@ class RIMagCriterion(SpectraCriterion):
     close_talk = False
     fcp_output = False
 
-    def __init__(self, n_fft: int = 256, hop_length: int = 64, ref_mic: int = 0,
-                 only_for_test: bool = False):
+    def __init__(self, n_fft: int = 256, hop_length: int = 64, ref_mic: int = 0, only_for_test: bool = False):
         super().__init__("ri_mag", only_for_test=only_for_test)
         self.n_fft = n_fft
         self.hop_length = hop_length
@@ -107,14 +108,11 @@ class SpectraWrapper(AbsLossWrapper):
     def __init__(self, criterion: SpectraCriterion, weight: float = 1.0):
         super().__init__()
         if not isinstance(criterion, self.criterion_type):
-            raise ValueError(f"wrapper {self.name} goes with criterion {self.goes_with}, found "
-                             f"{criterion.name}")
+            raise ValueError(f"wrapper {self.name} goes with criterion {self.goes_with}, found {criterion.name}")
         self.criterion = criterion
         self.weight = weight
 
-    def forward(
-        self, ref: List[Tensor], inf: List[Tensor], others: Dict,
-    ) -> Tuple[Tensor, Dict[str, Tensor], Dict]:
+    def forward(self, ref: list[Tensor], inf: list[Tensor], others: dict) -> tuple[Tensor, dict[str, Tensor], dict]:
         """Return the mean of the loss and of its parts over the items that are `counted`.
 
         It is zero, with zero gradient, if there is none; `ref` and `inf` are not used.
@@ -128,7 +126,7 @@ class SpectraWrapper(AbsLossWrapper):
         stats[self.criterion.name] = loss.detach()
         return loss, stats, {}
 
-    def loss_of_items(self, inputs: LossInputs) -> Tuple[Tensor, Dict[str, Tensor]]:
+    def loss_of_items(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss (batch,) and its parts by name, (batch,) each."""
         raise NotImplementedError
 

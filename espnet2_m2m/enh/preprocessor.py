@@ -1,6 +1,6 @@
 """The last look at an utterance before it reaches the model."""
 
-from typing import Callable, Dict, Optional
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,10 +14,10 @@ class CheckedPreprocessor:
         preprocess: ESPnet's preprocessor, or None.
     """
 
-    def __init__(self, preprocess: Optional[Callable] = None):
+    def __init__(self, preprocess: Callable | None = None):
         self.preprocess = preprocess
 
-    def __call__(self, utt_id: str, data: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    def __call__(self, utt_id: str, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the preprocessed data: name -> (sample[, mic]) array.
 
         Raises:
@@ -26,14 +26,14 @@ class CheckedPreprocessor:
         """
         if self.preprocess is not None:
             data = self.preprocess(utt_id, data)
-        signals = {name: value for name, value in data.items()
-                   if name.startswith(("speech_", "closetalk_mix"))}
+        signals = {name: value for name, value in data.items() if name.startswith(("speech_", "closetalk_mix"))}
         mix = signals["speech_mix"]
         for name, signal in signals.items():
             if len(signal) != len(mix):
                 raise ValueError(
                     f"{utt_id}: {name} has {len(signal)} samples, speech_mix has {len(mix)}; is a "
-                    "file truncated? espnet2_m2m.bin.validate_data_dir finds the file")
+                    "file truncated? espnet2_m2m.bin.validate_data_dir finds the file"
+                )
             if not np.isfinite(signal).all():
                 raise ValueError(f"{utt_id}: {name} has NaN or infinite samples")
             if name.startswith("closetalk_mix") and signal.ndim != 1:

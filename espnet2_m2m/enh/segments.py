@@ -1,7 +1,5 @@
 """Training segments read from the files, where ESPnet's chunk iterator reads files whole and then cuts them."""
 
-from typing import Dict, Optional, Tuple
-
 import numpy as np
 import soundfile
 from espnet2.train.dataset import AbsDataset, ESPnetDataset
@@ -9,9 +7,7 @@ from espnet2.train.dataset import AbsDataset, ESPnetDataset
 from espnet2_m2m.data_dir.audio import AudioError, open_audio
 
 
-def read_segment(
-    paths, utt_id, chunk_length, chunk_shift, random_place, sample_rate=None,
-) -> Dict[str, np.ndarray]:
+def read_segment(paths, utt_id, chunk_length, chunk_shift, random_place, sample_rate=None) -> dict[str, np.ndarray]:
     """Of an utterance what the chunk iterator takes: all signals from the same sample on.
 
     An utterance that gives several chunks, or none, is read whole.
@@ -34,8 +30,10 @@ def read_segment(
             with open_audio(table[utt_id]) as file:
                 found = file.frames, file.samplerate
                 if sample_rate not in (None, file.samplerate):
-                    raise AudioError(f"{table[utt_id]} has {file.samplerate} Hz, the first training recording "
-                                     f"{sample_rate} Hz", "resample the data (stage 3 of the recipe)")
+                    raise AudioError(
+                        f"{table[utt_id]} has {file.samplerate} Hz, the first training recording {sample_rate} Hz",
+                        "resample the data (stage 3 of the recipe)",
+                    )
                 if first is None:
                     first, first_name = found, name
                     start, end = 0, file.frames
@@ -45,8 +43,9 @@ def read_segment(
                         end = start + chunk_length + 1
                 if found != first:
                     raise AudioError(
-                        "%s has %d samples at %d Hz, %s %d at %d Hz" % (name, *found, first_name, *first),
-                        "is a file truncated? espnet2_m2m.bin.validate_data_dir finds the file")
+                        "{} has {} samples at {} Hz, {} {} at {} Hz".format(name, *found, first_name, *first),
+                        "is a file truncated? espnet2_m2m.bin.validate_data_dir finds the file",
+                    )
                 file.seek(start)
                 signals[name] = file.read(end - start, dtype="float32")
         except (KeyError, AudioError, soundfile.SoundFileError) as error:
@@ -62,8 +61,12 @@ class SegmentDataset(AbsDataset):
     """
 
     def __init__(
-        self, dataset: ESPnetDataset, chunk_length: int, chunk_shift: int, random_place: bool,
-        sample_rate: Optional[int] = None,
+        self,
+        dataset: ESPnetDataset,
+        chunk_length: int,
+        chunk_shift: int,
+        random_place: bool,
+        sample_rate: int | None = None,
     ):
         self.dataset = dataset
         self.paths = {name: loader.loader.data for name, loader in dataset.loader_dict.items()}
@@ -72,10 +75,10 @@ class SegmentDataset(AbsDataset):
     def has_name(self, name) -> bool:
         return self.dataset.has_name(name)
 
-    def names(self) -> Tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         return self.dataset.names()
 
-    def __getitem__(self, uid) -> Tuple[str, Dict[str, np.ndarray]]:
+    def __getitem__(self, uid) -> tuple[str, dict[str, np.ndarray]]:
         data = read_segment(self.paths, uid, *self.options)
         if self.dataset.preprocess is not None:
             data = self.dataset.preprocess(uid, data)

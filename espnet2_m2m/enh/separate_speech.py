@@ -14,20 +14,26 @@ from espnet2_m2m.tasks.enh_m2m import CRITERIONS, M2MEnhancementTask, names_crit
 class SeparateSpeech(stock.SeparateSpeech):
     __doc__ = stock.SeparateSpeech.__doc__
     # Set by bin/enh_inference:
-    fcp_output = None       # None leaves it to the model
-    recordings = {}         # name -> number of mics, of those to come
+    fcp_output = None  # None leaves it to the model
+    recordings = {}  # name -> number of mics, of those to come
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if isinstance(self.enh_model, ESPnetM2MModel):
             separator = self.enh_model.separator
             for name, num_mics in self.recordings.items():
-                separator.check_array(name, num_mics, separator.ref_channel,
-                                      ("--ref_channel", "espnet2_m2m.bin.format_data_dir --channels"))
+                separator.check_array(
+                    name,
+                    num_mics,
+                    separator.ref_channel,
+                    ("--ref_channel", "espnet2_m2m.bin.format_data_dir --channels"),
+                )
         if self.fcp_output is not None:
             if not isinstance(self.enh_model, ESPnetM2MModel):
-                raise ValueError("--fcp_output is for models that were trained by a criterion of the "
-                                 f"plug-in, found {type(self.enh_model).__name__}")
+                raise ValueError(
+                    "--fcp_output is for models that were trained by a criterion of the "
+                    f"plug-in, found {type(self.enh_model).__name__}"
+                )
             self.enh_model.separator.fcp_output = self.fcp_output
 
     def __call__(self, speech_mix, fs=8000, **kwargs):
@@ -62,7 +68,7 @@ class SeparateSpeech(stock.SeparateSpeech):
                 return SeparateSpeech(**kwargs)
             except (ValueError, OSError) as error:
                 raise ValueError(f"{model_tag}: {error}") from error
-            except Exception as error:      # of any kind, about options that are unknown or missing
+            except Exception as error:  # of any kind, about options that are unknown or missing
                 raise ValueError(f"{model_tag}: no network can be built from its config: {error!r}") from error
 
 
@@ -77,12 +83,16 @@ def _check_foreign_config(train_config, model_tag) -> None:
     except (TypeError, KeyError):
         ours = False
     if not ours:
-        raise ValueError(f"{model_tag}: expected a model that was trained by a criterion of this package "
-                         f"({', '.join(CRITERIONS)}), found another config; ESPnet's "
-                         "espnet2.bin.enh_inference loads its own models")
+        raise ValueError(
+            f"{model_tag}: expected a model that was trained by a criterion of this package "
+            f"({', '.join(CRITERIONS)}), found another config; ESPnet's "
+            "espnet2.bin.enh_inference loads its own models"
+        )
     if content.get("separator") == "asteroid":
-        raise ValueError(f"{model_tag}: separator: asteroid may load further files by code of its own, which "
-                         "is refused; give a training of your own by --train_config and --model_file")
+        raise ValueError(
+            f"{model_tag}: separator: asteroid may load further files by code of its own, which "
+            "is refused; give a training of your own by --train_config and --model_file"
+        )
 
 
 stock.EnhancementTask = M2MEnhancementTask

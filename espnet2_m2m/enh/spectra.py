@@ -30,7 +30,7 @@ class SpectraEncoder(AbsEncoder):
         """Return the spectra and their frames (batch,); `fs` is not used."""
         with torch.autocast(input.device.type, enabled=False):
             wave = input.to(torch.promote_types(input.dtype, torch.float32))
-            spectra = self.stft(wave.movedim(1, -1))            # (batch[, mic], freq, frame)
+            spectra = self.stft(wave.movedim(1, -1))  # (batch[, mic], freq, frame)
         return spectra.movedim(-1, 1), self.stft.num_frames(ilens)
 
 

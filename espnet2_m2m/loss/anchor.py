@@ -36,12 +36,14 @@ def anchor_loss(closetalk_images: Tensor, close_talk: Tensor, order: str = "fixe
     """
     num_mics, num_sources = closetalk_images.shape[1:3]
     if num_mics > num_sources:
-        raise ValueError(f"the anchor needs a source for every headset, found {num_sources} sources "
-                         f"and {num_mics} close-talk mixtures")
+        raise ValueError(
+            f"the anchor needs a source for every headset, found {num_sources} sources "
+            f"and {num_mics} close-talk mixtures"
+        )
     if order == "fixed":
-        wearer = closetalk_images.diagonal(dim1=1, dim2=2).movedim(-1, 1)   # (batch, mic, freq, frame)
+        wearer = closetalk_images.diagonal(dim1=1, dim2=2).movedim(-1, 1)  # (batch, mic, freq, frame)
         return ri_mag_l1(wearer, close_talk)
-    pairwise = ri_mag_l1(closetalk_images, close_talk[:, :, None])          # (batch, mic, source)
+    pairwise = ri_mag_l1(closetalk_images, close_talk[:, :, None])  # (batch, mic, source)
     return pairwise.gather(2, best_assignment(pairwise)[..., None])[..., 0]
 
 

@@ -27,10 +27,12 @@ def isms(images: Tensor, mix: Tensor) -> Tensor:
     Source: UNSSOR, the ISMS loss; the variance is the unbiased one.
     """
     if images.dim() < 3 or images.shape[:-3] + images.shape[-2:] != mix.shape:
-        raise ValueError(f"images (..., source, freq, frame) {tuple(images.shape)} and mix "
-                         f"(..., freq, frame) {tuple(mix.shape)} do not fit")
+        raise ValueError(
+            f"images (..., source, freq, frame) {tuple(images.shape)} and mix "
+            f"(..., freq, frame) {tuple(mix.shape)} do not fit"
+        )
     if mix.shape[-2] < 2:
-        return 0.0 * images.real.sum(dim=(-3, -2, -1))      # one frequency does not scatter
+        return 0.0 * images.real.sum(dim=(-3, -2, -1))  # one frequency does not scatter
     peak = mix.abs().amax(dim=(-2, -1), keepdim=True)
     peak = torch.where(peak > 0, peak, 1.0)
     mix_scatter = _log_magnitude(mix, peak).var(dim=-2).sum(-1)

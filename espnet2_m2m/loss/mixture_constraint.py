@@ -42,26 +42,44 @@ class MixtureConstraintLoss(nn.Module):
     """
 
     def __init__(
-        self, closetalk_past_taps: int = 19, closetalk_future_taps: int = 1,
-        farfield_past_taps: int = 19, farfield_future_taps: int = 1, alpha: float = 1.0,
-        anchor_weight: float = 0.0, anchor_order: str = "fixed",
+        self,
+        closetalk_past_taps: int = 19,
+        closetalk_future_taps: int = 1,
+        farfield_past_taps: int = 19,
+        farfield_future_taps: int = 1,
+        alpha: float = 1.0,
+        anchor_weight: float = 0.0,
+        anchor_order: str = "fixed",
         anchor_fade: tuple[int, int] | None = None,
-        isms_weight: float = 0.0, ref_mic: int = 0, ref_mic_weight: float = 1.0,
-        floor: float = 1e-4, diag_load: float = 1e-5,
+        isms_weight: float = 0.0,
+        ref_mic: int = 0,
+        ref_mic_weight: float = 1.0,
+        floor: float = 1e-4,
+        diag_load: float = 1e-5,
     ):
         super().__init__()
-        taps = dict(closetalk_past_taps=closetalk_past_taps,
-                    closetalk_future_taps=closetalk_future_taps,
-                    farfield_past_taps=farfield_past_taps,
-                    farfield_future_taps=farfield_future_taps)
+        taps = dict(
+            closetalk_past_taps=closetalk_past_taps,
+            closetalk_future_taps=closetalk_future_taps,
+            farfield_past_taps=farfield_past_taps,
+            farfield_future_taps=farfield_future_taps,
+        )
         positive = dict(floor=floor, diag_load=diag_load)
-        not_negative = dict(taps, alpha=alpha, anchor_weight=anchor_weight, isms_weight=isms_weight,
-                            ref_mic=ref_mic, ref_mic_weight=ref_mic_weight)
+        not_negative = dict(
+            taps,
+            alpha=alpha,
+            anchor_weight=anchor_weight,
+            isms_weight=isms_weight,
+            ref_mic=ref_mic,
+            ref_mic_weight=ref_mic_weight,
+        )
         for name, value in {**positive, **not_negative}.items():
             whole = name in taps or name == "ref_mic"
             if not isinstance(value, Integral if whole else Real):
-                raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, found {value!r}"
-                                 + " (to YAML 1e-4 is text, 1.0e-4 a number)" * isinstance(value, str))
+                raise ValueError(
+                    f"{name} must be a {'whole ' if whole else ''}number, found {value!r}"
+                    + " (to YAML 1e-4 is text, 1.0e-4 a number)" * isinstance(value, str)
+                )
             if value < 0 or (value == 0 and name in positive):
                 raise ValueError(f"{name} must be {'>' if name in positive else '>='} 0, found {value}")
         if anchor_fade is not None:
@@ -88,8 +106,7 @@ class MixtureConstraintLoss(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def forward(
-        self, est: Tensor, far_field: Tensor, close_talk: Tensor | None = None,
-        lengths: Tensor | None = None,
+        self, est: Tensor, far_field: Tensor, close_talk: Tensor | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of each utterance.
 
@@ -108,8 +125,9 @@ class MixtureConstraintLoss(nn.Module):
         """
         _check_inputs(est, far_field, close_talk)
         if self.ref_mic >= far_field.shape[1]:
-            raise ValueError(f"ref_mic is {self.ref_mic}, but there are only {far_field.shape[1]} "
-                             "far-field mics (counted from 0)")
+            raise ValueError(
+                f"ref_mic is {self.ref_mic}, but there are only {far_field.shape[1]} far-field mics (counted from 0)"
+            )
         est, far_field = _at_least_float32(est), _at_least_float32(far_field)
         if lengths is not None:
             _check_lengths(lengths, est)
@@ -122,7 +140,7 @@ class MixtureConstraintLoss(nn.Module):
         images, closetalk_images = self._all_images(est, far_field, close_talk, lengths)
 
         stats = {}
-        per_mic = ri_mag_l1(images.sum(dim=2), far_field)           # eq. (6), (batch, mic)
+        per_mic = ri_mag_l1(images.sum(dim=2), far_field)  # eq. (6), (batch, mic)
         stats["mc_far_field"] = per_mic.sum(-1)
         if self.isms_weight:
             scatter = isms(images, far_field)
@@ -139,15 +157,13 @@ class MixtureConstraintLoss(nn.Module):
             stats["mc"] = stats["mc"] + stats["mc_close_talk"]
             if self.anchor_weight:
                 stats["anchor"] = anchor_loss(closetalk_images, close_talk, self.anchor_order).sum(-1)
-                loss = loss + stats["anchor"] * faded_weight(
-                    self.anchor_weight, self.anchor_fade, int(self.step))
+                loss = loss + stats["anchor"] * faded_weight(self.anchor_weight, self.anchor_fade, int(self.step))
         if self.training:
             self.step += 1
         return loss, {name: value.detach() for name, value in stats.items()}
 
     def farfield_images(
-        self, est: Tensor, far_field: Tensor, lengths: Tensor | None = None,
-        target: Tensor | None = None,
+        self, est: Tensor, far_field: Tensor, lengths: Tensor | None = None, target: Tensor | None = None
     ) -> Tensor:
         """FCP images at far-field mics, eq. (10): the output at run time is the reference mic's.
 
@@ -158,7 +174,7 @@ class MixtureConstraintLoss(nn.Module):
         Returns:
             (batch, mic, source, freq, frame) complex, zero beyond `lengths`.
         """
-        weight = fcp_weight(far_field, self.floor, shared=True)                 # eq. (9)
+        weight = fcp_weight(far_field, self.floor, shared=True)  # eq. (9)
         target = far_field if target is None else target
         return self._images(est, target, weight, self.farfield_taps, lengths)
 
@@ -166,22 +182,29 @@ class MixtureConstraintLoss(nn.Module):
         """FCP images at the far-field mics and at the headsets (None without)."""
         if close_talk is None:
             return self.farfield_images(est, far_field, lengths), None
-        weight = fcp_weight(close_talk, self.floor)                             # eq. (8)
+        weight = fcp_weight(close_talk, self.floor)  # eq. (8)
         if self.closetalk_taps != self.farfield_taps:
-            return (self.farfield_images(est, far_field, lengths),
-                    self._images(est, close_talk, weight, self.closetalk_taps, lengths))
+            return (
+                self.farfield_images(est, far_field, lengths),
+                self._images(est, close_talk, weight, self.closetalk_taps, lengths),
+            )
         # With the same taps, what depends on the estimates alone is computed once for all mics.
         num_mics = [far_field.shape[1], close_talk.shape[1]]
         weight = torch.cat([fcp_weight(far_field, self.floor, shared=True), weight], dim=1)
-        images = self._images(est, torch.cat([far_field, close_talk], dim=1), weight, self.farfield_taps,
-                              lengths, mics_per_weight=(num_mics[0],) + (1,) * num_mics[1])
+        images = self._images(
+            est,
+            torch.cat([far_field, close_talk], dim=1),
+            weight,
+            self.farfield_taps,
+            lengths,
+            mics_per_weight=(num_mics[0],) + (1,) * num_mics[1],
+        )
         return images.split(num_mics, dim=1)
 
     def _images(self, est, mix, weight, taps, lengths, mics_per_weight=None):
         if lengths is not None:
             weight = mask_frames(weight, lengths, fill=torch.inf)
-        images, _ = forward_convolutive_prediction(
-            est, mix, weight, *taps, self.diag_load, mics_per_weight)
+        images, _ = forward_convolutive_prediction(est, mix, weight, *taps, self.diag_load, mics_per_weight)
         return images if lengths is None else mask_frames(images, lengths)
 
 
@@ -199,14 +222,18 @@ def _check_inputs(est: Tensor, far_field: Tensor, close_talk: Tensor | None) -> 
         inputs["close_talk"] = close_talk
     for name, tensor in inputs.items():
         if tensor.dim() != 4 or not tensor.is_complex():
-            raise ValueError(f"{name} must be a complex (batch, mic | source, freq, frame) STFT, "
-                             f"found {tensor.dtype} {tuple(tensor.shape)}")
+            raise ValueError(
+                f"{name} must be a complex (batch, mic | source, freq, frame) STFT, "
+                f"found {tensor.dtype} {tuple(tensor.shape)}"
+            )
         if tensor.numel() == 0:
-            raise ValueError(f"{name} needs at least one source or mic, frequency and frame, "
-                             f"found {tuple(tensor.shape)}")
+            raise ValueError(
+                f"{name} needs at least one source or mic, frequency and frame, found {tuple(tensor.shape)}"
+            )
         if tensor.shape[0] != est.shape[0] or tensor.shape[2:] != est.shape[2:]:
-            raise ValueError(f"{name} {tuple(tensor.shape)} and est {tuple(est.shape)} need the "
-                             "same batch, freq and frame")
+            raise ValueError(
+                f"{name} {tuple(tensor.shape)} and est {tuple(est.shape)} need the same batch, freq and frame"
+            )
         finite = torch.isfinite(tensor.detach()).flatten(1).all(1)
         if not finite.all():
             bad = torch.nonzero(~finite).flatten().tolist()
@@ -215,8 +242,9 @@ def _check_inputs(est: Tensor, far_field: Tensor, close_talk: Tensor | None) -> 
 
 def _check_lengths(lengths: Tensor, est: Tensor) -> None:
     if lengths.shape != est.shape[:1] or lengths.min() < 1 or lengths.max() > est.shape[-1]:
-        raise ValueError(f"lengths must be ({est.shape[0]},) frames within 1..{est.shape[-1]}, "
-                         f"found {lengths.tolist()}")
+        raise ValueError(
+            f"lengths must be ({est.shape[0]},) frames within 1..{est.shape[-1]}, found {lengths.tolist()}"
+        )
 
 
 def _at_least_float32(spectrum: Tensor) -> Tensor:

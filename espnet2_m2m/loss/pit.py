@@ -26,8 +26,10 @@ def pit_ri_mag(est: Tensor, ref: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: shapes that do not fit.
     """
     if est.shape != ref.shape or mix.shape != ref[:, 0].shape:
-        raise ValueError(f"est {tuple(est.shape)} and ref {tuple(ref.shape)} must both be (batch, source, "
-                         f"freq, frame), and mix {tuple(mix.shape)} (batch, freq, frame)")
+        raise ValueError(
+            f"est {tuple(est.shape)} and ref {tuple(ref.shape)} must both be (batch, source, "
+            f"freq, frame), and mix {tuple(mix.shape)} (batch, freq, frame)"
+        )
     pairwise = ri_mag_l1(est[:, None], ref[:, :, None], level=mix[:, None, None])  # (batch, ref, est)
     order = best_assignment(pairwise)
     return pairwise.gather(2, order[..., None])[..., 0].sum(-1), order

@@ -21,11 +21,10 @@ def ri_mag_l1(est: Tensor, ref: Tensor, level: Tensor | None = None) -> Tensor:
     Source: eq. (5), summed over t and f as in (4) and (6).
     """
     if est.shape[-2:] != ref.shape[-2:]:
-        raise ValueError(f"est {tuple(est.shape)} and ref {tuple(ref.shape)} need the same freq "
-                         "and frame")
+        raise ValueError(f"est {tuple(est.shape)} and ref {tuple(ref.shape)} need the same freq and frame")
     ref_magnitude = ref.abs()
     distance = torch.view_as_real(ref - est).abs().sum(dim=(-3, -2, -1))
     distance = distance + (ref_magnitude - est.abs()).abs().sum(dim=(-2, -1))
     total = (ref_magnitude if level is None else level.abs()).sum(dim=(-2, -1))
-    tiny = torch.finfo(total.dtype).tiny ** 0.5     # its reciprocal is still far from overflow
+    tiny = torch.finfo(total.dtype).tiny ** 0.5  # its reciprocal is still far from overflow
     return distance / total.clamp(min=tiny)

@@ -6,32 +6,27 @@ import numpy as np
 
 from espnet2_m2m.diagnosis import SILENT_DB
 
-UNEXPLAINED_DB = -1.0   # residual above which FCP hardly reaches a headset
-ILL_CONDITIONED = 1e5   # networks that work have 1e2 to 1e4; the load's bound is 2e6
+UNEXPLAINED_DB = -1.0  # residual above which FCP hardly reaches a headset
+ILL_CONDITIONED = 1e5  # networks that work have 1e2 to 1e4; the load's bound is 2e6
 COPIES = ("outputs_are_mixture", "one_output_is_mixture", "mixture_is_shared_out")
 
 SUMMARIES = {
     "separates": "The model separates; no fault was found.",
-    "frequency_permutation":
-        "Frequency permutation: each frequency is separated, but which output is which talker changes "
-        "from frequency to frequency.",
+    "frequency_permutation": "Frequency permutation: each frequency is separated, but which output is which "
+    "talker changes from frequency to frequency.",
     "outputs_are_mixture": "The network copies its input: every output is the mixture.",
-    "one_output_is_mixture":
-        "The network copies its input: one output is the whole mixture, nothing is left for the others.",
-    "mixture_is_shared_out":
-        "The network copies its input: the outputs add up to the mixture, but share it out in another "
-        "way than by talkers.",
-    "silent_output":
-        "An output is silent, or has nothing in common with the mixture, and the others are not the whole "
-        "mixture either.",
+    "one_output_is_mixture": "The network copies its input: one output is the whole mixture, nothing is "
+    "left for the others.",
+    "mixture_is_shared_out": "The network copies its input: the outputs add up to the mixture, but share it "
+    "out in another way than by talkers.",
+    "silent_output": "An output is silent, or has nothing in common with the mixture, and the others are not the whole "
+    "mixture either.",
     "same_outputs": "The outputs are one and the same signal.",
-    "mixed_outputs":
-        "Every output holds all talkers, also within single frequencies, and which of them it tends to "
-        "changes from frequency to frequency.",
+    "mixed_outputs": "Every output holds all talkers, also within single frequencies, and which of them it tends to "
+    "changes from frequency to frequency.",
     "weak": "The outputs tend to the right talkers, but separate them little.",
-    "cannot_tell":
-        "The outputs are neither copies nor silent nor the same. Whether they are the talkers cannot be "
-        "told without references and headsets, and a frequency permutation cannot be seen.",
+    "cannot_tell": "The outputs are neither copies nor silent nor the same. Whether they are the talkers cannot be "
+    "told without references and headsets, and a frequency permutation cannot be seen.",
     "silent_recording": "The recordings are silent: there is nothing to separate.",
 }
 
@@ -93,41 +88,57 @@ def reasons(result: dict) -> list[str]:
     if kind == "silent_recording":
         return ["All far-field mixtures are zero at the reference mic."]
     if kind == "mixture_is_shared_out":
-        lines.append(f"All outputs together leave {_worst(mean['residual_db']['far_field']):.1f} dB of the "
-                     "far-field mixtures. One output alone is the mixture at frequencies with "
-                     f"{_percent(mean['copied_share'])} of its energy.")
+        lines.append(
+            f"All outputs together leave {_worst(mean['residual_db']['far_field']):.1f} dB of the "
+            "far-field mixtures. One output alone is the mixture at frequencies with "
+            f"{_percent(mean['copied_share'])} of its energy."
+        )
     elif kind in COPIES:
-        lines += [f"Filtered by FCP, output {n} alone leaves {residual:.1f} dB of the mixture at the "
-                  "reference mic; one talker of two leaves about -3 dB."
-                  for n, residual in enumerate(mean["alone_residual_db"], start=1)]
-    lines += [f"The image of output {n} is {-level:.0f} dB below the mixture: as good as silent."
-              for n, level in enumerate(mean["level_db"], start=1) if level < SILENT_DB]
+        lines += [
+            f"Filtered by FCP, output {n} alone leaves {residual:.1f} dB of the mixture at the "
+            "reference mic; one talker of two leaves about -3 dB."
+            for n, residual in enumerate(mean["alone_residual_db"], start=1)
+        ]
+    lines += [
+        f"The image of output {n} is {-level:.0f} dB below the mixture: as good as silent."
+        for n, level in enumerate(mean["level_db"], start=1)
+        if level < SILENT_DB
+    ]
     if kind in ("same_outputs", "mixed_outputs", "weak") and mean["coherence"] is not None:
-        lines.append(f"The coherence of the outputs is {mean['coherence']:.2f} and the correlation of their "
-                     f"magnitudes {mean['magnitude_correlation']:.2f}: separated talkers have less than 0.3.")
-    meaningful = kind not in COPIES and kind != "same_outputs"      # which output belongs to whom
+        lines.append(
+            f"The coherence of the outputs is {mean['coherence']:.2f} and the correlation of their "
+            f"magnitudes {mean['magnitude_correlation']:.2f}: separated talkers have less than 0.3."
+        )
+    meaningful = kind not in COPIES and kind != "same_outputs"  # which output belongs to whom
     references, headsets = mean["references"], mean["headsets"]
     if references is not None:
-        lines.append(f"SI-SDR is {_db(references['si_sdr'])} dB, of the mixture "
-                     f"{_db(references['si_sdr_mixture'])} dB.")
+        lines.append(
+            f"SI-SDR is {_db(references['si_sdr'])} dB, of the mixture {_db(references['si_sdr_mixture'])} dB."
+        )
         if meaningful:
             lines.append(
                 f"It would be {_db(references['si_sdr_oracle'])} dB if every frequency were given to the "
                 f"talker that it fits best. {_percent(references['agreement'])} of the energy lies in "
-                "frequencies that fit the utterance's assignment anyway.")
+                "frequencies that fit the utterance's assignment anyway."
+            )
     if headsets is not None and meaningful:
         lines.append(
             f"By the headsets, {_percent(headsets['agreement'])} of the energy lies in frequencies that fit "
             "the utterance's assignment. Its own output explains a headset "
             f"{_db(headsets['contrast_db'])} dB better than another output does; "
-            f"{_db(headsets['contrast_oracle_db'])} dB with the best assignment at every frequency.")
+            f"{_db(headsets['contrast_oracle_db'])} dB with the best assignment at every frequency."
+        )
     if _headsets_unexplained(mean):
-        lines.append("The outputs explain the far-field mics, but not the headsets: all together they leave "
-                     f"{_worst(mean['residual_db']['close_talk']):.1f} dB of one.")
+        lines.append(
+            "The outputs explain the far-field mics, but not the headsets: all together they leave "
+            f"{_worst(mean['residual_db']['close_talk']):.1f} dB of one."
+        )
     worst = max(mean["condition_median"])
     if worst > ILL_CONDITIONED:
-        lines.append(f"FCP is ill-conditioned: the median condition number is {worst:.0e}, where up to "
-                     "1e4 is usual. An estimate holds fewer independent frames than the filter has taps.")
+        lines.append(
+            f"FCP is ill-conditioned: the median condition number is {worst:.0e}, where up to "
+            "1e4 is usual. An estimate holds fewer independent frames than the filter has taps."
+        )
     return lines
 
 
@@ -140,28 +151,40 @@ def changes(result: dict, settings: dict) -> list[str]:
         return ["Check the audio of wav.scp, and the reference mic (ref_mic)."]
     one_mic = len(result["mean"]["residual_db"]["far_field"]) == 1
     if settings["supervised"]:
-        pass                    # nothing below about the mixture-constraint loss applies
+        pass  # nothing below about the mixture-constraint loss applies
     elif kind in COPIES and settings["close_talk"]:
-        lines.append(f"A copy of the input meets the far-field part of the loss: lower alpha (it is "
-                     f"{settings['alpha']:.3g}; with one far-field mic the paper uses 1/5 to 1/8), so that the "
-                     "headsets decide.")
+        lines.append(
+            f"A copy of the input meets the far-field part of the loss: lower alpha (it is "
+            f"{settings['alpha']:.3g}; with one far-field mic the paper uses 1/5 to 1/8), so that the "
+            "headsets decide."
+        )
     elif kind in COPIES:
-        lines.append("The loss sees far-field mics alone and needs more of them than talkers"
-                     + (", but there is one" if one_mic else "")
-                     + ": give it more (loss_mics, input_mics), or headsets (close_talk: true).")
+        lines.append(
+            "The loss sees far-field mics alone and needs more of them than talkers"
+            + (", but there is one" if one_mic else "")
+            + ": give it more (loss_mics, input_mics), or headsets (close_talk: true)."
+        )
     if kind in ("same_outputs", "silent_output") or settings["supervised"] and kind in COPIES:
-        lines.append("Look at the learning curve. Either the network has not left its start: train longer, try "
-                     "another seed or learning rate. Or the training has diverged: lower the learning rate.")
+        lines.append(
+            "Look at the learning curve. Either the network has not left its start: train longer, try "
+            "another seed or learning rate. Or the training has diverged: lower the learning rate."
+        )
     lines += _anchor_changes(result, settings)
     if kind == "frequency_permutation" and not settings["close_talk"] and not settings["supervised"]:
-        lines.append(f"Raise isms_weight (it is {settings['isms_weight']:g}), which works against frequency "
-                     "permutation without headsets.")
+        lines.append(
+            f"Raise isms_weight (it is {settings['isms_weight']:g}), which works against frequency "
+            "permutation without headsets."
+        )
     if kind in ("weak", "mixed_outputs") or settings["supervised"] and kind == "frequency_permutation":
-        lines.append("Train longer while the validation loss still falls; if it does not fall any more, try "
-                     "another learning rate or a larger network.")
+        lines.append(
+            "Train longer while the validation loss still falls; if it does not fall any more, try "
+            "another learning rate or a larger network."
+        )
     if _headsets_unexplained(result["mean"]):
-        lines.append("Check that the headsets belong to the far-field recordings and are synchronous with them "
-                     "to within the filter (closetalk_past_taps, closetalk_future_taps).")
+        lines.append(
+            "Check that the headsets belong to the far-field recordings and are synchronous with them "
+            "to within the filter (closetalk_past_taps, closetalk_future_taps)."
+        )
     return lines
 
 
@@ -173,13 +196,17 @@ def _anchor_changes(result, settings):
             yield "The set has headsets: train with close_talk: true and anchor_weight: 5."
         return
     if settings["anchor_weight"] == 0:
-        yield ("Set anchor_weight: 5, with anchor_order: free (or fixed, where headset n always belongs to the "
-               "same seat). Each headset must then be explained by one output alone, the same at all "
-               "frequencies.")
+        yield (
+            "Set anchor_weight: 5, with anchor_order: free (or fixed, where headset n always belongs to the "
+            "same seat). Each headset must then be explained by one output alone, the same at all "
+            "frequencies."
+        )
         return
     if settings["anchor_order"] == "fixed":
-        yield ("anchor_order: fixed asks for the order of the headsets. Where the far-field recording does not "
-               "tell it, nothing is learned: set anchor_order: free.")
+        yield (
+            "anchor_order: fixed asks for the order of the headsets. Where the far-field recording does not "
+            "tell it, nothing is learned: set anchor_order: free."
+        )
     if settings["anchor_fade"] is not None:
         first, last = settings["anchor_fade"]
         yield f"The anchor fades between steps {first} and {last}: let it fade later, or not at all."
@@ -200,7 +227,7 @@ def _worst(values_db):
 
 
 def _db(value):
-    return f"{round(value, 1) + 0.0:.1f}"       # no "-0.0"
+    return f"{round(value, 1) + 0.0:.1f}"  # no "-0.0"
 
 
 def _percent(share):
@@ -212,6 +239,7 @@ def _percent(share):
 
 def table(mean: dict) -> list[tuple[str, str, str]]:
     """(quantity, value, what is to be expected) for the means that exist; "n/a": nothing to say."""
+
     def listed(values, form=_db):
         return ", ".join("n/a" if value is None else form(value) for value in values)
 
@@ -219,40 +247,45 @@ def table(mean: dict) -> list[tuple[str, str, str]]:
     references, headsets = mean["references"], mean["headsets"]
     if references is not None:
         rows += [
-            ("SI-SDR of the mixture (dB)", _db(references['si_sdr_mixture']), ""),
-            ("SI-SDR of the outputs, filtered by FCP (dB)", _db(references['si_sdr']), "at least 5 dB more"),
-            ("SI-SDR, best assignment per frequency (dB)", _db(references['si_sdr_oracle']),
-             "nearly the same; much more: frequency permutation"),
+            ("SI-SDR of the mixture (dB)", _db(references["si_sdr_mixture"]), ""),
+            ("SI-SDR of the outputs, filtered by FCP (dB)", _db(references["si_sdr"]), "at least 5 dB more"),
+            (
+                "SI-SDR, best assignment per frequency (dB)",
+                _db(references["si_sdr_oracle"]),
+                "nearly the same; much more: frequency permutation",
+            ),
             ("frequencies that agree, by references", _percent(references["agreement"]), "above 90 %"),
         ]
     if headsets is not None:
         rows += [
             ("frequencies that agree, by headsets", _percent(headsets["agreement"]), "above 90 %"),
-            ("own output explains a headset better than another by (dB)", _db(headsets['contrast_db']),
-             "above 2"),
-            ("the same, best assignment per frequency (dB)", _db(headsets['contrast_oracle_db']),
-             "nearly the same; much more: frequency permutation"),
+            ("own output explains a headset better than another by (dB)", _db(headsets["contrast_db"]), "above 2"),
+            (
+                "the same, best assignment per frequency (dB)",
+                _db(headsets["contrast_oracle_db"]),
+                "nearly the same; much more: frequency permutation",
+            ),
         ]
     rows += [
         ("level of the outputs, re mixture (dB)", listed(mean["level_db"]), "0 to -10"),
-        ("left of the mixture by one output alone (dB)", listed(mean["alone_residual_db"]),
-         "-1 to -8; below -15: a copy of the mixture"),
+        (
+            "left of the mixture by one output alone (dB)",
+            listed(mean["alone_residual_db"]),
+            "-1 to -8; below -15: a copy of the mixture",
+        ),
     ]
     if mean["copied_share"] is not None:
-        rows.append(("frequencies where one output is the mixture", _percent(mean["copied_share"]),
-                     "below 20 %"))
+        rows.append(("frequencies where one output is the mixture", _percent(mean["copied_share"]), "below 20 %"))
     if mean["coherence"] is not None:
         rows += [
             ("coherence of the outputs", f"{mean['coherence']:.2f}", "below 0.3; 1: the same signal"),
             ("correlation of their magnitudes", f"{mean['magnitude_correlation']:.2f}", "below 0.4"),
         ]
-    names = [("far_field", "far-field mics")] + [("close_talk", "headsets")] * bool(
-        mean["residual_db"]["close_talk"])
+    names = [("far_field", "far-field mics")] + [("close_talk", "headsets")] * bool(mean["residual_db"]["close_talk"])
     expected = {"far_field": "-8 to -15", "close_talk": "-3 to -12"}
     for family, name in names:
         rows += [
-            (f"left of the {name} by all outputs (dB)", listed(mean["residual_db"][family]),
-             expected[family]),
+            (f"left of the {name} by all outputs (dB)", listed(mean["residual_db"][family]), expected[family]),
             (f"MC loss of the {name}", listed(mean["mc"][family], "{:.2f}".format), ""),
         ]
     rows += [
@@ -268,10 +301,11 @@ def headset_table(mean: dict) -> tuple[list[str], list[list[str]]] | None:
     if explained is None:
         return None
     others = len(explained[0]) - 1
-    columns = ["own output"] + ["other output" if others == 1 else f"other output {n}"
-                                for n in range(1, others + 1)]
-    rows = [[f"headset {number}"] + ["n/a" if value is None else _db(value) for value in row]
-            for number, row in enumerate(explained, start=1)]
+    columns = ["own output"] + ["other output" if others == 1 else f"other output {n}" for n in range(1, others + 1)]
+    rows = [
+        [f"headset {number}"] + ["n/a" if value is None else _db(value) for value in row]
+        for number, row in enumerate(explained, start=1)
+    ]
     return columns, rows
 
 
@@ -281,20 +315,37 @@ def markdown(result: dict) -> str:
     Args:
         result: with the file's further keys train_config, model_file, data_dir, num_utterances.
     """
-    lines = ["# Diagnosis", "", f"**{result['summary']}**", "",
-             f"{sentence_of_votes(result)} Model `{result['model_file']}`, data `{result['data_dir']}`.", ""]
+    lines = [
+        "# Diagnosis",
+        "",
+        f"**{result['summary']}**",
+        "",
+        f"{sentence_of_votes(result)} Model `{result['model_file']}`, data `{result['data_dir']}`.",
+        "",
+    ]
     if result["why"]:
         lines += ["## Why", ""] + [f"- {line}" for line in result["why"]] + [""]
     if result["change"]:
         lines += ["## What to change", ""] + [f"- {line}" for line in result["change"]] + [""]
-    lines += ["## Quantities", "", "Means over the utterances; lists are over outputs or mics.", "",
-              "| quantity | value | expected |", "|:--|:--|:--|"]
+    lines += [
+        "## Quantities",
+        "",
+        "Means over the utterances; lists are over outputs or mics.",
+        "",
+        "| quantity | value | expected |",
+        "|:--|:--|:--|",
+    ]
     lines += [f"| {name} | {value} | {expected} |" for name, value, expected in table(result["mean"])]
     headsets = headset_table(result["mean"])
     if headsets is not None:
         columns, rows = headsets
-        lines += ["", "How much one output alone explains of each headset (dB by which its energy falls):", "",
-                  "| | " + " | ".join(columns) + " |", "|:--|" + "--:|" * len(columns)]
+        lines += [
+            "",
+            "How much one output alone explains of each headset (dB by which its energy falls):",
+            "",
+            "| | " + " | ".join(columns) + " |",
+            "|:--|" + "--:|" * len(columns),
+        ]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
@@ -302,10 +353,10 @@ def markdown(result: dict) -> str:
 def sentence_of_votes(result: dict) -> str:
     """How sure the verdict is, which utterances say so, and the order of the outputs."""
     chosen, total = result["votes"].get(result["verdict"], 0), result["num_utterances"]
-    others = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in result["votes"].items()
-                       if name != result["verdict"])
-    text = f"{result['confidence'].capitalize()}: {chosen} of {total} utterances" + (
-        f" ({others})." if others else ".")
+    others = ", ".join(
+        f"{count} {name.replace('_', ' ')}" for name, count in result["votes"].items() if name != result["verdict"]
+    )
+    text = f"{result['confidence'].capitalize()}: {chosen} of {total} utterances" + (f" ({others})." if others else ".")
     if result["orders"] and result["verdict"] in ("separates", "weak"):
         whose = "talkers" if result["mean"]["references"] else "headsets"
         orders = "; ".join(f"{order} in {count}" for order, count in result["orders"].items())
@@ -319,11 +370,11 @@ def _for_mean(found):
     if found["headsets"] is not None:
         found["explained_db"] = [
             [row[own]] + [value for source, value in enumerate(row) if source != own]
-            for row, own in zip(found["explained_db"], found["headsets"]["assignment"])]
+            for row, own in zip(found["explained_db"], found["headsets"]["assignment"])
+        ]
     for name in ("headsets", "references"):
         if found[name] is not None:
-            found[name] = {key: value for key, value in found[name].items()
-                           if key not in ("assignment", "agrees")}
+            found[name] = {key: value for key, value in found[name].items() if key not in ("assignment", "agrees")}
     return found
 
 

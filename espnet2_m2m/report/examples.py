@@ -30,10 +30,7 @@ def choose(gains, num_examples):
     labels = {last: "Best", 0: "Worst"}
     if middle is not None:
         labels.setdefault(int(middle), "Median")
-    return [
-        (labels.get(int(rank), f"Rank {rank + 1} of {len(ranked)} from below"), ranked[rank])
-        for rank in ranks
-    ]
+    return [(labels.get(int(rank), f"Rank {rank + 1} of {len(ranked)} from below"), ranked[rank]) for rank in ranks]
 
 
 def read_texts(data_dir, num_speakers):
@@ -56,8 +53,7 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
     first, *others = [scoring.read_signals(system.jobs[utt_id]) for system in systems]
     estimates = [signals["estimates"] for signals in (first, *others)]
     rows = [
-        sorted((r for r in system.scores if r["utt_id"] == utt_id), key=lambda r: r["speaker"])
-        for system in systems
+        sorted((r for r in system.scores if r["utt_id"] == utt_id), key=lambda r: r["speaker"]) for system in systems
     ]
     sample_rate = first["sample_rate"]
 

@@ -115,9 +115,7 @@ def save_spectrogram(path, samples, sample_rate):
     window = scipy.signal.windows.hann(round(WINDOW_S * sample_rate), sym=False) ** 0.5
     shift = max(round(SHIFT_S * sample_rate), -(-len(samples) // MAX_FRAMES))
     padded = np.pad(samples, (0, max(len(window) - len(samples), 0)))
-    _, _, spectrum = scipy.signal.stft(
-        padded, sample_rate, window, len(window), max(len(window) - shift, 0)
-    )
+    _, _, spectrum = scipy.signal.stft(padded, sample_rate, window, len(window), max(len(window) - shift, 0))
     power = np.abs(spectrum) ** 2
     peak = power.max() or 1.0
     level_db = 10 * np.log10(np.maximum(power / peak, 10 ** (-RANGE_DB / 10)))
@@ -143,9 +141,7 @@ def room_from_above(scene):
         axes.set_aspect("equal")
     room.set_xlim(-0.02 * width, 1.02 * width)
     room.set_ylim(-0.02 * depth, 1.02 * depth)
-    room.add_patch(
-        matplotlib.patches.Rectangle((0, 0), width, depth, fill=False, edgecolor=INK, linewidth=1.6)
-    )
+    room.add_patch(matplotlib.patches.Rectangle((0, 0), width, depth, fill=False, edgecolor=INK, linewidth=1.6))
     for spine in room.spines.values():
         spine.set_visible(False)
     room.plot(*centre, "P", color=INK, markersize=8)
@@ -158,9 +154,7 @@ def room_from_above(scene):
         colour, marker = SPEAKER_COLOURS[index % 4], SPEAKER_MARKERS[index % 4]
         room.plot(*np.stack([centre, place]).T, ":", color=colour, linewidth=1)
         room.plot(*place, marker, color=colour, markersize=13, clip_on=False)
-        room.annotate(
-            str(index + 1), place, color="white", ha="center", va="center_baseline", weight="bold"
-        )
+        room.annotate(str(index + 1), place, color="white", ha="center", va="center_baseline", weight="bold")
     room.set_xlabel("x (m)")
     room.set_ylabel("y (m)")
     array.plot(*(100 * (mics - centre)).T, "o", color=INK, markersize=4)
@@ -192,13 +186,20 @@ def save_agreement(path, agrees, sample_rate):
 
 
 def _draw_agreement(agrees, sample_rate):
-    figure, axes = _figure(7.2, 2.2 + 1.3 * len(agrees), nrows=1 + len(agrees), sharex=True,
-                           height_ratios=[2] + [1.3] * len(agrees), squeeze=False)
+    figure, axes = _figure(
+        7.2,
+        2.2 + 1.3 * len(agrees),
+        nrows=1 + len(agrees),
+        sharex=True,
+        height_ratios=[2] + [1.3] * len(agrees),
+        squeeze=False,
+    )
     mean, *single = axes[:, 0]
     top = sample_rate / 2000  # kHz
     if not agrees:
-        mean.annotate("no references and no headsets to compare with", (0.5, 0.5),
-                      xycoords="axes fraction", ha="center")
+        mean.annotate(
+            "no references and no headsets to compare with", (0.5, 0.5), xycoords="axes fraction", ha="center"
+        )
     colours = {"references": SPEAKER_COLOURS[0], "headsets": SPEAKER_COLOURS[1]}
     for (name, rows), below in zip(agrees.items(), single):
         rows = 100 * np.array(rows)
@@ -208,12 +209,18 @@ def _draw_agreement(agrees, sample_rate):
         map_ = matplotlib.colors.LinearSegmentedColormap.from_list(name, [VALID_COLOUR, "#dfe9f2"])
         edges = (frequency[1] if len(frequency) > 1 else top) / 2
         below.grid(False)
-        below.imshow(rows, aspect="auto", interpolation="none", cmap=map_, vmin=0, vmax=100,
-                     extent=(-edges, top + edges, len(rows) + 0.5, 0.5))
+        below.imshow(
+            rows,
+            aspect="auto",
+            interpolation="none",
+            cmap=map_,
+            vmin=0,
+            vmax=100,
+            extent=(-edges, top + edges, len(rows) + 0.5, 0.5),
+        )
         below.yaxis.get_major_locator().set_params(integer=True)
         below.set_ylabel("utterance")
-        below.set_title(f"by {name}: orange frequencies have another assignment", loc="left",
-                        fontsize=9)
+        below.set_title(f"by {name}: orange frequencies have another assignment", loc="left", fontsize=9)
     mean.set_ylim(-3, 103)
     mean.set_xlim(0, top)
     mean.set_ylabel("utterances that agree (%)")

@@ -41,41 +41,54 @@ def model_card(exp_dir, tag, language, dataset, license):
     config = yaml.safe_load(config_text)
     missing = [name for name in ("criterions", "separator", "sample_rate") if not config.get(name)]
     if missing:
-        raise ValueError(f"{exp_dir}/config.yaml: expected that of a training by this package, found no "
-                         f"{', '.join(missing)}")
+        raise ValueError(
+            f"{exp_dir}/config.yaml: expected that of a training by this package, found no {', '.join(missing)}"
+        )
     front_matter = {"tags": TAGS, "language": language, "datasets": [dataset], "license": license}
-    return "\n".join([
-        "---", yaml.safe_dump(front_matter, sort_keys=False).rstrip(), "---",
-        "",
-        f"# {exp_dir.resolve().name}",
-        "",
-        *_description(config, dataset),
-        "",
-        "## Use",
-        "",
-        "Where [ESPnet](https://github.com/espnet/espnet) and its plug-in espnet2_m2m are installed:",
-        "",
-        "```python",
-        "from espnet2_m2m import SeparateRecording",
-        f'separate = SeparateRecording.from_pretrained("{tag}")',
-        'separate.file("meeting.wav", "out")     # -> out/meeting_spk1.wav, ...; any length',
-        "```",
-        "",
-        f"or `espnet2_m2m separate --model {tag} meeting.wav -o out`.",
-        "",
-        "## Results",
-        "",
-        *_results(exp_dir / "RESULTS.md"),
-        "",
-        "## Training config",
-        "",
-        "<details><summary>config.yaml</summary>", "", "```yaml", config_text.rstrip(), "```", "", "</details>",
-        "",
-        "## Citation",
-        "",
-        "```bibtex", CITATIONS, "```",
-        "",
-    ])
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(front_matter, sort_keys=False).rstrip(),
+            "---",
+            "",
+            f"# {exp_dir.resolve().name}",
+            "",
+            *_description(config, dataset),
+            "",
+            "## Use",
+            "",
+            "Where [ESPnet](https://github.com/espnet/espnet) and its plug-in espnet2_m2m are installed:",
+            "",
+            "```python",
+            "from espnet2_m2m import SeparateRecording",
+            f'separate = SeparateRecording.from_pretrained("{tag}")',
+            'separate.file("meeting.wav", "out")     # -> out/meeting_spk1.wav, ...; any length',
+            "```",
+            "",
+            f"or `espnet2_m2m separate --model {tag} meeting.wav -o out`.",
+            "",
+            "## Results",
+            "",
+            *_results(exp_dir / "RESULTS.md"),
+            "",
+            "## Training config",
+            "",
+            "<details><summary>config.yaml</summary>",
+            "",
+            "```yaml",
+            config_text.rstrip(),
+            "```",
+            "",
+            "</details>",
+            "",
+            "## Citation",
+            "",
+            "```bibtex",
+            CITATIONS,
+            "```",
+            "",
+        ]
+    )
 
 
 def _description(config, dataset):
@@ -88,8 +101,10 @@ def _description(config, dataset):
     elif any((criterion.get("conf") or {}).get("close_talk") is False for criterion in config["criterions"]):
         training = "trained on far-field mixtures alone (UNSSOR)"
     else:
-        training = ("trained by mixture-to-mixture (M2M): supervised by headset recordings, cross-talk "
-                    "included, not by clean speech")
+        training = (
+            "trained by mixture-to-mixture (M2M): supervised by headset recordings, cross-talk "
+            "included, not by clean speech"
+        )
     yield f"Separates far-field recordings of several talkers; {training}."
     yield ""
     yield f"- network: `{config['separator']}`"

@@ -197,8 +197,7 @@ def _changed_since(system, path):
 def _signals(systems):
     """[((utt_id, speaker), SI-SDR of the mixture, [SI-SDR of each system])] in dB."""
     separated = [
-        {(row["utt_id"], row["speaker"]): row["separated_si_sdr"] for row in system.scores}
-        for system in systems
+        {(row["utt_id"], row["speaker"]): row["separated_si_sdr"] for row in system.scores} for system in systems
     ]
     for row in systems[0].scores:
         signal = (row["utt_id"], row["speaker"])
@@ -247,8 +246,10 @@ def _panels(systems):
         found = tables.read_training(system.folder / "checkpoint.pth") if len(systems) > 1 else None
         if found is not None and np.isfinite(found.si_sdr).any():
             curves.append((place, name, found.steps, found.si_sdr, found.si_sdr, found.si_sdr))
-    boxes = [(place, name, [row["separated_si_sdr"] for row in system.scores])
-             for place, (name, system) in enumerate(zip(names, systems))]
+    boxes = [
+        (place, name, [row["separated_si_sdr"] for row in system.scores])
+        for place, (name, system) in enumerate(zip(names, systems))
+    ]
     boxes.insert(0, (-1, "mixture", [row["mixture_si_sdr"] for row in systems[0].scores]))
     return [("Validation", curves)] if curves else [], [("", boxes)]
 
@@ -326,6 +327,4 @@ def read_diagnosis(path):
             "figure": figure,
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: not a diagnosis ({error!r}); run espnet2_m2m.bin.diagnose again"
-        ) from error
+        raise ValueError(f"{path}: not a diagnosis ({error!r}); run espnet2_m2m.bin.diagnose again") from error

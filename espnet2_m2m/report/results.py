@@ -50,9 +50,7 @@ def summarise(results):
     groups = [separation] + [["closetalk"]] * ("closetalk_si_sdr" in rows[0])
     for name in metrics.METRICS:
         for together in groups:
-            table = np.array(
-                [[row[f"{group}_{name}"] for group in together] for row in rows], dtype=float
-            )
+            table = np.array([[row[f"{group}_{name}"] for group in together] for row in rows], dtype=float)
             defined = table[np.isfinite(table).all(axis=1)]
             for group, values in zip(together, defined.T):
                 mean.setdefault(group, {})[name] = float(values.mean()) if len(values) else None
@@ -67,10 +65,7 @@ def summarise(results):
     ]
     # Speakers of one utterance are not independent, so the interval is over utterances.
     half_width = 1.96 * np.std(gains, ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else None
-    agreeing = sum(
-        all(row["speaker"] == row["estimate"] for row in result["rows"])
-        for result in results.values()
-    )
+    agreeing = sum(all(row["speaker"] == row["estimate"] for row in result["rows"]) for result in results.values())
     (sample_rate,) = rates
     return {
         "num_utterances": len(results),
@@ -185,9 +180,7 @@ def read_scores(enhanced_dir):
     scoring_dir = enhanced_dir / "scoring"
     for name in ("summary.json", "scores.csv"):
         if not (scoring_dir / name).is_file():
-            raise FileNotFoundError(
-                f"{scoring_dir / name}: no such file; run espnet2_m2m.bin.enh_scoring first"
-            )
+            raise FileNotFoundError(f"{scoring_dir / name}: no such file; run espnet2_m2m.bin.enh_scoring first")
     summary = json.loads((scoring_dir / "summary.json").read_text(encoding="utf-8"))
     with open(scoring_dir / "scores.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -168,10 +168,6 @@ def _draw_boxes(axes, boxes):
     axes.set_xlim(min(left - 0.03 * reach, axes.get_xlim()[0]), max(right + 0.03 * reach, axes.get_xlim()[1]))
     for y, (_, _, values) in enumerate(boxes, start=1):
         axes.annotate(
-            f"{np.median(values):.1f}",
-            (1.01, y),
-            xycoords=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=8.5,
+            f"{np.median(values):.1f}", (1.01, y), xycoords=axes.get_yaxis_transform(), va="center", fontsize=8.5
         )
     axes.set_xlabel("SI-SDR of a test signal (dB)\nbox: quartiles, whiskers: 5 to 95 %, right: median")

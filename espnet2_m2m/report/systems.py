@@ -98,9 +98,7 @@ def require_current(rows, jobs, data_dir, scoring_dir):
         )
     kept = scoring.read_cache(scoring_dir / "utterances.jsonl")
     changed = [
-        utt_id
-        for utt_id, job in jobs.items()
-        if utt_id not in kept or kept[utt_id][0] != scoring.input_key(job)
+        utt_id for utt_id, job in jobs.items() if utt_id not in kept or kept[utt_id][0] != scoring.input_key(job)
     ]
     if changed:
         raise ValueError(

@@ -203,8 +203,12 @@ def our_row(key, config_path):
     for criterion in criterions:
         conf = criterion.get("conf") or {}
         if criterion["name"] == "mixture_constraint" and conf.get("close_talk", True):
-            taps = (("closetalk", "past", 19), ("closetalk", "future", 1),
-                    ("farfield", "past", 19), ("farfield", "future", 1))
+            taps = (
+                ("closetalk", "past", 19),
+                ("closetalk", "future", 1),
+                ("farfield", "past", 19),
+                ("farfield", "future", 1),
+            )
             taps = "/".join(str(conf.get(f"{mic}_{side}_taps", n)) for mic, side, n in taps)
             return Row(row.table, "-", row.system, taps, _format_alpha(conf.get("alpha", 1.0)))
     return row
@@ -231,9 +235,7 @@ def read_training(path):
         return Training(
             steps=[epoch["train"]["total_count"] for epoch in epochs],
             si_sdr=[-float(epoch["valid"].get(VALID_SI_SDR, math.nan)) for epoch in epochs],
-            seconds=sum(
-                phase["time"].total_seconds() for epoch in epochs for phase in epoch.values()
-            ),
+            seconds=sum(phase["time"].total_seconds() for epoch in epochs for phase in epoch.values()),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a checkpoint of an ESPnet training ({error!r})") from error
@@ -258,9 +260,7 @@ def require_one_test_set(runs):
         remedy = "separate and score both on one set (stages 7 and 8)"
         for name in ("sample_rate_hz", "ref_mic"):
             if run.summary[name] != first.summary[name]:
-                raise ValueError(
-                    f"{where}: {name} is {run.summary[name]} and {first.summary[name]}; {remedy}"
-                )
+                raise ValueError(f"{where}: {name} is {run.summary[name]} and {first.summary[name]}; {remedy}")
         different = {utt_id for utt_id, _ in found.keys() ^ desired.keys()}
         if different:
             raise ValueError(
@@ -315,9 +315,7 @@ def shown(study):
     """Keys of the tables to print: Table I, and those of II and III in which a row was run."""
     tables = {"1"} | {study.rows[run.key].table for run in study.runs}
     return {
-        table: [key for key, row in study.rows.items() if row.table == table]
-        for table in CAPTIONS
-        if table in tables
+        table: [key for key, row in study.rows.items() if row.table == table] for table in CAPTIONS if table in tables
     }
 
 
@@ -432,8 +430,10 @@ def notes(study):
             )
         for metric, count in run.summary["undefined"]["mixture"].items():
             if count and run.summary["mean"]["separated"][metric] is not None:
-                yield (f"{name}: {TITLES[metric]} is undefined for {count} signals, which its mean"
-                       " leaves out: no difference is shown.")
+                yield (
+                    f"{name}: {TITLES[metric]} is undefined for {count} signals, which its mean"
+                    " leaves out: no difference is shown."
+                )
 
 
 def _commits(study):

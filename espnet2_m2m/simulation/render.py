@@ -66,9 +66,7 @@ def dry_signals(scene, speech):
                     " run.sh)"
                 )
             if not samples.any():
-                raise ValueError(
-                    f"{speech.data_dir}: utterance '{utterance['utt_id']}' is silent; remove it"
-                )
+                raise ValueError(f"{speech.data_dir}: utterance '{utterance['utt_id']}' is silent; remove it")
             start = speaker["offset_samples"] + utterance["start_sample"]
             dry[start : start + len(samples)] = samples
     return signals
@@ -102,9 +100,7 @@ def render(scene, dry):
     ]
     return Rendering(
         farfield_images=farfield,
-        farfield_noise=white_noise(
-            farfield.sum(axis=0), scene["snr_db"], [scene["noise_seed"], 0]
-        ),
+        farfield_noise=white_noise(farfield.sum(axis=0), scene["snr_db"], [scene["noise_seed"], 0]),
         closetalk_images=closetalk,
         closetalk_noise=np.array(closetalk_noise),
     )
@@ -157,9 +153,7 @@ def missing_scenes(scenes, set_dir, paths_of=wav_paths):
     return [
         scene
         for scene in scenes
-        if not all(
-            path.name in present.get(name, ()) for name, path in paths_of(scene, set_dir).items()
-        )
+        if not all(path.name in present.get(name, ()) for name, path in paths_of(scene, set_dir).items())
     ]
 
 

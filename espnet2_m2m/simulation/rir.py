@@ -47,9 +47,7 @@ def room_impulse_responses(
     reflection = sabine_reflection(room_size_m, rt60_s)
     num_taps = ceil(length_t60 * rt60_s * sample_rate_hz)
     rirs = [
-        impulse_responses(
-            room_size_m, source, mic_positions_m, reflection, sample_rate_hz, num_taps, _delay_filters()
-        )
+        impulse_responses(room_size_m, source, mic_positions_m, reflection, sample_rate_hz, num_taps, _delay_filters())
         for source in source_positions_m
     ]
     highpass = butter(2, HIGHPASS_HZ, "highpass", fs=sample_rate_hz, output="sos")

@@ -88,9 +88,7 @@ class MeetingRoom:
     def draw(self, rng):
         """A `Geometry` of this room; `rng` is a numpy Generator."""
         center = np.array(self.array_center_m)
-        mics = circular_array(
-            center, self.num_mics, self.array_radius_m, self.array_rotation_rad, (0.0, 0.0)
-        )
+        mics = circular_array(center, self.num_mics, self.array_radius_m, self.array_rotation_rad, (0.0, 0.0))
         azimuth, radius = np.deg2rad(self.seat_azimuth_deg), np.array(self.seat_radius_m)
         seats = np.stack(
             [
@@ -137,9 +135,7 @@ def draw_closetalk_positions(rng, geometry, distance_m):
             direction = rng.standard_normal(3)
             direction /= np.linalg.norm(direction)
             position = mouth + rng.uniform(*distance_m) * direction
-            inside = np.all(position > WALL_MARGIN_M) and np.all(
-                position < geometry.room_size_m - WALL_MARGIN_M
-            )
+            inside = np.all(position > WALL_MARGIN_M) and np.all(position < geometry.room_size_m - WALL_MARGIN_M)
             if inside and np.linalg.norm(others - position, axis=1).min() >= distance_m[0]:
                 break
         positions.append(position)

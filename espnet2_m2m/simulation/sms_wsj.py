@@ -109,8 +109,7 @@ def draw_scenes(examples, sample_rate_hz, closetalk_gain_db):
         ValueError: an example lacks something or makes no sense; names it.
     """
     scenes = [
-        _draw_scene(example_id, example, sample_rate_hz, closetalk_gain_db)
-        for example_id, example in examples.items()
+        _draw_scene(example_id, example, sample_rate_hz, closetalk_gain_db) for example_id, example in examples.items()
     ]
     check_speaker_ids({speaker["speaker_id"] for scene in scenes for speaker in scene["speakers"]})
     scenes.sort(key=lambda scene: scene["utt_id"].encode())
@@ -383,11 +382,7 @@ def _draw_scene(example_id, example, sample_rate_hz, closetalk_gain_db):
                 "offset_samples": int(example["offset"][k]),
                 "text": str(example["kaldi_transcription"][k]),
                 "utterances": [
-                    {
-                        "utt_id": str(example["source_id"][k]),
-                        "start_sample": 0,
-                        "num_samples": int(lengths[k]),
-                    }
+                    {"utt_id": str(example["source_id"][k]), "start_sample": 0, "num_samples": int(lengths[k])}
                 ],
             }
             for k in range(num_speakers)
@@ -441,8 +436,7 @@ def _read(scene, path):
 def _require_file(scene, path):
     if not path.is_file():
         raise AudioError(
-            f"example '{scene['example_id']}': {path}: no such file",
-            "if the database moved, give --reroot OLD=NEW",
+            f"example '{scene['example_id']}': {path}: no such file", "if the database moved, give --reroot OLD=NEW"
         )
 
 

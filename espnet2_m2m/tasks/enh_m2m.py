@@ -8,7 +8,6 @@ import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional
 
 import torch
 import yaml
@@ -20,12 +19,7 @@ from espnet2.train.reporter import Reporter
 from espnet2_m2m.data_dir import atomic_path, audio_header, read_table
 from espnet2_m2m.data_dir.tables import remove_temporaries
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
-from espnet2_m2m.enh.loss import (
-    MixtureConstraintCriterion,
-    MixtureSolver,
-    RIMagCriterion,
-    SpectraPITSolver,
-)
+from espnet2_m2m.enh.loss import MixtureConstraintCriterion, MixtureSolver, RIMagCriterion, SpectraPITSolver
 from espnet2_m2m.enh.preprocessor import CheckedPreprocessor
 from espnet2_m2m.enh.segments import SegmentDataset
 from espnet2_m2m.enh.separator.tfgridnet import TFGridNet
@@ -33,7 +27,7 @@ from espnet2_m2m.enh.spectra import SpectraDecoder, SpectraEncoder
 
 CRITERIONS = {"mixture_constraint": MixtureConstraintCriterion, "ri_mag": RIMagCriterion}
 WRAPPERS = {"mixture": MixtureSolver, "pit_spectra": SpectraPITSolver}
-STEP = "separator.mixture_constraint.step"      # of the anchor's fade, in a model's weights
+STEP = "separator.mixture_constraint.step"  # of the anchor's fade, in a model's weights
 MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref")
 
 _stock_build_model = EnhancementTask.__dict__["build_model"].__func__
@@ -68,15 +62,24 @@ class M2MEnhancementTask(EnhancementTask):
         """ESPnet's iterator over chunks, which are read from the files where they are all that is needed."""
         factory = super().build_chunk_iter_factory(args, iter_options, mode)
         data = iter_options.data_path_and_name_and_type
-        if (names_criterion(args) and args.preprocessor is None and str(args.chunk_length).isdigit()
-                and args.chunk_default_fs is None and args.train_dtype == "float32"
-                and not iter_options.max_cache_size
-                and all(kind == "sound" for _, _, kind in data)):
+        if (
+            names_criterion(args)
+            and args.preprocessor is None
+            and str(args.chunk_length).isdigit()
+            and args.chunk_default_fs is None
+            and args.train_dtype == "float32"
+            and not iter_options.max_cache_size
+            and all(kind == "sound" for _, _, kind in data)
+        ):
             length = int(args.chunk_length)
             sequence = factory.per_sample_iter_factory
             sequence.dataset = SegmentDataset(
-                sequence.dataset, length, int(length * args.chunk_shift_ratio), random_place=iter_options.train,
-                sample_rate=None if args.allow_multi_rates else args.sample_rate)
+                sequence.dataset,
+                length,
+                int(length * args.chunk_shift_ratio),
+                random_place=iter_options.train,
+                sample_rate=None if args.allow_multi_rates else args.sample_rate,
+            )
         return factory
 
     @classmethod
@@ -86,12 +89,12 @@ class M2MEnhancementTask(EnhancementTask):
             if args.resume and (not args.distributed or get_rank(args.dist_rank, args.dist_launcher) == 0):
                 repair_checkpoints(args.output_dir, args.best_model_criterion)
             if not names_criterion(args):
-                EnhancementTask.main_worker(args)       # a stock config meets ESPnet's own checks
+                EnhancementTask.main_worker(args)  # a stock config meets ESPnet's own checks
                 return
             check_numbers(vars(args))
             rate = common_sample_rate(args)
             if rate is not None:
-                args.sample_rate = rate                 # into config.yaml
+                args.sample_rate = rate  # into config.yaml
             args.init_param = [without_step(init_param) for init_param in args.init_param]
             super().main_worker(args)
 
@@ -124,25 +127,35 @@ def load_weights(model, model_file) -> None:
     try:
         saved = torch.load(model_file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{model_file}: expected a file of weights and nothing else, found one that is broken "
-                         "or holds objects whose loading may run code, which is refused; copy it again, or "
-                         "save the model's state_dict() alone") from error
-    saved = saved.get("module", saved) if isinstance(saved, dict) else saved      # deepspeed
+        raise ValueError(
+            f"{model_file}: expected a file of weights and nothing else, found one that is broken "
+            "or holds objects whose loading may run code, which is refused; copy it again, or "
+            "save the model's state_dict() alone"
+        ) from error
+    saved = saved.get("module", saved) if isinstance(saved, dict) else saved  # deepspeed
     if not isinstance(saved, dict) or not all(isinstance(value, torch.Tensor) for value in saved.values()):
-        raise ValueError(f"{model_file}: expected the weights of a model, tensors by name, found something "
-                         "else; a checkpoint.pth is not a model, take the .pth file of an epoch")
+        raise ValueError(
+            f"{model_file}: expected the weights of a model, tensors by name, found something "
+            "else; a checkpoint.pth is not a model, take the .pth file of an epoch"
+        )
     desired = model.state_dict()
     problems = {
         "not in the file": [name for name in desired if name not in saved],
         "in the file only": [name for name in saved if name not in desired],
-        "of another shape": [f"{name} {tuple(saved[name].shape)} for {tuple(value.shape)}"
-                             for name, value in desired.items()
-                             if name in saved and saved[name].shape != value.shape],
+        "of another shape": [
+            f"{name} {tuple(saved[name].shape)} for {tuple(value.shape)}"
+            for name, value in desired.items()
+            if name in saved and saved[name].shape != value.shape
+        ],
     }
     if any(problems.values()):
-        raise ValueError(f"{model_file} does not fit its config; use the config.yaml that the training wrote "
-                         "beside it: " + "; ".join(f"{len(names)} tensors {problem}: {', '.join(names)}"
-                                                  for problem, names in problems.items() if names))
+        raise ValueError(
+            f"{model_file} does not fit its config; use the config.yaml that the training wrote "
+            "beside it: "
+            + "; ".join(
+                f"{len(names)} tensors {problem}: {', '.join(names)}" for problem, names in problems.items() if names
+            )
+        )
     model.load_state_dict(saved)
 
 
@@ -166,8 +179,9 @@ def check_numbers(options: dict, name: str = "") -> None:
             continue
         key = f"{name}.{key}" if name else key
         if isinstance(value, str) and re.fullmatch(r"[+-]?\d+\.?\d*e[+-]?\d+", value, re.IGNORECASE):
-            raise ValueError(f"{key} is text to YAML, found {value}; write a number with a point and a sign, "
-                             "such as 1.0e-4")
+            raise ValueError(
+                f"{key} is text to YAML, found {value}; write a number with a point and a sign, such as 1.0e-4"
+            )
         if isinstance(value, (list, tuple)):
             value = dict(enumerate(value))
         if isinstance(value, dict):
@@ -181,11 +195,11 @@ def without_step(init_param: str) -> str:
     """
     parts = init_param.split(":")
     parts += [""] * (4 - len(parts))
-    parts[3] = ",".join(filter(None, (parts[3], STEP, f"enh_model.{STEP}")))     # the latter of a joint model
+    parts[3] = ",".join(filter(None, (parts[3], STEP, f"enh_model.{STEP}")))  # the latter of a joint model
     return ":".join(parts)
 
 
-def common_sample_rate(args) -> Optional[int]:
+def common_sample_rate(args) -> int | None:
     """Sample rate in Hz of the training data, by the first recording of each list.
 
     Returns:
@@ -204,8 +218,9 @@ def common_sample_rate(args) -> Optional[int]:
                     rates[path] = audio_header(entry)[2]
     if len(set(rates.values())) > 1:
         found = ", ".join(f"{path} {rate} Hz" for path, rate in rates.items())
-        raise ValueError(f"training and validation data need one sample rate, found {found}; "
-                         "resample them (stage 3 of the recipe)")
+        raise ValueError(
+            f"training and validation data need one sample rate, found {found}; resample them (stage 3 of the recipe)"
+        )
     return next(iter(rates.values()), None)
 
 
@@ -220,7 +235,7 @@ def repair_checkpoints(output_dir, best_model_criterion) -> None:
         best_model_criterion: of the config, list of (phase, key, mode).
     """
     output_dir = Path(output_dir)
-    remove_temporaries(output_dir, ".*.pth")        # of this folder alone: below others may be separating now
+    remove_temporaries(output_dir, ".*.pth")  # of this folder alone: below others may be separating now
     if not (output_dir / "checkpoint.pth").is_file():
         return
     states = torch.load(output_dir / "checkpoint.pth", map_location="cpu", weights_only=False)
@@ -234,8 +249,11 @@ def repair_checkpoints(output_dir, best_model_criterion) -> None:
         with atomic_path(output_dir / newest) as temporary:
             torch.save(states["model"], temporary)
     links = ["latest.pth"]
-    links += [f"{phase}.{key}.best.pth" for phase, key, mode in best_model_criterion
-              if reporter.has(phase, key) and reporter.get_best_epoch(phase, key, mode) == epoch]
+    links += [
+        f"{phase}.{key}.best.pth"
+        for phase, key, mode in best_model_criterion
+        if reporter.has(phase, key) and reporter.get_best_epoch(phase, key, mode) == epoch
+    ]
     for link in links:
         link = output_dir / link
         if not link.is_symlink() or os.readlink(link) != newest:
@@ -276,7 +294,7 @@ def register() -> None:
     enh.criterion_choices.classes.update(CRITERIONS)
     enh.loss_wrapper_choices.classes.update(WRAPPERS)
     choices = [(enh.separator_choices, enh.encoder_choices, enh.decoder_choices)]
-    joint = sys.modules.get("espnet2.tasks.enh_s2t")    # copies these lists when it is imported
+    joint = sys.modules.get("espnet2.tasks.enh_s2t")  # copies these lists when it is imported
     if joint is not None:
         choices.append((joint.enh_separator_choices, joint.enh_encoder_choices, joint.enh_decoder_choices))
     for separators, encoders, decoders in choices:
@@ -292,9 +310,16 @@ def _build_model(cls, args):
     options = {name: args.model_conf[name] for name in MODEL_OPTIONS if name in args.model_conf}
     args = copy.copy(args)
     args.model_conf = {k: v for k, v in args.model_conf.items() if k not in options}
-    stock = _stock_build_model(cls, args)       # also initialises the weights
-    return ESPnetM2MModel(stock.encoder, stock.separator, stock.decoder, stock.mask_module,
-                          stock.loss_wrappers, **options, **args.model_conf)
+    stock = _stock_build_model(cls, args)  # also initialises the weights
+    return ESPnetM2MModel(
+        stock.encoder,
+        stock.separator,
+        stock.decoder,
+        stock.mask_module,
+        stock.loss_wrappers,
+        **options,
+        **args.model_conf,
+    )
 
 
 register()

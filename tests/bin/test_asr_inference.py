@@ -20,12 +20,19 @@ def example(tmp_path):
     data_dir, enhanced_dir = make_set(tmp_path, num_utterances=2, seconds=0.5, swapped=(1,))
     for n in (1, 2):
         write_table(data_dir / f"text_spk{n}", dict.fromkeys(read_table(data_dir / "utt2spk"), "one two"))
-    talker_data_dir.main(["--data_dir", str(data_dir), "--enhanced_dir", str(enhanced_dir),
-                          "--out_dir", str(enhanced_dir / "talkers")])
+    talker_data_dir.main(
+        ["--data_dir", str(data_dir), "--enhanced_dir", str(enhanced_dir), "--out_dir", str(enhanced_dir / "talkers")]
+    )
     (tmp_path / "decode.yaml").write_text(yaml.safe_dump(OPTIONS))
     make_asr(tmp_path / "asr")
-    options = {"asr_exp": tmp_path / "asr", "inference_config": tmp_path / "decode.yaml", "data_dir": data_dir,
-               "separated": enhanced_dir / "talkers", "name": "m2m", "out_dir": tmp_path / "decode" / "test"}
+    options = {
+        "asr_exp": tmp_path / "asr",
+        "inference_config": tmp_path / "decode.yaml",
+        "data_dir": data_dir,
+        "separated": enhanced_dir / "talkers",
+        "name": "m2m",
+        "out_dir": tmp_path / "decode" / "test",
+    }
     return tmp_path, data_dir, options
 
 
@@ -63,7 +70,7 @@ def test_a_rerun_decodes_what_is_missing_or_has_changed(example, capsys):
     path = read_table(data_dir / "spk1.scp")["a-b-test00000"]
     soundfile.write(path, np.roll(soundfile.read(path)[0], 100), 8000)
     kept = (options["out_dir"] / "hypotheses.jsonl").read_bytes()
-    (options["out_dir"] / "hypotheses.jsonl").write_bytes(kept[:-20])       # killed while it wrote
+    (options["out_dir"] / "hypotheses.jsonl").write_bytes(kept[:-20])  # killed while it wrote
     run(options)
     assert "12 of 14" in capsys.readouterr().out
     run(options, ref_channel=1)
@@ -104,14 +111,17 @@ def test_too_short_a_signal_says_nothing(example):
     assert read_table(options["out_dir"] / "clean" / "hyp", allow_empty=True)["a-a-b-test00000"] == ""
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"asr_exp": "nowhere"}, "nowhere/config.yaml: no such file"),
-    ({"data_dir": "nowhere"}, "nowhere: no such data directory"),
-    ({"name": "clean"}, "'clean' must be a folder's name other than mixture"),
-    ({"ref_channel": 3}, "has 3 channels, so no channel 3"),
-    ({"separated": "nowhere"}, "nowhere"),
-    ({"inference_config": "beam.yaml"}, "no_such_option"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"asr_exp": "nowhere"}, "nowhere/config.yaml: no such file"),
+        ({"data_dir": "nowhere"}, "nowhere: no such data directory"),
+        ({"name": "clean"}, "'clean' must be a folder's name other than mixture"),
+        ({"ref_channel": 3}, "has 3 channels, so no channel 3"),
+        ({"separated": "nowhere"}, "nowhere"),
+        ({"inference_config": "beam.yaml"}, "no_such_option"),
+    ],
+)
 def test_mistakes_end_in_one_clear_line(example, capsys, changes, message):
     tmp_path, _, options = example
     (tmp_path / "beam.yaml").write_text("no_such_option: 1\n")

@@ -29,7 +29,7 @@ def made(tmp_path_factory):
         time = np.arange(num_samples)
         talker = rng.standard_normal((2, num_samples))
         talker *= 0.01 + (np.sin(2 * np.pi * (time / np.array([[900], [1100]]) + rng.uniform())) > 0)
-        images = np.empty((5, 2, num_samples))                  # (3 far-field mics, 2 headsets)
+        images = np.empty((5, 2, num_samples))  # (3 far-field mics, 2 headsets)
         for mic in range(5):
             for n in range(2):
                 level = 0.2 if mic > 2 and mic - 3 != n else 1
@@ -37,8 +37,13 @@ def made(tmp_path_factory):
                 images[mic, n] = level * scipy.signal.lfilter(rir / np.linalg.norm(rir), [1], talker[n])
         images *= 0.1
         mixtures = images.sum(axis=1)
-        signals = {"wav": mixtures[:3].T, "closetalk1": mixtures[3], "closetalk2": mixtures[4],
-                   "spk1": images[0, 0], "spk2": images[:3, 1].T}       # references may hold all mics
+        signals = {
+            "wav": mixtures[:3].T,
+            "closetalk1": mixtures[3],
+            "closetalk2": mixtures[4],
+            "spk1": images[0, 0],
+            "spk2": images[:3, 1].T,
+        }  # references may hold all mics
         for name, signal in signals.items():
             path = data_dir / "wav" / name / f"{utt_id}.wav"
             write_wav(path, signal, SAMPLE_RATE, "FLOAT")
@@ -55,16 +60,31 @@ def made(tmp_path_factory):
 @pytest.fixture
 def network(monkeypatch):
     """Sets what all networks estimate: (waveforms of the mics (sample, mic)) -> two (sample,)."""
+
     def replace(estimate):
-        monkeypatch.setattr(M2MSeparator, "estimate", lambda self, feature, lengths, additional=None: [
-            z[None] for z in estimate(feature[0])])
+        monkeypatch.setattr(
+            M2MSeparator,
+            "estimate",
+            lambda self, feature, lengths, additional=None: [z[None] for z in estimate(feature[0])],
+        )
+
     return replace
 
 
 def run(root, *options, model="m2m"):
-    diagnose.main(["--train_config", str(root / model / "config.yaml"), "--model_file",
-                   str(root / model / "model.pth"), "--data_dir", str(root / "data"), "--out_dir",
-                   str(root / model / "diagnosis"), *options])
+    diagnose.main(
+        [
+            "--train_config",
+            str(root / model / "config.yaml"),
+            "--model_file",
+            str(root / model / "model.pth"),
+            "--data_dir",
+            str(root / "data"),
+            "--out_dir",
+            str(root / model / "diagnosis"),
+            *options,
+        ]
+    )
     return json.loads((root / model / "diagnosis" / "diagnosis.json").read_text())
 
 
@@ -79,7 +99,10 @@ def test_model_as_it_is(made, capsys):
     assert result["summary"] in text and result["summary"] in printed
     assert (root / "m2m" / "diagnosis" / "agreement.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in (root / "m2m" / "diagnosis").iterdir()) == [
-        "DIAGNOSIS.md", "agreement.png", "diagnosis.json"]
+        "DIAGNOSIS.md",
+        "agreement.png",
+        "diagnosis.json",
+    ]
     # Again: the same.
     assert run(root) == result
 
@@ -116,8 +139,7 @@ def test_settings_of_the_config(made, network):
 def test_pit_model(made, network):
     root, talkers = made
     (root / "pit").mkdir()
-    pit = {"name": "ri_mag", "conf": {"n_fft": 64, "hop_length": 16}, "wrapper": "pit_spectra",
-           "wrapper_conf": {}}
+    pit = {"name": "ri_mag", "conf": {"n_fft": 64, "hop_length": 16}, "wrapper": "pit_spectra", "wrapper_conf": {}}
     save(root / "pit", config(criterions=[pit]))
     network(lambda mix: talkers[len(mix)])
     assert run(root, model="pit")["verdict"] == "separates"
@@ -144,9 +166,10 @@ def test_segments_and_choice_of_utterances(made, network, tmp_path):
     root, talkers = made
     shutil.copytree(root / "m2m", tmp_path / "m2m")
     shutil.copytree(root / "data", tmp_path / "data")
-    (tmp_path / "data" / "segments").write_text("".join(
-        f"u{n} a-b-test0 0 {(4000 + 400 * n) / SAMPLE_RATE}\n" for n in range(5)))
-    network(lambda mix: talkers[6000][:, :len(mix)])
+    (tmp_path / "data" / "segments").write_text(
+        "".join(f"u{n} a-b-test0 0 {(4000 + 400 * n) / SAMPLE_RATE}\n" for n in range(5))
+    )
+    network(lambda mix: talkers[6000][:, : len(mix)])
     result = run(tmp_path, "--num_utts", "3")
     assert list(result["utterances"]) == ["u0", "u2", "u4"] and result["verdict"] == "separates"
 
@@ -179,10 +202,10 @@ class TestMessages:
         write_table(root / "data" / "spk1.scp", table)
         assert "spk1.scp: no entry 'a-b-test1', which" in self.error(capsys, root)
 
-    @pytest.mark.parametrize("samples, rate, message", [
-        (6000, 16000, "has 16000 Hz, expected 8000 Hz"),
-        (5999, 8000, "has 5999 samples, the far-field mixture 6000"),
-    ])
+    @pytest.mark.parametrize(
+        "samples, rate, message",
+        [(6000, 16000, "has 16000 Hz, expected 8000 Hz"), (5999, 8000, "has 5999 samples, the far-field mixture 6000")],
+    )
     def test_signals_that_do_not_fit(self, capsys, root, samples, rate, message):
         path = root / "data" / "short.wav"
         write_wav(path, np.full(samples, 0.1), rate)
@@ -206,6 +229,8 @@ class TestMessages:
 
 
 def test_help_is_quick_and_needs_no_torch():
-    code = ("import sys; from espnet2_m2m.bin import diagnose; diagnose.get_parser();"
-            "sys.exit(bool({'torch', 'espnet2', 'matplotlib'} & set(sys.modules)))")
+    code = (
+        "import sys; from espnet2_m2m.bin import diagnose; diagnose.get_parser();"
+        "sys.exit(bool({'torch', 'espnet2', 'matplotlib'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

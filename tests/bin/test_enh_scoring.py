@@ -23,9 +23,7 @@ def score(data_dir, enhanced_dir):
 
 
 def command(data_dir, enhanced_dir, *options):
-    enh_scoring.main(
-        ["--data_dir", str(data_dir), "--enhanced_dir", str(enhanced_dir), "--nj", "1", *options]
-    )
+    enh_scoring.main(["--data_dir", str(data_dir), "--enhanced_dir", str(enhanced_dir), "--nj", "1", *options])
 
 
 def error_of(capsys, *args):
@@ -53,9 +51,12 @@ def test_scores_are_those_of_the_metrics(scored):
     with open(enhanced_dir / "scoring" / "scores.csv") as file:
         rows = list(csv.DictReader(file))
     assert [(row["utt_id"][-1], row["speaker"], row["estimate"]) for row in rows] == [
-        ("0", "1", "1"), ("0", "2", "2"),
-        ("1", "1", "2"), ("1", "2", "1"),
-        ("2", "1", "1"), ("2", "2", "2"),
+        ("0", "1", "1"),
+        ("0", "2", "2"),
+        ("1", "1", "2"),
+        ("1", "2", "1"),
+        ("2", "1", "1"),
+        ("2", "2", "2"),
     ]
 
     def read(folder, name, utt_id):

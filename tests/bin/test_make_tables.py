@@ -28,8 +28,9 @@ def run(study_dir, *options):
 
 def line_of(text, *starts):
     """Cells of the only line of a Markdown table that begins with these cells."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
-             if line.startswith("|")]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
     (found,) = [line for line in lines if line[: len(starts)] == list(starts)]
     return found
 
@@ -42,8 +43,7 @@ def study(tmp_path_factory):
         write_run(folder, "table2_1a_m2m", seed, si_sdr, curve=(seed, si_sdr - 1))
     for seed, si_sdr in ((0, 18.9), (1, 18.9)):
         run_dir = write_run(folder, "table2_4b_pit", seed, si_sdr)
-        write_scores(run_dir / "enhanced_test_fcp",
-                     {"si_sdr": 20.0, "sdr": 20.0, "pesq": 4.0, "estoi": 0.9})
+        write_scores(run_dir / "enhanced_test_fcp", {"si_sdr": 20.0, "sdr": 20.0, "pesq": 4.0, "estoi": 0.9})
     conf = {"anchor_weight": 1.0, "alpha": 0.142857, "closetalk_future_taps": 4}
     write_run(folder, "table2_ours_m2m_anchor", 0, -0.04, conf=conf)
     (folder / "table2_4a_unssor_seed0").mkdir()
@@ -76,8 +76,24 @@ def test_our_rows_have_no_paper_and_one_seed_no_spread(study):
 def test_rows_of_the_paper_that_were_not_run(study):
     text, _ = run(study)
     assert line_of(text, "1b") == [
-        "1b", "M2M", "19/2/19/1", "1.0", "15.8", "-", "-", "16.7", "-", "-",
-        "3.76", "-", "-", "0.916", "-", "-", "-"]
+        "1b",
+        "M2M",
+        "19/2/19/1",
+        "1.0",
+        "15.8",
+        "-",
+        "-",
+        "16.7",
+        "-",
+        "-",
+        "3.76",
+        "-",
+        "-",
+        "0.916",
+        "-",
+        "-",
+        "-",
+    ]
     labels = re.findall(r"^\| (\w+|-) +\|", text.partition("## What was run")[0], flags=re.MULTILINE)
     assert labels == ["Row", "-", "Row", *"0 1a 1b 1c 1d 1e 2a 2b 2c 4a 4b".split(), "-", "-"]
     assert "Table III: no row was run" in text and "## Table III" not in text
@@ -142,8 +158,9 @@ def test_figures_of_the_paper():
             elif len(cells) == 9 and cells[0] != "Row":
                 system = cells[2].partition(" [")[0].replace("Mixture", "mixture")
                 found[str(number), cells[0]] = (system, *cells[3:5], *map(float, cells[5:]))
-    ours = {(row.table, row.label): (row.system, row.taps, row.alpha, *row.paper.values())
-            for row in tables.PAPER.values()}
+    ours = {
+        (row.table, row.label): (row.system, row.taps, row.alpha, *row.paper.values()) for row in tables.PAPER.values()
+    }
     assert len(found) == 19 and ours == found
 
 
@@ -176,8 +193,12 @@ class TestPictures:
     def test_distributions_pool_the_seeds(self, study):
         ((_, boxes),) = tables.distributions(tables.collect(study))
         assert [(name, len(values)) for _, name, values in boxes] == [
-            ("0 mixture", 8), ("1a M2M 19/1/19/1", 24), ("4b PIT", 16),
-            ("PIT, then FCP 19/1/19/1", 16), ("M2M with anchor 19/4/19/1", 8)]
+            ("0 mixture", 8),
+            ("1a M2M 19/1/19/1", 24),
+            ("4b PIT", 16),
+            ("PIT, then FCP 19/1/19/1", 16),
+            ("M2M with anchor 19/4/19/1", 8),
+        ]
 
     def test_without_checkpoints_there_are_no_curves(self, tmp_path):
         write_run(tmp_path, "table2_1a_m2m", 0, 10.0, curve=())
@@ -219,11 +240,14 @@ class TestMessages:
     def test_other_test_set(self, study, capsys):
         assert "no run that was scored on 'dev'" in self.error(capsys, study, "--test_set", "dev")
 
-    @pytest.mark.parametrize("options, message", [
-        ({"set_seed": 1}, "the SI-SDR of mixture 'a-b-test0' is"),
-        ({"num_utterances": 5}, "they have 10 and 8 signals, and only one has utterance 'a-b-test4'"),
-        ({"sample_rate": 16000}, "sample_rate_hz is 16000 and 8000"),
-    ])
+    @pytest.mark.parametrize(
+        "options, message",
+        [
+            ({"set_seed": 1}, "the SI-SDR of mixture 'a-b-test0' is"),
+            ({"num_utterances": 5}, "they have 10 and 8 signals, and only one has utterance 'a-b-test4'"),
+            ({"sample_rate": 16000}, "sample_rate_hz is 16000 and 8000"),
+        ],
+    )
     def test_mixed_test_sets(self, tmp_path, capsys, options, message):
         write_run(tmp_path, "table2_1a_m2m", 0, 10.0)
         write_run(tmp_path, "table2_1a_m2m", 1, 10.0, **options)

@@ -29,8 +29,11 @@ An introduction.
 | separated | 10.5 |
 """
 CONFIG = {
-    "sample_rate": 8000, "separator": "tfgridnet_spectra", "separator_conf": {"n_srcs": 2, "n_imics": 6},
-    "model_conf": {}, "criterions": [{"name": "mixture_constraint", "conf": {"alpha": 1.0}}],
+    "sample_rate": 8000,
+    "separator": "tfgridnet_spectra",
+    "separator_conf": {"n_srcs": 2, "n_imics": 6},
+    "model_conf": {},
+    "criterions": [{"name": "mixture_constraint", "conf": {"alpha": 1.0}}],
 }
 
 
@@ -52,8 +55,13 @@ def exp(tmp_path_factory):
 def test_the_zip_holds_the_model_and_what_belongs_to_it(exp):
     with zipfile.ZipFile(exp / ZIP) as file:
         assert sorted(file.namelist()) == [
-            "m2m/2epoch.pth", "m2m/README.md", "m2m/RESULTS.md", "m2m/config.yaml", "m2m/images/loss.png",
-            "meta.yaml"]
+            "m2m/2epoch.pth",
+            "m2m/README.md",
+            "m2m/RESULTS.md",
+            "m2m/config.yaml",
+            "m2m/images/loss.png",
+            "meta.yaml",
+        ]
         meta = yaml.safe_load(file.read("meta.yaml"))
     assert meta["files"] == {"model_file": "m2m/2epoch.pth"}
     assert meta["yaml_files"] == {"train_config": "m2m/config.yaml"} and "espnet" in meta
@@ -70,20 +78,33 @@ def test_the_card_says_what_and_how(exp):
     card = model_card(exp, "other/name", "de", "meeting_demo", "mit")
     _, front_matter, body = card.split("---\n", 2)
     assert yaml.safe_load(front_matter) == {
-        "tags": ["espnet", "audio", "audio-to-audio", "source-separation"], "language": "de",
-        "datasets": ["meeting_demo"], "license": "mit"}
+        "tags": ["espnet", "audio", "audio-to-audio", "source-separation"],
+        "language": "de",
+        "datasets": ["meeting_demo"],
+        "license": "mit",
+    }
     lines = body.splitlines()
-    for line in ("# m2m", "### enhanced_test", "| separated | 10.5 |", "- sample rate: 8000 Hz", "- talkers: 2",
-                 'separate = SeparateRecording.from_pretrained("other/name")', "separator: tfgridnet_spectra"):
+    for line in (
+        "# m2m",
+        "### enhanced_test",
+        "| separated | 10.5 |",
+        "- sample rate: 8000 Hz",
+        "- talkers: 2",
+        'separate = SeparateRecording.from_pretrained("other/name")',
+        "separator: tfgridnet_spectra",
+    ):
         assert line in lines, line
     assert "An introduction" not in body and "Mixture to Mixture" in body and "watanabe2018espnet" in body
 
 
-@pytest.mark.parametrize("criterion, words", [
-    ({"name": "mixture_constraint"}, "headset recordings"),
-    ({"name": "mixture_constraint", "conf": {"close_talk": False}}, "UNSSOR"),
-    ({"name": "ri_mag"}, "PIT"),
-])
+@pytest.mark.parametrize(
+    "criterion, words",
+    [
+        ({"name": "mixture_constraint"}, "headset recordings"),
+        ({"name": "mixture_constraint", "conf": {"close_talk": False}}, "UNSSOR"),
+        ({"name": "ri_mag"}, "PIT"),
+    ],
+)
 def test_the_card_says_how_it_was_trained(tmp_path, criterion, words):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "criterions": [criterion]}))
     description, _, rest = model_card(tmp_path, "m2m.zip", "en", "x", "mit").partition("## Use")
@@ -100,24 +121,38 @@ def test_nothing_to_pack_ends_in_one_line(tmp_path, capsys):
 def hub(tmp_path, monkeypatch):
     """The environment of a process that takes the stand-in for Hugging Face."""
     log = open(tmp_path / "hub.log", "w+")
-    process = subprocess.Popen([sys.executable, ROOT / "tests" / "hub_stand_in.py", tmp_path / "hub"],
-                               text=True, stdout=subprocess.PIPE, stderr=log)
-    yield {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{process.stdout.readline().strip()}",
-           "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "good", "NO_PROXY": "127.0.0.1"}
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "hub_stand_in.py", tmp_path / "hub"],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=log,
+    )
+    yield {
+        **os.environ,
+        "HF_ENDPOINT": f"http://127.0.0.1:{process.stdout.readline().strip()}",
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_TOKEN": "good",
+        "NO_PROXY": "127.0.0.1",
+    }
     process.kill()
     process.wait()
     log.close()
 
 
 def run(env, *command):
-    done = subprocess.run([sys.executable, *command], env=env, cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=120)
+    done = subprocess.run(
+        [sys.executable, *command],
+        env=env,
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
 def test_up_to_the_hub_and_down_again(exp, tmp_path, hub):
-    upload = ("-m", "espnet2_m2m.bin.upload_model", "--packed", str(exp / ZIP),
-              "--hf_repo", "someone/m2m")
+    upload = ("-m", "espnet2_m2m.bin.upload_model", "--packed", str(exp / ZIP), "--hf_repo", "someone/m2m")
     code, _, printed = run({**hub, "HF_TOKEN": "wrong"}, *upload)
     assert code == 1 and "hf auth login" in printed and "Traceback" not in printed
     code, printed, errors = run(hub, *upload)
@@ -125,20 +160,27 @@ def test_up_to_the_hub_and_down_again(exp, tmp_path, hub):
     repository = tmp_path / "hub" / "someone" / "m2m"
     assert (repository / "README.md").read_text() == (exp / "README.md").read_text(), "the card, on top"
     assert sorted(path.name for path in (repository / "m2m").iterdir()) == [
-        "2epoch.pth", "README.md", "RESULTS.md", "config.yaml", "images"]
-    program = ("import sys, yaml\nfrom espnet2_m2m.model_files import model_files\n"
-               "with model_files(sys.argv[1]) as (config, weights):\n"
-               "    print(yaml.safe_load(config.read_text())['separator'], weights.stat().st_size)")
+        "2epoch.pth",
+        "README.md",
+        "RESULTS.md",
+        "config.yaml",
+        "images",
+    ]
+    program = (
+        "import sys, yaml\nfrom espnet2_m2m.model_files import model_files\n"
+        "with model_files(sys.argv[1]) as (config, weights):\n"
+        "    print(yaml.safe_load(config.read_text())['separator'], weights.stat().st_size)"
+    )
     code, printed, errors = run(hub, "-c", program, "someone/m2m")
     assert printed.split() == ["tfgridnet_spectra", str((exp / "2epoch.pth").stat().st_size)], errors
     code, _, errors = run(hub, "-c", program, "someone/else")
     assert "someone/else: no such file or folder here, and meta.yaml of a Hugging Face model" in errors
 
 
-@pytest.mark.parametrize("repository, message", [
-    ("someone/other", "pack it again with --hf_repo someone/other"),
-    ("m2m", "--hf_repo is user/name, found 'm2m'"),
-])
+@pytest.mark.parametrize(
+    "repository, message",
+    [("someone/other", "pack it again with --hf_repo someone/other"), ("m2m", "--hf_repo is user/name, found 'm2m'")],
+)
 def test_an_upload_under_another_name_is_refused(exp, capsys, repository, message):
     with pytest.raises(SystemExit):
         upload_model.main(["--packed", str(exp / ZIP), "--hf_repo", repository])
@@ -153,6 +195,7 @@ def test_the_console_script_lists_and_runs_commands(tmp_path):
     code, _, errors = run(os.environ, "-c", script, "separat")
     assert code == 1 and errors == "espnet2_m2m: error: no command 'separat'; espnet2_m2m --help lists them\n"
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
-    code, _, errors = run(os.environ, "-c", script, "separate", "--model", "nothing", str(tmp_path / "a.wav"),
-                          "-o", "x")
+    code, _, errors = run(
+        os.environ, "-c", script, "separate", "--model", "nothing", str(tmp_path / "a.wav"), "-o", "x"
+    )
     assert code == 1 and errors.startswith("separate: error: nothing: no such file or folder")

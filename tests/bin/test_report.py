@@ -199,7 +199,9 @@ def test_several_systems_side_by_side(scored, tmp_path, capsys):
     assert labels[2:5] == [f"Speaker 1: {name}, a-b-test00003" for name in names]
     section = html[html.index('id="recognition"') : html.index('id="examples"')]
     assert re.findall("<td>(.*?)</td>", section) == [
-        *("asr&lt;1&gt;", "71.2", "35.6"), *("asr&lt;1&gt;", "12.3", "6.2"), *("asr&lt;1&gt;", "2.0", "1.0")
+        *("asr&lt;1&gt;", "71.2", "35.6"),
+        *("asr&lt;1&gt;", "12.3", "6.2"),
+        *("asr&lt;1&gt;", "2.0", "1.0"),
     ]
     assert read.text.count("4 epochs in 12 min") == 1, "one training behind two outputs"
 
@@ -236,8 +238,7 @@ def test_study(scored, tmp_path):
     row = re.search(r'<tr class="separated">\s*<th scope="row">1a</th>.*?</tr>', html, re.DOTALL)[0]
     assert re.findall("<td>(.*?)</td>", row)[3:6] == ["16.9", f"{ours:.1f}", f"{ours - 16.9:+.1f}"]
     points = json.loads(re.search(r'id="points">(.*?)</script>', html)[1])
-    assert points["systems"] == ["1a M2M 19/1/19/1 (seed 0)", "3 PIT, P = 1 (seed 1)",
-                                 "PIT, then FCP, P = 1 (seed 1)"]
+    assert points["systems"] == ["1a M2M 19/1/19/1 (seed 0)", "3 PIT, P = 1 (seed 1)", "PIT, then FCP, P = 1 (seed 1)"]
     assert "Not finished, so not in the tables: table2_1a_m2m_seed1" in read.text
 
 
@@ -303,9 +304,7 @@ def write_diagnosis(root):
     from espnet2_m2m.report.diagnosis import diagnose_set
 
     spectra = torch.randn(5, 9, 60, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    found = diagnose_utterance(
-        spectra[[0, 0]], spectra[:3], MixtureConstraintLoss(), spectra[3:], None, None
-    )
+    found = diagnose_utterance(spectra[[0, 0]], spectra[:3], MixtureConstraintLoss(), spectra[3:], None, None)
     settings = {"alpha": 1.0, "anchor_weight": 0.0, "anchor_order": "free", "anchor_fade": None}
     settings |= {"isms_weight": 0.0, "close_talk": True, "supervised": False}
     model = root / "exp" / "valid.loss.best.pth"
@@ -326,7 +325,7 @@ def write_diagnosis(root):
 def test_real_recordings_have_a_page_without_scores(scored, tmp_path):
     shutil.copytree(scored, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "exp/enhanced_test/scoring")
-    for path in (tmp_path / "data/test").glob("*spk[12].scp"):      # references at array and headsets
+    for path in (tmp_path / "data/test").glob("*spk[12].scp"):  # references at array and headsets
         path.unlink()
     html = run(tmp_path, "--num_examples", "2")
     page = Page(html)
@@ -337,8 +336,10 @@ def test_real_recordings_have_a_page_without_scores(scored, tmp_path):
     # The first mixture's outputs are exchanged, which its headsets tell.
     assert re.findall(r'class="scores">(output \d)<', html) == ["output 2", "output 1", "output 1", "output 2"]
     clips = {attrs["aria-label"].rpartition(",")[0] for attrs in page.all("audio")}
-    assert clips == {"Far-field mixture, mic 0", *(f"Speaker {n}: {name}" for n in (1, 2)
-                                                   for name in ("Close-talk mixture", "Separated"))}
+    assert clips == {
+        "Far-field mixture, mic 0",
+        *(f"Speaker {n}: {name}" for n in (1, 2) for name in ("Close-talk mixture", "Separated")),
+    }
 
 
 def test_diagnosis(scored, html, tmp_path, capsys):

@@ -30,8 +30,19 @@ def page(tmp_path_factory):
     scoring.score_set(data_dir, enhanced_dir, nj=0)
     for name in ("first", "second"):
         shutil.copytree(enhanced_dir, root / name / "enhanced_test")
-    report.main(["--data_dir", str(data_dir), "--out_dir", str(root / "report"), "--num_examples", "2",
-                 "--enhanced_dir", str(root / "first/enhanced_test"), str(root / "second/enhanced_test")])
+    report.main(
+        [
+            "--data_dir",
+            str(data_dir),
+            "--out_dir",
+            str(root / "report"),
+            "--num_examples",
+            "2",
+            "--enhanced_dir",
+            str(root / "first/enhanced_test"),
+            str(root / "second/enhanced_test"),
+        ]
+    )
     return root / "report" / "index.html"
 
 
@@ -54,11 +65,12 @@ def browser(chromium, page):
     """The page just opened, at desktop width; in the end, no complaints and nothing from elsewhere."""
     chromium.get_log("performance"), chromium.get_log("browser")
     set_width(chromium, 1200)
-    chromium.get("about:blank")     # else a fragment of the address would keep the old page
+    chromium.get("about:blank")  # else a fragment of the address would keep the old page
     chromium.get(page.as_uri())
     # 3 s of audio last 12: a slow machine must not reach the end between two commands.
-    chromium.execute_script("for (const audio of document.querySelectorAll('audio'))"
-                            " audio.defaultPlaybackRate = audio.playbackRate = 0.25")
+    chromium.execute_script(
+        "for (const audio of document.querySelectorAll('audio')) audio.defaultPlaybackRate = audio.playbackRate = 0.25"
+    )
     yield chromium
     assert chromium.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
@@ -70,8 +82,10 @@ def browser(chromium, page):
 
 
 def set_width(driver, width):
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500})
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
 
 
 def wait(condition, seconds=40):
@@ -90,7 +104,9 @@ def clips(browser, example=1):
     """(name, position in seconds, is playing) of every player of an example."""
     return browser.execute_script(
         "return [...document.querySelectorAll(`#example-${arguments[0]} audio`)]"
-        ".map((a) => [a.getAttribute('aria-label'), a.currentTime, !a.paused])", example)
+        ".map((a) => [a.getAttribute('aria-label'), a.currentTime, !a.paused])",
+        example,
+    )
 
 
 def playing(browser, example=1):
@@ -107,30 +123,33 @@ def press(browser, *keys):
 def test_one_button_plays_and_a_switch_keeps_the_position(browser):
     from selenium.webdriver.common.keys import Keys
 
-    play, = find(browser, "#example-1 .play")
-    slider, = find(browser, "#example-1 .transport input")
+    (play,) = find(browser, "#example-1 .play")
+    (slider,) = find(browser, "#example-1 .transport input")
     play.click()
     name, _ = wait(lambda: playing(browser))
     assert name.startswith("Far-field mixture") and play.text == "Pause"
     for card, name in ((2, "Speaker 1: first"), (4, "Speaker 1: Reference"), (7, "Speaker 2: second")):
-        slider.send_keys(Keys.HOME)         # far from the end, however slow the machine
+        slider.send_keys(Keys.HOME)  # far from the end, however slow the machine
         wait(lambda: playing(browser)[1] > 0.3)
-        before, after = browser.execute_script("""
+        before, after = browser.execute_script(
+            """
             const [old] = [...document.querySelectorAll("#example-1 audio")].filter((audio) => !audio.paused);
             const clip = document.querySelectorAll("#example-1 .clip")[arguments[0]];
             const before = old.currentTime;
             clip.querySelector("label").click();
-            return [before, clip.querySelector("audio").currentTime]""", card)
+            return [before, clip.querySelector("audio").currentTime]""",
+            card,
+        )
         assert after == pytest.approx(before, abs=0.05)
         now = wait(lambda: playing(browser))
         assert now[0].startswith(name)
-        wait(lambda after=after: playing(browser)[1] > after)   # and goes on
+        wait(lambda after=after: playing(browser)[1] > after)  # and goes on
     play.click()
     assert playing(browser) is None and play.text == "Play"
     position = clips(browser)[7][1]
     find(browser, "#example-1 .clip label")[0].click()
     assert clips(browser)[0][1] == pytest.approx(position, abs=0.02), "the position is kept in a pause, too"
-    head, = find(browser, "#example-1 .clip:has(input:checked) .playhead")
+    (head,) = find(browser, "#example-1 .clip:has(input:checked) .playhead")
     share = float(head.get_attribute("style").partition("left: ")[2].partition("%")[0]) / 100
     assert share * SECONDS == pytest.approx(position, abs=0.1)
 
@@ -140,13 +159,13 @@ def test_one_button_plays_and_a_switch_keeps_the_position(browser):
     wait(lambda: playing(browser))
     assert playing(browser, 2) is None, "one plays at a time"
     slider.send_keys(Keys.END)
-    wait(lambda: playing(browser) is None and play.text == "Play")      # at the end
+    wait(lambda: playing(browser) is None and play.text == "Play")  # at the end
 
 
 def test_playing_by_keyboard(browser):
     from selenium.webdriver.common.keys import Keys
 
-    slider, = find(browser, "#example-1 .transport input")
+    (slider,) = find(browser, "#example-1 .transport input")
     slider.send_keys(Keys.END)
     assert clips(browser)[0][1] == pytest.approx(SECONDS, abs=0.1)
     slider.send_keys(Keys.HOME)
@@ -167,7 +186,7 @@ def test_a_point_of_the_scatter_plot_leads_to_its_example(browser):
 
     best = "#scatter a[aria-label*='a-b-test00000, speaker 2']"
     assert len(find(browser, "#scatter a")) == 4 and len(find(browser, "#scatter path[class^=speaker]")) == 6
-    find(browser, best)[0].send_keys(Keys.ENTER)    # of the second example; upwards is the second system
+    find(browser, best)[0].send_keys(Keys.ENTER)  # of the second example; upwards is the second system
     assert wait(lambda: playing(browser, 2))[0] == "Speaker 2: second, a-b-test00000"
     assert browser.current_url.endswith("#example-2")
     assert browser.switch_to.active_element.get_attribute("aria-label") == "Speaker 2: second"
@@ -193,12 +212,16 @@ def test_tables_sort_by_click_and_by_keyboard(browser):
     table = find(browser, "#results details table")[0]
 
     def column(number):
-        return [row.find_elements("css selector", "th, td")[number].text for row in
-                table.find_elements("css selector", "tbody tr")]
+        return [
+            row.find_elements("css selector", "th, td")[number].text
+            for row in table.find_elements("css selector", "tbody tr")
+        ]
 
     def sorted_by():
-        return {head.text.split()[0]: head.get_attribute("aria-sort") for head in
-                table.find_elements("css selector", "th[aria-sort]")}
+        return {
+            head.text.split()[0]: head.get_attribute("aria-sort")
+            for head in table.find_elements("css selector", "th[aria-sort]")
+        }
 
     utterance, _, mixture, *_ = table.find_elements("css selector", "thead button")
     values = [float(value) for value in column(2)]
@@ -217,8 +240,10 @@ def test_tables_sort_by_click_and_by_keyboard(browser):
     for _ in range(2):
         heads[5].click()
         assert find(browser, "#results tbody")[0].find_elements("css selector", "th")[-1].text != "first"
-        improvements = [row.find_elements("css selector", "td")[4].text for row in
-                        find(browser, "#results table")[0].find_elements("css selector", "tbody tr")]
+        improvements = [
+            row.find_elements("css selector", "td")[4].text
+            for row in find(browser, "#results table")[0].find_elements("css selector", "tbody tr")
+        ]
         assert improvements[:2] == [text for text in improvements if text]
 
 
@@ -237,15 +262,18 @@ def test_whatever_has_the_focus_shows_it(browser):
 
     seen = set()
     press(browser, Keys.TAB)
-    while (element := browser.switch_to.active_element).tag_name != "body":     # behind the last it starts anew
+    while (element := browser.switch_to.active_element).tag_name != "body":  # behind the last it starts anew
         # Of a radio button its card shows it, of a point its ring.
-        outlined = browser.execute_script("""
+        outlined = browser.execute_script(
+            """
             const style = (node) => getComputedStyle(node);
             const [element] = arguments;
             const card = element.closest(".clip");
             const ring = element.querySelector(".ring");
             return [element.tagName, style(card ?? element).outlineStyle !== "none" ||
-                    (ring !== null && style(ring).strokeWidth === "4px")]""", element)
+                    (ring !== null && style(ring).strokeWidth === "4px")]""",
+            element,
+        )
         assert outlined[1], element.get_attribute("outerHTML")[:200]
         seen.add(outlined[0])
         press(browser, Keys.TAB)
@@ -255,8 +283,9 @@ def test_whatever_has_the_focus_shows_it(browser):
 def test_light_and_dark(browser):
     found = set()
     for theme in ("light", "dark"):
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia",
-                                {"features": [{"name": "prefers-color-scheme", "value": theme}]})
+        browser.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+        )
         found.add(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     assert len(found) == 2

@@ -38,9 +38,22 @@ def source(tmp_path_factory):
 
 def options(source, out_dir, nj=1, train=5, valid=1, test=1, seed=0):
     return [
-        "--source_data", str(source), "--out_dir", str(out_dir), "--min_duration", "0.6",
-        "--num_train", str(train), "--num_valid", str(valid), "--num_test", str(test),
-        "--nj", str(nj), "--seed", str(seed),
+        "--source_data",
+        str(source),
+        "--out_dir",
+        str(out_dir),
+        "--min_duration",
+        "0.6",
+        "--num_train",
+        str(train),
+        "--num_valid",
+        str(valid),
+        "--num_test",
+        str(test),
+        "--nj",
+        str(nj),
+        "--seed",
+        str(seed),
     ]
 
 
@@ -70,8 +83,13 @@ def test_complete_data_dirs(simulated):
         assert len(scenes) == num_mixtures
         tables = {path.name: read_table(path) for path in set_dir.glob("*.scp")}
         assert sorted(tables) == [
-            "closetalk1.scp", "closetalk2.scp", "closetalk_spk1.scp", "closetalk_spk2.scp",
-            "spk1.scp", "spk2.scp", "wav.scp",
+            "closetalk1.scp",
+            "closetalk2.scp",
+            "closetalk_spk1.scp",
+            "closetalk_spk2.scp",
+            "spk1.scp",
+            "spk2.scp",
+            "wav.scp",
         ]
         for scene in scenes:
             for scp, table in tables.items():
@@ -138,10 +156,7 @@ def test_jobs_in_any_order_and_again(source, simulated, tmp_path, monkeypatch):
 
 def test_jobs_at_the_same_time_and_one_that_never_ran(source, simulated, tmp_path):
     command = [sys.executable, "-m", "espnet2_m2m.bin.simulate", *options(source, tmp_path)]
-    jobs = [
-        subprocess.Popen([*command, "--job", f"{k}/3"], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
-        for k in (1, 3)
-    ]
+    jobs = [subprocess.Popen([*command, "--job", f"{k}/3"], cwd=REPOSITORY, stderr=subprocess.DEVNULL) for k in (1, 3)]
     assert [job.wait() for job in jobs] == [0, 0]
     assert len(list(tmp_path.glob("train/wav/farfield/*.wav"))) == 3  # the 1st, 3rd, 4th of 5
     main(options(source, tmp_path))

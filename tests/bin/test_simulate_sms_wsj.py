@@ -62,11 +62,22 @@ def test_complete_data_dirs(tree, simulated):
         assert not validate_data_dir(set_dir, sample_rate=8000, num_channels=2, num_speakers=2)
         scenes = read_scenes(set_dir / "scenes.jsonl")
         assert {scene["example_id"] for scene in scenes.values()} == set(datasets[dataset])
-        tables = {path.name: read_table(path) for path in set_dir.iterdir() if path.is_file()
-                  and path.suffix != ".jsonl"}
+        tables = {
+            path.name: read_table(path) for path in set_dir.iterdir() if path.is_file() and path.suffix != ".jsonl"
+        }
         assert sorted(tables) == [
-            "closetalk1.scp", "closetalk2.scp", "closetalk_spk1.scp", "closetalk_spk2.scp",
-            "spk1.scp", "spk2.scp", "spk2utt", "text_spk1", "text_spk2", "utt2dur", "utt2spk", "wav.scp",
+            "closetalk1.scp",
+            "closetalk2.scp",
+            "closetalk_spk1.scp",
+            "closetalk_spk2.scp",
+            "spk1.scp",
+            "spk2.scp",
+            "spk2utt",
+            "text_spk1",
+            "text_spk2",
+            "utt2dur",
+            "utt2spk",
+            "wav.scp",
         ]
         for utt_id, scene in scenes.items():
             example = datasets[dataset][scene["example_id"]]
@@ -77,8 +88,7 @@ def test_complete_data_dirs(tree, simulated):
             for n in (1, 2):
                 assert tables[f"text_spk{n}"][utt_id] == example["kaldi_transcription"][n - 1]
                 early, tail = (
-                    soundfile.read(paths[f"speech_reverberation_{part}"][n - 1])[0][:, 0]
-                    for part in ("early", "tail")
+                    soundfile.read(paths[f"speech_reverberation_{part}"][n - 1])[0][:, 0] for part in ("early", "tail")
                 )
                 image, sample_rate = soundfile.read(tables[f"spk{n}.scp"][utt_id])
                 assert image.ndim == 1 and sample_rate == 8000
@@ -93,9 +103,7 @@ def test_jobs_make_the_same_and_the_call_without_job_the_tables(tree, simulated,
     assert len(list(tmp_path.rglob("closetalk1/*.wav"))) == 1
     # A file that another job is just writing stays, one that this job left when it was killed goes.
     utt_ids = sorted(read_scenes(tmp_path / "train" / "scenes.jsonl"), key=str.encode)
-    of_other, of_this = (
-        tmp_path / "train" / "wav" / "spk1" / f".{utt_ids[k]}.0123456789ab.wav" for k in (1, 0)
-    )
+    of_other, of_this = (tmp_path / "train" / "wav" / "spk1" / f".{utt_ids[k]}.0123456789ab.wav" for k in (1, 0))
     for path in (of_other, of_this):
         path.write_bytes(b"half a fi")
     main(options(tree, tmp_path, "--job", "1/2"))
@@ -189,7 +197,7 @@ def test_database_that_moved(tree, simulated, tmp_path, capsys):
     assert "/old/place/" in message and "give --reroot OLD=NEW" in message
     small = ("--num_train", "1", "--num_valid", "0", "--num_test", "0", "--num_checks", "0")
     main(options(moved, tmp_path / "out", *small, "--reroot", "/elsewhere=/x", f"/old/place={moved}"))
-    (utt_id, path), = read_table(tmp_path / "out" / "train" / "wav.scp").items()
+    ((utt_id, path),) = read_table(tmp_path / "out" / "train" / "wav.scp").items()
     assert Path(path).is_file() and path.startswith(str(moved))
     made = {name: c for name, c in contents(tmp_path / "out").items() if name.endswith(f"{utt_id}.wav")}
     desired = contents(simulated)
@@ -229,7 +237,11 @@ def recipe(*args):
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.run(
         ["./run.sh", "--stop_stage", "1", "--nj", "1", *args],
-        cwd=RECIPE, env=env, text=True, capture_output=True, timeout=600,
+        cwd=RECIPE,
+        env=env,
+        text=True,
+        capture_output=True,
+        timeout=600,
     )
 
 

@@ -16,8 +16,9 @@ HEAVY = ["espnet2", "espnet", "torch", "matplotlib", "kaldiio", "librosa", "pesq
 def loaded_by(code, *arguments):
     """The value that `code`, in a new interpreter, assigns to `result`."""
     program = f"import json, sys\nsys.path.insert(0, 'tests')\n{code}\nprint('\\n' + json.dumps(result))"
-    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], cwd=REPOSITORY, text=True,
-                          capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], cwd=REPOSITORY, text=True, capture_output=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -34,7 +35,9 @@ def test_help_of_no_command_loads_espnet_or_torch():
         "        result[name] = 'took --help for something else'\n"
         "    except SystemExit as end:\n"
         "        result[name] = [end.code, sorted(set(sys.argv[1].split(',')) & set(sys.modules))]\n",
-        ",".join(HEAVY), *sorted(commands))
+        ",".join(HEAVY),
+        *sorted(commands),
+    )
     assert result == {name: [0, []] for name in commands}
 
 
@@ -49,7 +52,9 @@ def test_scoring_never_loads_espnet(tmp_path):
     result = loaded_by(
         "from pathlib import Path\nfrom fake_set import make_set\nfrom espnet2_m2m.scoring import score_set\n"
         "score_set(*make_set(Path(sys.argv[1]), num_utterances=1), nj=0)\n"
-        "result = sorted({'espnet', 'espnet2', 'matplotlib', 'librosa'} & set(sys.modules))", tmp_path)
+        "result = sorted({'espnet', 'espnet2', 'matplotlib', 'librosa'} & set(sys.modules))",
+        tmp_path,
+    )
     assert result == []
 
 
@@ -65,5 +70,7 @@ def test_rendering_loads_neither(tmp_path):
         "write_table(folder / 'utt2spk', {utt: utt[:2] for utt in utts})\n"
         "main(['--source_data', sys.argv[1], '--out_dir', f'{folder}/out', '--nj', '1', '--num_train', '1',\n"
         "      '--num_valid', '0', '--num_test', '0', '--split_by', 'utterance', '--min_duration', '0'])\n"
-        f"result = sorted(set({HEAVY}) & set(sys.modules))", tmp_path)
+        f"result = sorted(set({HEAVY}) & set(sys.modules))",
+        tmp_path,
+    )
     assert result == [] and list(tmp_path.glob("out/train/wav/farfield/*.wav"))

@@ -38,8 +38,13 @@ def test_free_order_comes_from_the_headsets(example):
     out = run(example, "--train_config", str(example[0] / "free.yaml"))
     assert not validate_data_dir(out, num_channels=1)
     assert read_table(out / "utt2stream") == {
-        "a-a-b-test00000": "1", "a-a-b-test00001": "2", "a-a-b-test00002": "1",
-        "b-a-b-test00000": "2", "b-a-b-test00001": "1", "b-a-b-test00002": "2"}
+        "a-a-b-test00000": "1",
+        "a-a-b-test00001": "2",
+        "a-a-b-test00002": "1",
+        "b-a-b-test00000": "2",
+        "b-a-b-test00001": "1",
+        "b-a-b-test00002": "2",
+    }
     assert read_table(out / "utt2mix")["b-a-b-test00001"] == "a-b-test00001"
     assert read_table(out / "text")["b-a-b-test00001"] == "talker 2"
     entry = read_table(out / "wav.scp")["a-a-b-test00001"]
@@ -62,7 +67,8 @@ def test_the_fit_is_kept_and_done_again_for_other_audio(example, monkeypatch):
 def test_a_fixed_anchor_decides_without_looking_at_the_audio(example):
     out = run(example, "--train_config", str(example[0] / "fixed.yaml"))
     assert set(read_table(out / "utt2stream").items()) == {
-        (f"{t}-a-b-test0000{k}", str(n)) for n, t in ((1, "a"), (2, "b")) for k in range(3)}
+        (f"{t}-a-b-test0000{k}", str(n)) for n, t in ((1, "a"), (2, "b")) for k in range(3)
+    }
 
 
 def test_a_recording_without_references_scenes_and_transcripts(example):

@@ -48,8 +48,7 @@ def test_all_problems_and_the_exit_status(train, capsys):
     assert lines == [
         "data/train/text: no such file; remedy: create it (stage 1)",
         "data/train/closetalk1.scp: expected closetalk1.scp, found no such file; remedy: create it",
-        "data/train/utt2dur:2: expected a duration in seconds > 0, found `s-2 none`;"
-        " remedy: correct the line",
+        "data/train/utt2dur:2: expected a duration in seconds > 0, found `s-2 none`; remedy: correct the line",
         "data/train/wav.scp:2: utterance 's-2': data/train/wav/s-2.wav: no such audio file;"
         " remedy: correct the path (a relative one starts at the working directory)",
         "data/train: 4 problem(s): 2 utterances, 0.00 h, 2 channels, 8000 Hz",
@@ -66,13 +65,11 @@ def test_without_audio(train, capsys):
 
 def test_stages_3_and_4(train, capsys):
     format_data_dir.main(
-        ["--data_dir", "data/train", "--out_dir", "dump/org", "--sample_rate", "16000"]
-        + ["--channels", "1"]
+        ["--data_dir", "data/train", "--out_dir", "dump/org", "--sample_rate", "16000"] + ["--channels", "1"]
     )
     assert capsys.readouterr().out == "dump/org: 0 files fit as they are, 2 in dump/org/wav\n"
     filter_data_dir.main(
-        ["--data_dir", "dump/org", "--out_dir", "dump/train"]
-        + ["--min_duration", "0.15", "--max_duration", "20"]
+        ["--data_dir", "dump/org", "--out_dir", "dump/train"] + ["--min_duration", "0.15", "--max_duration", "20"]
     )
     desired = "dump/train: kept 1 utterances, removed 1 (1 too short, 0 too long)\n"
     assert capsys.readouterr().out == desired
@@ -115,9 +112,6 @@ def test_starts_quickly_and_without_torch(train):
         "print({'torch', 'espnet2', 'scipy', 'kaldiio'} & set(sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.stdout.splitlines()[-1] == "set()", done.stdout + done.stderr

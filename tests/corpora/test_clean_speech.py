@@ -50,6 +50,7 @@ def test_segments_and_pipes(data_dir):
 
 def test_arks(data_dir):
     import kaldiio
+
     samples, sample_rate = soundfile.read(data_dir / "a.wav", dtype="int16")
     ark, scp = data_dir / "wav.ark", data_dir / "wav.scp"
     kaldiio.save_ark(str(ark), {"a": (sample_rate, samples)}, scp=str(scp))

@@ -7,15 +7,7 @@ import pytest
 import soundfile
 
 from espnet2_m2m.bin.make_demo_speech import main
-from espnet2_m2m.corpora.demo import (
-    GRID_WORDS,
-    MAX_TALKERS,
-    Talker,
-    sentences,
-    speak,
-    talkers,
-    trim_silence,
-)
+from espnet2_m2m.corpora.demo import GRID_WORDS, MAX_TALKERS, Talker, sentences, speak, talkers, trim_silence
 from espnet2_m2m.data_dir.tables import read_table
 
 

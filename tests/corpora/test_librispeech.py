@@ -24,11 +24,7 @@ from espnet2_m2m.data_dir.validate import validate_data_dir
 from espnet2_m2m.simulation.scene import read_scenes
 
 RECIPE = Path(__file__).resolve().parents[2] / "egs2" / "librispeech_ff_ct" / "enh1"
-SPEAKERS = {
-    "train-clean-5": ("19", "103", "1034", "8975"),
-    "dev-clean-2": ("84", "1272"),
-    "test-clean": ("61", "4446"),
-}
+SPEAKERS = {"train-clean-5": ("19", "103", "1034", "8975"), "dev-clean-2": ("84", "1272"), "test-clean": ("61", "4446")}
 NUM_UTTERANCES = 3  # of each speaker
 
 
@@ -58,9 +54,7 @@ def corpus_dir(tmp_path_factory):
 
 def test_subset_lists_every_recording(corpus_dir):
     utterances = read_subset(corpus_dir / "train-clean-5")
-    assert sorted(utterances)[:4] == [
-        "0019-1240-0000", "0019-1240-0001", "0019-1240-0002", "0103-1240-0000",
-    ]
+    assert sorted(utterances)[:4] == ["0019-1240-0000", "0019-1240-0001", "0019-1240-0002", "0103-1240-0000"]
     assert len(utterances) == 4 * NUM_UTTERANCES
     path, speaker, text = utterances["0103-1240-0002"]
     assert path == corpus_dir / "train-clean-5" / "103" / "1240" / "103-1240-0002.flac"
@@ -81,12 +75,15 @@ def edit(corpus_dir, tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda copy: (copy / "84/1240/84-1240-0001.flac").unlink(),
-         "transcript '84-1240-0001' has no recording"),
-        (lambda copy: (copy / "84/1240/84-1240.trans.txt").unlink(),
-         r"recording '84-1240-0000' has no line in a \*.trans.txt \(3 such\)"),
-        (lambda copy: (copy / "84").rename(copy / "85"),
-         "85/1240/84-1240-0000.flac: expected <speaker>/<chapter>/<speaker>-<chapter>-<number>"),
+        (lambda copy: (copy / "84/1240/84-1240-0001.flac").unlink(), "transcript '84-1240-0001' has no recording"),
+        (
+            lambda copy: (copy / "84/1240/84-1240.trans.txt").unlink(),
+            r"recording '84-1240-0000' has no line in a \*.trans.txt \(3 such\)",
+        ),
+        (
+            lambda copy: (copy / "84").rename(copy / "85"),
+            "85/1240/84-1240-0000.flac: expected <speaker>/<chapter>/<speaker>-<chapter>-<number>",
+        ),
         (lambda copy: [path.unlink() for path in copy.rglob("*.flac")], "found none"),
     ],
 )
@@ -96,8 +93,7 @@ def test_incomplete_subset(corpus_dir, tmp_path, change, message):
 
 
 def test_prepare_writes_a_kaldi_data_dir(corpus_dir, tmp_path, capsys):
-    prepare(["--corpus_dir", str(corpus_dir), "--out_dir", str(tmp_path),
-             "--subsets", "train-clean-5", "dev-clean-2"])
+    prepare(["--corpus_dir", str(corpus_dir), "--out_dir", str(tmp_path), "--subsets", "train-clean-5", "dev-clean-2"])
     assert capsys.readouterr().out == f"{tmp_path}: 18 utterances of 6 speakers\n"
     assert not validate_data_dir(tmp_path)
     assert list(read_table(tmp_path / "spk2utt")) == ["0019", "0084", "0103", "1034", "1272", "8975"]
@@ -269,12 +265,27 @@ def test_truncated_archive_and_one_of_another_subset(mirror, tmp_path):
 
 def run(corpus_dir, folder, *options, check=True):
     """./run.sh, stage 1; returns what it printed."""
-    command = ["./run.sh", "--stop_stage", "1", "--nj", "1", "--corpus_dir", str(corpus_dir),
-               "--datadir", f"{folder}/data", *options]
+    command = [
+        "./run.sh",
+        "--stop_stage",
+        "1",
+        "--nj",
+        "1",
+        "--corpus_dir",
+        str(corpus_dir),
+        "--datadir",
+        f"{folder}/data",
+        *options,
+    ]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        command, cwd=RECIPE, env={**os.environ, "PATH": path}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
+        command,
+        cwd=RECIPE,
+        env={**os.environ, "PATH": path},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
     )
     assert not check or done.returncode == 0, done.stdout[-3000:]
     return done.stdout
@@ -294,15 +305,15 @@ def recipe_data(corpus_dir, tmp_path_factory):
 
 def test_recipe_makes_three_sets_of_different_speakers(recipe_data):
     for name, subset, num_mixtures in (
-        ("train", "train-clean-5", 6), ("valid", "dev-clean-2", 2), ("test", "test-clean", 3),
+        ("train", "train-clean-5", 6),
+        ("valid", "dev-clean-2", 2),
+        ("test", "test-clean", 3),
     ):
         set_dir = recipe_data / name
         assert not validate_data_dir(set_dir)
         scenes = list(read_scenes(set_dir / "scenes.jsonl").values())
         assert len(scenes) == num_mixtures
-        used = Counter(
-            utt["utt_id"] for s in scenes for speaker in s["speakers"] for utt in speaker["utterances"]
-        )
+        used = Counter(utt["utt_id"] for s in scenes for speaker in s["speakers"] for utt in speaker["utterances"])
         known = {speaker.zfill(4) for speaker in SPEAKERS[subset]}
         assert {utt_id.split("-")[0] for utt_id in used} <= known
         total = NUM_UTTERANCES * len(known)
@@ -318,8 +329,20 @@ def test_recipe_makes_three_sets_of_different_speakers(recipe_data):
 
 
 def test_recipe_at_16_khz_with_one_pool_of_speakers(corpus_dir, tmp_path):
-    run(corpus_dir, tmp_path, "--fs", "16000", "--split_subsets", "train-clean-5 dev-clean-2",
-        "--num_train", "2", "--num_valid", "1", "--num_test", "1")
+    run(
+        corpus_dir,
+        tmp_path,
+        "--fs",
+        "16000",
+        "--split_subsets",
+        "train-clean-5 dev-clean-2",
+        "--num_train",
+        "2",
+        "--num_valid",
+        "1",
+        "--num_test",
+        "1",
+    )
     speakers = []
     for name in ("train", "valid", "test"):
         scenes = read_scenes(tmp_path / "data" / name / "scenes.jsonl").values()

@@ -27,8 +27,7 @@ def wav_dir(tmp_path):
 
 
 def run(script, wav_dir, out_dir, pattern="{text}_{speaker}_{index}.wav", words="0=zero,1=one"):
-    script.main(["--wav_dir", str(wav_dir), "--pattern", pattern, "--out_dir", str(out_dir),
-                 "--words", words])
+    script.main(["--wav_dir", str(wav_dir), "--pattern", pattern, "--out_dir", str(out_dir), "--words", words])
 
 
 def test_tables(script, wav_dir, tmp_path):

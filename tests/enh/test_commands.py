@@ -17,15 +17,10 @@ from espnet_configs import M2M, VALID_SI_SNR, config, save
 
 from espnet2_m2m.bin import enh_inference, enh_train
 from espnet2_m2m.enh.separate_speech import SeparateSpeech
-from espnet2_m2m.tasks.enh_m2m import (
-    M2MEnhancementTask,
-    check_numbers,
-    common_sample_rate,
-    repair_checkpoints,
-)
+from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask, check_numbers, common_sample_rate, repair_checkpoints
 
 ROOT = Path(__file__).parents[2]
-UTTERANCES = ("utt1", "utt2", "utt3")       # utt3 is silent
+UTTERANCES = ("utt1", "utt2", "utt3")  # utt3 is silent
 
 
 @pytest.fixture
@@ -40,16 +35,27 @@ def experiment(tmp_path):
         soundfile.write(tmp_path / f"{utt_id}.wav", mix, 8000, subtype="FLOAT")
         lines.append(f"{utt_id} {tmp_path / utt_id}.wav\n")
     (tmp_path / "wav.scp").write_text("".join(lines))
-    options = ["--train_config", train_config, "--model_file", model_file, "--fs", "8000",
-               "--data_path_and_name_and_type", f"{tmp_path / 'wav.scp'},speech_mix,sound",
-               "--output_dir", str(tmp_path / "out"), "--num_workers", "0"]
-    return argparse.Namespace(folder=tmp_path, out=tmp_path / "out", options=options,
-                              model=(train_config, model_file))
+    options = [
+        "--train_config",
+        train_config,
+        "--model_file",
+        model_file,
+        "--fs",
+        "8000",
+        "--data_path_and_name_and_type",
+        f"{tmp_path / 'wav.scp'},speech_mix,sound",
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--num_workers",
+        "0",
+    ]
+    return argparse.Namespace(folder=tmp_path, out=tmp_path / "out", options=options, model=(train_config, model_file))
 
 
 def times(experiment):
-    return {path.relative_to(experiment.out).as_posix(): path.stat().st_mtime_ns
-            for path in experiment.out.rglob("*.wav")}
+    return {
+        path.relative_to(experiment.out).as_posix(): path.stat().st_mtime_ns for path in experiment.out.rglob("*.wav")
+    }
 
 
 def done_already(capsys):
@@ -59,8 +65,9 @@ def done_already(capsys):
 def test_the_command_separates_what_is_missing_and_nothing_else(experiment, capsys):
     """The command as ESPnet's enh.sh gives it, then what a user may do to its output."""
     command = [sys.executable, "-m", "espnet2_m2m.run", "-m", "espnet2.bin.enh_inference"]
-    done = subprocess.run(command + experiment.options, cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=300)
+    done = subprocess.run(
+        command + experiment.options, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     first = times(experiment)
     assert sorted(first) == [f"wavs/{n}/{utt_id}.wav" for n in (1, 2) for utt_id in UTTERANCES]
@@ -73,7 +80,7 @@ def test_the_command_separates_what_is_missing_and_nothing_else(experiment, caps
         np.testing.assert_allclose(actual, image[0], atol=1e-5)
         assert rate == 8000 and not soundfile.read(entries["utt3"])[0].any(), "still silent"
 
-    os.utime(experiment.model[0])           # ESPnet rewrites config.yaml at every resume
+    os.utime(experiment.model[0])  # ESPnet rewrites config.yaml at every resume
     os.utime(experiment.folder / "wav.scp")
     enh_inference.main(experiment.options)
     assert done_already(capsys) == "3" and times(experiment) == first
@@ -82,28 +89,32 @@ def test_the_command_separates_what_is_missing_and_nothing_else(experiment, caps
     enh_inference.main(experiment.options)
     assert done_already(capsys) == "2"
     assert {path for path, time in times(experiment).items() if time != first[path]} == {
-        "wavs/1/utt2.wav", "wavs/2/utt2.wav"}
+        "wavs/1/utt2.wav",
+        "wavs/2/utt2.wav",
+    }
 
     first = times(experiment)
-    os.utime(experiment.folder / "utt1.wav")        # rendered anew under its old path
+    os.utime(experiment.folder / "utt1.wav")  # rendered anew under its old path
     enh_inference.main(experiment.options)
     assert done_already(capsys) == "2"
     assert {path for path, time in times(experiment).items() if time != first[path]} == {
-        "wavs/1/utt1.wav", "wavs/2/utt1.wav"}
+        "wavs/1/utt1.wav",
+        "wavs/2/utt1.wav",
+    }
 
     enh_inference.main([*experiment.options, "--ref_channel", "1"])
     second = times(experiment)
     assert done_already(capsys) == "0" and all(second[path] > first[path] for path in first)
 
     weights = torch.load(experiment.model[1])
-    torch.save(weights, experiment.model[1])        # another training step would do the same
+    torch.save(weights, experiment.model[1])  # another training step would do the same
     enh_inference.main([*experiment.options, "--ref_channel", "1"])
     assert done_already(capsys) == "0"
 
 
 def test_a_key_file_of_bare_ids_limits_the_run(experiment, capsys):
     (experiment.folder / "keys").write_text("utt2\n")
-    soundfile.write(experiment.folder / "utt1.wav", np.ones((800, 3)), 16000)   # not asked for
+    soundfile.write(experiment.folder / "utt1.wav", np.ones((800, 3)), 16000)  # not asked for
     enh_inference.main([*experiment.options, "--key_file", str(experiment.folder / "keys")])
     assert sorted(times(experiment)) == ["wavs/1/utt2.wav", "wavs/2/utt2.wav"]
     assert (experiment.out / "spk2.scp").read_text().split()[0] == "utt2"
@@ -127,9 +138,15 @@ def test_data_that_is_named_already_is_not_passed_twice(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "train.yaml").write_text(yaml.safe_dump({"criterions": [M2M]}))
     named = [f"{tmp_path}/wav.scp,speech_mix,sound", f"{tmp_path}/spk1.scp,speech_ref1,sound"]
-    command = enh_train.espnet_command([
-        "--config", str(tmp_path / "train.yaml"), "--train_dir", str(tmp_path),
-        *(part for data in named for part in ("--train_data_path_and_name_and_type", data))])
+    command = enh_train.espnet_command(
+        [
+            "--config",
+            str(tmp_path / "train.yaml"),
+            "--train_dir",
+            str(tmp_path),
+            *(part for data in named for part in ("--train_data_path_and_name_and_type", data)),
+        ]
+    )
     actual = [command[i + 1] for i, part in enumerate(command) if part == "--train_data_path_and_name_and_type"]
     assert actual == [*named, f"{tmp_path}/closetalk1.scp,closetalk_mix1,sound"]
 
@@ -147,12 +164,14 @@ def test_a_killed_rerun_leaves_no_scp_and_old_streams_are_not_listed(experiment,
     assert sorted(path.name for path in experiment.out.glob("*.scp")) == ["spk1.scp", "spk2.scp"]
 
 
-@pytest.mark.parametrize("options, message", [
-    (["--fs", "16000"], "the model was trained at 8000 Hz"),
-    (["--segment_size", "0.05", "--hop_size", "0.02", "--normalize_segment_scale", "true"],
-     "utt1 has 3 channels"),
-    (["--key_file", "KEYS"], "no utterance 'utt9'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--fs", "16000"], "the model was trained at 8000 Hz"),
+        (["--segment_size", "0.05", "--hop_size", "0.02", "--normalize_segment_scale", "true"], "utt1 has 3 channels"),
+        (["--key_file", "KEYS"], "no utterance 'utt9'"),
+    ],
+)
 def test_options_that_do_not_fit_end_in_one_line(experiment, capsys, options, message):
     (experiment.folder / "keys").write_text("utt9\n")
     options = [str(experiment.folder / "keys") if o == "KEYS" else o for o in options]
@@ -162,12 +181,19 @@ def test_options_that_do_not_fit_end_in_one_line(experiment, capsys, options, me
     assert message in printed and "Traceback" not in printed
 
 
-@pytest.mark.parametrize("mics, options, message", [
-    (2, [], "wav.scp: utt3: has 2 channel(s), the model needs 3; it was trained for another array"),
-    (4, [], "wav.scp: utt3: has 4 channel(s), the model needs 3; choose those of the array that it was "
-            "trained for, in its order, e.g. espnet2_m2m.bin.format_data_dir --channels 0,1,2"),
-    (3, ["--ref_channel", "3"], "wav.scp: utt1: has 3 channel(s), but --ref_channel is 3"),
-])
+@pytest.mark.parametrize(
+    "mics, options, message",
+    [
+        (2, [], "wav.scp: utt3: has 2 channel(s), the model needs 3; it was trained for another array"),
+        (
+            4,
+            [],
+            "wav.scp: utt3: has 4 channel(s), the model needs 3; choose those of the array that it was "
+            "trained for, in its order, e.g. espnet2_m2m.bin.format_data_dir --channels 0,1,2",
+        ),
+        (3, ["--ref_channel", "3"], "wav.scp: utt1: has 3 channel(s), but --ref_channel is 3"),
+    ],
+)
 def test_a_recording_of_another_array_is_named_before_work_begins(experiment, capsys, mics, options, message):
     soundfile.write(experiment.folder / "utt3.wav", np.zeros((800, mics)), 8000)
     with pytest.raises(SystemExit):
@@ -187,8 +213,11 @@ def test_headsets_stand_in_spk_scp_with_closetalk_from_ref(tmp_path):
     for name in ("wav.scp", "spk1.scp", "spk2.scp", "closetalk1.scp"):
         (tmp_path / name).touch()
     actual = enh_train.data_options(tmp_path, [M2M], validation=False, closetalk_from_ref=True)
-    assert actual == [f"{tmp_path}/wav.scp,speech_mix,sound", f"{tmp_path}/spk1.scp,speech_ref1,sound",
-                      f"{tmp_path}/spk2.scp,speech_ref2,sound"]
+    assert actual == [
+        f"{tmp_path}/wav.scp,speech_mix,sound",
+        f"{tmp_path}/spk1.scp,speech_ref1,sound",
+        f"{tmp_path}/spk2.scp,speech_ref2,sound",
+    ]
     actual = enh_train.data_options(tmp_path, [M2M, VALID_SI_SNR], validation=False)
     assert actual[1:] == [f"{tmp_path}/closetalk1.scp,closetalk_mix1,sound"]
 
@@ -199,7 +228,8 @@ def test_train_dir_follows_the_model_conf(tmp_path):
     content = {"criterions": [M2M], "model_conf": {"closetalk_from_ref": True}}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(content))
     command = enh_train.espnet_command(
-        ["--config", str(tmp_path / "train.yaml"), "--valid_dir", str(tmp_path), "--ngpu", "0"])
+        ["--config", str(tmp_path / "train.yaml"), "--valid_dir", str(tmp_path), "--ngpu", "0"]
+    )
     assert f"{tmp_path}/spk2.scp,speech_ref2,sound" in command and "--ngpu" in command
 
 
@@ -207,8 +237,14 @@ def test_without_references_validation_goes_without_scores(tmp_path, capsys):
     for name in ("wav.scp", "closetalk1.scp", "closetalk2.scp"):
         (tmp_path / name).touch()
     (tmp_path / "train.yaml").write_text(yaml.safe_dump({"criterions": [M2M, VALID_SI_SNR]}))
-    options = ["--config", str(tmp_path / "train.yaml"), "--valid_dir", str(tmp_path),
-               "--output_dir", str(tmp_path / "exp")]
+    options = [
+        "--config",
+        str(tmp_path / "train.yaml"),
+        "--valid_dir",
+        str(tmp_path),
+        "--output_dir",
+        str(tmp_path / "exp"),
+    ]
     command = enh_train.espnet_command(options)
     assert f"{tmp_path} has no references" in capsys.readouterr().err
     config_used = yaml.safe_load(Path(command[command.index("--config") + 1]).read_text())
@@ -227,8 +263,9 @@ def test_training_and_validation_need_one_sample_rate(tmp_path):
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(100), rate)
         (tmp_path / f"{name}.scp").write_text(f"utt {tmp_path / name}.wav\n")
         data[name] = [(str(tmp_path / f"{name}.scp"), "speech_mix", "sound")]
-    args = argparse.Namespace(train_data_path_and_name_and_type=data["train"],
-                              valid_data_path_and_name_and_type=data["train"])
+    args = argparse.Namespace(
+        train_data_path_and_name_and_type=data["train"], valid_data_path_and_name_and_type=data["train"]
+    )
     assert common_sample_rate(args) == 8000
     args.valid_data_path_and_name_and_type = data["valid"]
     with pytest.raises(ValueError, match="valid.scp 16000 Hz"):
@@ -281,13 +318,22 @@ def test_what_a_kill_in_a_save_leaves_is_removed_before_resuming(tmp_path, monke
     (tmp_path / "enhanced").mkdir()
     for name in (".checkpoint.0123456789ab.pth", "enhanced/.utt.0123456789ab.pth", ".mine.pth", "1epoch.pth"):
         (tmp_path / name).touch()
-    args = argparse.Namespace(output_dir=str(tmp_path), resume=True, best_model_criterion=[], criterions=[],
-                              distributed=True, dist_rank=1, dist_launcher=None)
+    args = argparse.Namespace(
+        output_dir=str(tmp_path),
+        resume=True,
+        best_model_criterion=[],
+        criterions=[],
+        distributed=True,
+        dist_rank=1,
+        dist_launcher=None,
+    )
     monkeypatch.setattr(EnhancementTask, "main_worker", lambda args: None)
     left = []
     for args.dist_rank in (1, 0):
         M2MEnhancementTask.main_worker(args)
         left.append(sorted(path.name for path in tmp_path.rglob("*") if path.is_file()))
-    assert left == [[".checkpoint.0123456789ab.pth", ".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"],
-                    [".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"]]
+    assert left == [
+        [".checkpoint.0123456789ab.pth", ".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"],
+        [".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"],
+    ]
     assert not (tmp_path / "new").exists()

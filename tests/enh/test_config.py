@@ -44,7 +44,9 @@ def test_criterions_are_merged_by_name_and_other_lists_replaced():
     config = {"criterions": [{"name": "a", "conf": {"p": 1}}, {"name": "b"}], "mics": [1, 2]}
     changes = {"criterions": [{"name": "a", "conf": {"q": 2}}, {"name": "c"}], "mics": [3]}
     assert merge(config, changes) == {
-        "criterions": [{"name": "a", "conf": {"p": 1, "q": 2}}, {"name": "b"}, {"name": "c"}], "mics": [3]}
+        "criterions": [{"name": "a", "conf": {"p": 1, "q": 2}}, {"name": "b"}, {"name": "c"}],
+        "mics": [3],
+    }
     assert merge(config, {"criterions": [], "mics": []}) == {"criterions": [], "mics": []}
 
 
@@ -108,10 +110,10 @@ def test_rows_are_those_of_the_paper(row):
     assert conf.get("close_talk", True) == ("unssor" not in row)
 
 
-@pytest.mark.parametrize("row", ["table2_1a_m2m", "table2_4a_unssor", "table2_4b_pit",
-                                 "table3_ours_m2m_anchor"])
-@pytest.mark.parametrize("sizes, millions", [
-    ([], (5, 12)), (["size_small"], (0.1, 0.13)), (["size_small", "rate_16k"], (0.1, 0.13))])
+@pytest.mark.parametrize("row", ["table2_1a_m2m", "table2_4a_unssor", "table2_4b_pit", "table3_ours_m2m_anchor"])
+@pytest.mark.parametrize(
+    "sizes, millions", [([], (5, 12)), (["size_small"], (0.1, 0.13)), (["size_small", "rate_16k"], (0.1, 0.13))]
+)
 def test_rows_build_in_all_sizes(row, sizes, millions):
     from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
     from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask

@@ -27,10 +27,17 @@ def joint_config(criterion=M2M, **enh_model_conf):
     separator = SEPARATORS["tfgridnet_spectra"]
     config.update({f"enh_{name}": value for name, value in separator.items()})
     config.update(
-        token_list=TOKENS, enh_criterions=[criterion], enh_model_conf=enh_model_conf, num_workers=0,
+        token_list=TOKENS,
+        enh_criterions=[criterion],
+        enh_model_conf=enh_model_conf,
+        num_workers=0,
         max_epoch=1,
-        frontend_conf={"fs": 8000, "n_fft": 128, "hop_length": 64, "n_mels": 16}, asr_encoder="transformer",
-        asr_encoder_conf=ENCODER, asr_decoder="transformer", asr_decoder_conf=DECODER)
+        frontend_conf={"fs": 8000, "n_fft": 128, "hop_length": 64, "n_mels": 16},
+        asr_encoder="transformer",
+        asr_encoder_conf=ENCODER,
+        asr_decoder="transformer",
+        asr_decoder_conf=DECODER,
+    )
     return config
 
 
@@ -58,8 +65,7 @@ def test_the_separator_learns_from_headsets_and_from_transcripts():
     loss, stats, _ = model(**batch())
     assert stats["loss"] == pytest.approx(stats["loss_enh"] + stats["loss_asr"])
     weight = next(model.enh_model.separator.separator.parameters())
-    gradients = [torch.autograd.grad(part, weight, retain_graph=True)[0]
-                 for part in (loss, loss - stats["loss_enh"])]
+    gradients = [torch.autograd.grad(part, weight, retain_graph=True)[0] for part in (loss, loss - stats["loss_enh"])]
     assert all(torch.isfinite(gradient).all() and gradient.any() for gradient in gradients)
 
     # The mixture-constraint loss is the one of the enhancement task.
@@ -96,11 +102,14 @@ def test_supervised_and_mistaken_configs():
         build(joint_config())(**batch())
 
 
-@pytest.mark.parametrize("criterion, name, message", [
-    (M2M, "speech", "batch item 1: speech_mix has NaN"),
-    (M2M, "speech_ref2", "batch item 1: a close-talk mixture has NaN"),
-    (PIT, "speech_ref1", "batch item 1: a reference has NaN"),
-])
+@pytest.mark.parametrize(
+    "criterion, name, message",
+    [
+        (M2M, "speech", "batch item 1: speech_mix has NaN"),
+        (M2M, "speech_ref2", "batch item 1: a close-talk mixture has NaN"),
+        (PIT, "speech_ref1", "batch item 1: a reference has NaN"),
+    ],
+)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_recordings_that_are_not_finite_are_refused(criterion, name, message, value):
     data = batch()
@@ -114,8 +123,8 @@ def test_estimates_that_overflow_skip_the_step_only():
     model = build(joint_config(closetalk_from_ref=True))
     network = model.enh_model.separator.separator
     network.register_forward_hook(
-        lambda module, args, output: ([z + torch.tensor([0, torch.inf])[:, None, None] for z in output[0]],
-                                      *output[1:]))
+        lambda module, args, output: ([z + torch.tensor([0, torch.inf])[:, None, None] for z in output[0]], *output[1:])
+    )
     for model.calc_enh_loss in (True, False):
         model.zero_grad()
         loss, _, _ = model(**batch())
@@ -162,24 +171,53 @@ def test_training_and_decoding_by_command(tmp_path):
     for name, table in tables.items():
         write_table(tmp_path / name, table)
     (tmp_path / "joint.yaml").write_text(yaml.safe_dump(joint_config(closetalk_from_ref=True)))
-    data = {"speech": "wav.scp,speech,sound", "ref1": "closetalk1.scp,speech_ref1,sound",
-            "ref2": "closetalk2.scp,speech_ref2,sound", "text1": "text,text_spk1,text",
-            "text2": "text,text_spk2,text"}
-    command = [sys.executable, "-m", "espnet2_m2m.run", "-m", "espnet2.bin.enh_s2t_train", "--config",
-               str(tmp_path / "joint.yaml"), "--use_preprocessor", "true", "--output_dir",
-               str(tmp_path / "exp")]
+    data = {
+        "speech": "wav.scp,speech,sound",
+        "ref1": "closetalk1.scp,speech_ref1,sound",
+        "ref2": "closetalk2.scp,speech_ref2,sound",
+        "text1": "text,text_spk1,text",
+        "text2": "text,text_spk2,text",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "espnet2_m2m.run",
+        "-m",
+        "espnet2.bin.enh_s2t_train",
+        "--config",
+        str(tmp_path / "joint.yaml"),
+        "--use_preprocessor",
+        "true",
+        "--output_dir",
+        str(tmp_path / "exp"),
+    ]
     for phase in ("train", "valid"):
         command += [f"--{phase}_shape_file", str(tmp_path / "shape")]
         for value in data.values():
             command += [f"--{phase}_data_path_and_name_and_type", f"{tmp_path}/{value}"]
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=300)
+    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:]
     # In this process, where the plug-in is registered too: another import of ESPnet takes long.
-    asr_inference.main(["--enh_s2t_task", "true", "--asr_train_config", str(tmp_path / "exp/config.yaml"),
-                        "--asr_model_file", str(tmp_path / "exp/valid.acc.best.pth"),
-                        "--data_path_and_name_and_type", f"{tmp_path}/wav.scp,speech,sound", "--output_dir",
-                        str(tmp_path / "out"), "--beam_size", "2", "--maxlenratio", "-3", "--num_workers", "0"])
+    asr_inference.main(
+        [
+            "--enh_s2t_task",
+            "true",
+            "--asr_train_config",
+            str(tmp_path / "exp/config.yaml"),
+            "--asr_model_file",
+            str(tmp_path / "exp/valid.acc.best.pth"),
+            "--data_path_and_name_and_type",
+            f"{tmp_path}/wav.scp,speech,sound",
+            "--output_dir",
+            str(tmp_path / "out"),
+            "--beam_size",
+            "2",
+            "--maxlenratio",
+            "-3",
+            "--num_workers",
+            "0",
+        ]
+    )
     for n in (1, 2):
         lines = (tmp_path / "out" / "1best_recog" / f"text_spk{n}").read_text().splitlines()
         assert [line.split()[0] for line in lines] == ["a-b-1", "a-b-2"]

@@ -42,7 +42,7 @@ def test_any_spectral_config_becomes_m2m_by_its_criterions(separator):
     torch.manual_seed(0)
     model = M2MEnhancementTask.build_model(config(separator))
     data = make_batch(mics=1 if separator in SINGLE_CHANNEL else 3)
-    loss, stats, weight = model(**without_references(data))     # training never sees references
+    loss, stats, weight = model(**without_references(data))  # training never sees references
     loss.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert weight == 2 and gradients and all(torch.isfinite(g).all() for g in gradients)
@@ -63,8 +63,7 @@ def test_the_loss_is_that_of_the_estimates_and_the_recorded_mixtures():
     stft, loss = STFT(64, 16), MixtureConstraintLoss(closetalk_past_taps=3, farfield_past_taps=4)
     est, _, _ = model.separator.separator(data["speech_mix"], torch.tensor([SAMPLES] * 2))
     close_talk = torch.stack([data["closetalk_mix1"], data["closetalk_mix2"]], dim=1)
-    desired, _ = loss(stft(torch.stack(est, 1)), stft(data["speech_mix"].transpose(1, 2)),
-                      stft(close_talk))
+    desired, _ = loss(stft(torch.stack(est, 1)), stft(data["speech_mix"].transpose(1, 2)), stft(close_talk))
     torch.testing.assert_close(actual.squeeze(), desired.mean())
 
 
@@ -73,7 +72,7 @@ def test_separate_speech_gives_fcp_images_at_the_reference_mic(tmp_path, ref_cha
     """Against the literal equations in float64, applied to the network's estimates."""
     train_config, model_file = save(tmp_path, config())
     separate = SeparateSpeech(train_config, model_file, ref_channel=ref_channel)
-    mix = make_batch(batch=1)["speech_mix"] * 0.01              # the level must come out again
+    mix = make_batch(batch=1)["speech_mix"] * 0.01  # the level must come out again
     actual = separate(mix, fs=8000)
     stft = STFT(64, 16)
     with torch.no_grad():
@@ -119,7 +118,8 @@ def test_one_far_field_mic_of_six_is_the_same_as_a_recording_with_one():
     torch.manual_seed(0)
     conf = dict(SEPARATORS["tfgridnetv2"]["separator_conf"], n_imics=1)
     chosen = M2MEnhancementTask.build_model(
-        config(separator_conf=conf, model_conf={"input_mics": [1], "loss_mics": [1]}))
+        config(separator_conf=conf, model_conf={"input_mics": [1], "loss_mics": [1]})
+    )
     single = M2MEnhancementTask.build_model(config(separator_conf=conf))
     single.load_state_dict(chosen.state_dict())
     data = without_references(make_batch())
@@ -141,17 +141,18 @@ def test_variance_normalisation_changes_nothing_for_a_network_that_does_it_itsel
 def test_unssor_and_closetalk_from_ref():
     torch.manual_seed(0)
     data = make_batch()
-    unssor = M2MEnhancementTask.build_model(config(
-        criterions=[criterion(close_talk=False, isms_weight=0.02, ref_mic_weight=0.2)]))
+    unssor = M2MEnhancementTask.build_model(
+        config(criterions=[criterion(close_talk=False, isms_weight=0.02, ref_mic_weight=0.2)])
+    )
     _, stats, _ = unssor(speech_mix=data["speech_mix"])
     assert "isms" in stats and "mc_close_talk" not in stats
     names = {f"speech_ref{n}": data[f"closetalk_mix{n}"] for n in (1, 2)}
-    from_ref = M2MEnhancementTask.build_model(
-        config(criterions=[M2M], model_conf={"closetalk_from_ref": True}))
+    from_ref = M2MEnhancementTask.build_model(config(criterions=[M2M], model_conf={"closetalk_from_ref": True}))
     named = M2MEnhancementTask.build_model(config(criterions=[M2M]))
     named.load_state_dict(from_ref.state_dict())
-    torch.testing.assert_close(from_ref(speech_mix=data["speech_mix"], **names)[0],
-                               named(**without_references(data))[0])
+    torch.testing.assert_close(
+        from_ref(speech_mix=data["speech_mix"], **names)[0], named(**without_references(data))[0]
+    )
 
 
 def test_padding_of_a_batch_has_no_influence_on_the_loss_of_given_estimates():
@@ -165,11 +166,10 @@ def test_padding_of_a_batch_has_no_influence_on_the_loss_of_given_estimates():
 
     model = M2MEnhancementTask.build_model(config(criterions=[M2M]))
     model.separator.separator = Copy()
-    model.eval()        # in training ESPnet insists on a loss with a gradient
+    model.eval()  # in training ESPnet insists on a loss with a gradient
     data = without_references(make_batch(batch=1))
     desired, _, _ = model(**data)
-    padded = {name: torch.cat([value, torch.zeros_like(value[:, :160])], 1)
-              for name, value in data.items()}
+    padded = {name: torch.cat([value, torch.zeros_like(value[:, :160])], 1) for name, value in data.items()}
     long = {name: torch.randn(1, *value.shape[1:]) for name, value in padded.items()}
     both = {name: torch.cat([padded[name], long[name]]) for name in padded}
     lengths = torch.tensor([SAMPLES, SAMPLES + 160])
@@ -178,9 +178,9 @@ def test_padding_of_a_batch_has_no_influence_on_the_loss_of_given_estimates():
     torch.testing.assert_close(2 * of_both - of_long, desired, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("separator, builtin_complex", [
-    ("tfgridnetv2", None), ("tcn", True), ("tcn", False), ("rnn", True), ("rnn", False),
-])      # ESPnet's dccrn and tfgridnetv3 themselves fail in bfloat16
+@pytest.mark.parametrize(
+    "separator, builtin_complex", [("tfgridnetv2", None), ("tcn", True), ("tcn", False), ("rnn", True), ("rnn", False)]
+)  # ESPnet's dccrn and tfgridnetv3 themselves fail in bfloat16
 def test_separators_train_under_autocast(separator, builtin_complex):
     """bfloat16 has no complex dtype, so parts of spectra become float32 before they are joined."""
     torch.manual_seed(0)
@@ -209,16 +209,19 @@ def test_a_separator_of_one_mic_says_so_and_takes_one_of_several(separator):
     model = M2MEnhancementTask.build_model(config(separator, criterions=[M2M]))
     with pytest.raises(ValueError, match=r"input_mics: \[0\]"):
         model(**data)
-    model = M2MEnhancementTask.build_model(
-        config(separator, criterions=[M2M], model_conf={"input_mics": [0]}))
+    model = M2MEnhancementTask.build_model(config(separator, criterions=[M2M], model_conf={"input_mics": [0]}))
     assert torch.isfinite(model(**data)[0]).all()
 
 
-@pytest.mark.parametrize("estimates, message", [
-    (None, "found NoneType"), ([torch.zeros(2, SAMPLES)], "found 1"),
-    ([torch.zeros(2, SAMPLES // 2)] * 2, "estimates of shape"),
-    ([[torch.zeros(2, SAMPLES)] * 2] * 2, "several layers"),
-])
+@pytest.mark.parametrize(
+    "estimates, message",
+    [
+        (None, "found NoneType"),
+        ([torch.zeros(2, SAMPLES)], "found 1"),
+        ([torch.zeros(2, SAMPLES // 2)] * 2, "estimates of shape"),
+        ([[torch.zeros(2, SAMPLES)] * 2] * 2, "several layers"),
+    ],
+)
 def test_a_separator_without_estimates_is_refused(estimates, message):
     model = M2MEnhancementTask.build_model(config(criterions=[M2M]))
     model.separator.separator.forward = lambda *args: (estimates, None, {})
@@ -323,7 +326,7 @@ def test_a_silent_recording_or_segment_gives_silence(tmp_path, separator, model_
     mix = make_batch(batch=1, mics=1 if separator in SINGLE_CHANNEL else 3)["speech_mix"]
     mix = torch.cat([mix, torch.zeros_like(mix)], dim=1)
     for wave in separate(mix, fs=8000):
-        assert np.isfinite(wave).all() and wave.any() and not wave[0, -SAMPLES // 2:].any()
+        assert np.isfinite(wave).all() and wave.any() and not wave[0, -SAMPLES // 2 :].any()
     for wave in separate(0 * mix, fs=8000):
         assert wave.shape == (1, 2 * SAMPLES) and not wave.any()
     separate.segmenting = False
@@ -340,36 +343,37 @@ def test_autocast_leaves_fcp_in_full_precision():
     loss_module.register_forward_hook(lambda module, args, output: seen.append((args, output)))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         model(**data)
-    (args, (loss, _)), = seen
+    ((args, (loss, _)),) = seen
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, MixtureConstraintLoss(
-        closetalk_past_taps=3, farfield_past_taps=4)(*args)[0])
+    torch.testing.assert_close(loss, MixtureConstraintLoss(closetalk_past_taps=3, farfield_past_taps=4)(*args)[0])
 
 
 def test_the_fade_of_the_anchor_continues_after_a_restart():
-    model = M2MEnhancementTask.build_model(config(
-        criterions=[criterion(anchor_weight=1.0, anchor_fade=[1, 3])]))
+    model = M2MEnhancementTask.build_model(config(criterions=[criterion(anchor_weight=1.0, anchor_fade=[1, 3])]))
     data = without_references(make_batch())
     for _ in range(3):
         loss, stats, _ = model(**data)
-    resumed = M2MEnhancementTask.build_model(config(
-        criterions=[criterion(anchor_weight=1.0, anchor_fade=[1, 3])]))
+    resumed = M2MEnhancementTask.build_model(config(criterions=[criterion(anchor_weight=1.0, anchor_fade=[1, 3])]))
     resumed.load_state_dict(model.state_dict())
     loss, stats, _ = resumed(**data)
     assert loss.item() == pytest.approx(stats["mc"].item()), "the anchor has faded away"
 
 
-@pytest.mark.parametrize("init_param, prefix", [
-    ("{}", ""), ("{}:separator:separator", ""), ("{}:::encoder", ""), ("{}:enh_model", "enh_model."),
-])
+@pytest.mark.parametrize(
+    "init_param, prefix",
+    [("{}", ""), ("{}:separator:separator", ""), ("{}:::encoder", ""), ("{}:enh_model", "enh_model.")],
+)
 def test_a_training_that_starts_from_a_model_starts_the_fade_anew(tmp_path, monkeypatch, init_param, prefix):
-    model, new = (M2MEnhancementTask.build_model(config(criterions=[criterion(anchor_weight=1.0)]))
-                  for _ in range(2))
+    model, new = (M2MEnhancementTask.build_model(config(criterions=[criterion(anchor_weight=1.0)])) for _ in range(2))
     model.separator.mixture_constraint.step.fill_(5000)
     torch.save({prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "model.pth")
     args = argparse.Namespace(
-        init_param=[init_param.format(tmp_path / "model.pth")], resume=False, criterions=[M2M],
-        train_data_path_and_name_and_type=[], valid_data_path_and_name_and_type=[])
+        init_param=[init_param.format(tmp_path / "model.pth")],
+        resume=False,
+        criterions=[M2M],
+        train_data_path_and_name_and_type=[],
+        valid_data_path_and_name_and_type=[],
+    )
     monkeypatch.setattr(EnhancementTask, "main_worker", classmethod(lambda cls, args: None))
     M2MEnhancementTask.main_worker(args)
     load_pretrained_model(*args.init_param, new, ignore_init_mismatch=False)
@@ -379,34 +383,46 @@ def test_a_training_that_starts_from_a_model_starts_the_fade_anew(tmp_path, monk
         torch.testing.assert_close(actual[name], value)
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(separator="rnn", encoder="conv", decoder="conv",
-          encoder_conf={"channel": 8, "kernel_size": 16, "stride": 8},
-          decoder_conf={"channel": 8, "kernel_size": 16, "stride": 8}), "needs `encoder: spectra`"),
-    (dict(separator="rnn", encoder_conf={"n_fft": 64, "spec_transform_type": "exponent"}),
-     "spec_transform_type"),
-    (dict(criterions=[criterion(close_talk=False, anchor_weight=1.0)]), "anchor_weight"),
-    (dict(criterions=[criterion(alpha=-1.0)]), "alpha must be >= 0"),
-    (dict(criterions=[criterion(alfa=1.0)]), "alfa"),
-    (dict(criterions=[dict(VALID_SI_SNR, wrapper="mixture", wrapper_conf={}), M2M]),
-     "wrapper mixture goes with"),
-    (dict(model_conf={"flexible_numspk": True}), "flexible_numspk"),
-    (dict(model_conf={"normalize_variance_per_ch": True}), "normalize_variance_per_ch: True; remove it"),
-    (dict(model_conf={"categories": ["real"]}), "categories"),
-    (dict(model_conf={"input_mics": []}), "input_mics must be different mics"),
-    (dict(model_conf={"input_mics": [0, 0]}), "input_mics must be different mics"),
-    (dict(model_conf={"loss_mics": [-1]}), "loss_mics must be different mics"),
-    (dict(model_conf={"loss_mics": [0, 1]}, criterions=[criterion(ref_mic=2)]), "ref_mic: 2"),
-    (dict(criterions=[dict(M2M, wrapper="fixed_order", wrapper_conf={})]), "wrapper: mixture"),
-    (dict(separator="rnn", separator_type="dan", separator_conf={"num_spk": 2}), "DANSeparator"),
-    (dict(separator="rnn", separator_type="wpe_beamformer", separator_conf={"num_spk": 2}),
-     "gives masks but no estimates"),
-    (dict(model_conf={"closetalk_from_ref": True}), "only criterion"),
-    (dict(model_conf={"closetalk_from_ref": True}, criterions=[PIT]), "without any"),
-    (dict(separator="tfgridnet_spectra", decoder_conf={"n_fft": 64, "hop_length": 8}), "must be the same"),
-    (dict(separator="rnn", separator_conf={"num_spk": 2, "layer": 1, "unit": 6,
-                                           "predict_noise": True}), "predict_noise: false"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            dict(
+                separator="rnn",
+                encoder="conv",
+                decoder="conv",
+                encoder_conf={"channel": 8, "kernel_size": 16, "stride": 8},
+                decoder_conf={"channel": 8, "kernel_size": 16, "stride": 8},
+            ),
+            "needs `encoder: spectra`",
+        ),
+        (dict(separator="rnn", encoder_conf={"n_fft": 64, "spec_transform_type": "exponent"}), "spec_transform_type"),
+        (dict(criterions=[criterion(close_talk=False, anchor_weight=1.0)]), "anchor_weight"),
+        (dict(criterions=[criterion(alpha=-1.0)]), "alpha must be >= 0"),
+        (dict(criterions=[criterion(alfa=1.0)]), "alfa"),
+        (dict(criterions=[dict(VALID_SI_SNR, wrapper="mixture", wrapper_conf={}), M2M]), "wrapper mixture goes with"),
+        (dict(model_conf={"flexible_numspk": True}), "flexible_numspk"),
+        (dict(model_conf={"normalize_variance_per_ch": True}), "normalize_variance_per_ch: True; remove it"),
+        (dict(model_conf={"categories": ["real"]}), "categories"),
+        (dict(model_conf={"input_mics": []}), "input_mics must be different mics"),
+        (dict(model_conf={"input_mics": [0, 0]}), "input_mics must be different mics"),
+        (dict(model_conf={"loss_mics": [-1]}), "loss_mics must be different mics"),
+        (dict(model_conf={"loss_mics": [0, 1]}, criterions=[criterion(ref_mic=2)]), "ref_mic: 2"),
+        (dict(criterions=[dict(M2M, wrapper="fixed_order", wrapper_conf={})]), "wrapper: mixture"),
+        (dict(separator="rnn", separator_type="dan", separator_conf={"num_spk": 2}), "DANSeparator"),
+        (
+            dict(separator="rnn", separator_type="wpe_beamformer", separator_conf={"num_spk": 2}),
+            "gives masks but no estimates",
+        ),
+        (dict(model_conf={"closetalk_from_ref": True}), "only criterion"),
+        (dict(model_conf={"closetalk_from_ref": True}, criterions=[PIT]), "without any"),
+        (dict(separator="tfgridnet_spectra", decoder_conf={"n_fft": 64, "hop_length": 8}), "must be the same"),
+        (
+            dict(separator="rnn", separator_conf={"num_spk": 2, "layer": 1, "unit": 6, "predict_noise": True}),
+            "predict_noise: false",
+        ),
+    ],
+)
 def test_a_config_that_does_not_fit_is_refused_with_what_to_change(changes, message):
     changes = dict(changes)
     name = changes.pop("separator_type", None)
@@ -416,16 +432,19 @@ def test_a_config_that_does_not_fit_is_refused_with_what_to_change(changes, mess
         M2MEnhancementTask.build_model(args)
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda d: [d.pop("closetalk_mix1"), d.pop("closetalk_mix2")], "closetalk_mix1"),
-    (lambda d: d.update(closetalk_mix3=d["closetalk_mix1"]), "3 close-talk mixtures"),
-    (lambda d: d.update(closetalk_mix3=d.pop("closetalk_mix2")), "found closetalk_mix1, closetalk_mix3;"),
-    (lambda d: d.pop("closetalk_mix1"), "without a gap, found closetalk_mix2; name them closetalk_mix1"),
-    (lambda d: d.update(speech_mix=d["speech_mix"][..., :2]), "n_imics: 3"),
-    (lambda d: d["speech_mix"][1].fill_(torch.nan), "^utt-b: speech_mix has NaN"),
-    (lambda d: d["closetalk_mix2"][0, 3:5].fill_(torch.inf), "^utt-a: a close-talk mixture has NaN"),
-    (lambda d: d.update(closetalk_mix2=torch.randn(2, SAMPLES, 2)), "closetalk_mix2 must be one"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda d: [d.pop("closetalk_mix1"), d.pop("closetalk_mix2")], "closetalk_mix1"),
+        (lambda d: d.update(closetalk_mix3=d["closetalk_mix1"]), "3 close-talk mixtures"),
+        (lambda d: d.update(closetalk_mix3=d.pop("closetalk_mix2")), "found closetalk_mix1, closetalk_mix3;"),
+        (lambda d: d.pop("closetalk_mix1"), "without a gap, found closetalk_mix2; name them closetalk_mix1"),
+        (lambda d: d.update(speech_mix=d["speech_mix"][..., :2]), "n_imics: 3"),
+        (lambda d: d["speech_mix"][1].fill_(torch.nan), "^utt-b: speech_mix has NaN"),
+        (lambda d: d["closetalk_mix2"][0, 3:5].fill_(torch.inf), "^utt-a: a close-talk mixture has NaN"),
+        (lambda d: d.update(closetalk_mix2=torch.randn(2, SAMPLES, 2)), "closetalk_mix2 must be one"),
+    ],
+)
 def test_data_that_do_not_fit_are_refused_by_name(spoil, message):
     model = M2MEnhancementTask.build_model(config(criterions=[M2M]))
     data = without_references(make_batch())
@@ -440,11 +459,14 @@ def test_a_criterion_without_its_references_says_so():
         model(**without_references(make_batch()))
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda d: d.update(closetalk_mix1=d["closetalk_mix1"][:-1]), "utt1: closetalk_mix1 has 799"),
-    (lambda d: d["speech_mix"].__setitem__((3, 0), np.nan), "utt1: speech_mix has NaN"),
-    (lambda d: d.update(closetalk_mix1=np.zeros((SAMPLES, 2), np.float32)), "utt1: .* mono"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda d: d.update(closetalk_mix1=d["closetalk_mix1"][:-1]), "utt1: closetalk_mix1 has 799"),
+        (lambda d: d["speech_mix"].__setitem__((3, 0), np.nan), "utt1: speech_mix has NaN"),
+        (lambda d: d.update(closetalk_mix1=np.zeros((SAMPLES, 2), np.float32)), "utt1: .* mono"),
+    ],
+)
 def test_the_preprocessor_names_the_utterance(spoil, message):
     args = argparse.Namespace(preprocessor=None, criterions=[M2M])
     check = M2MEnhancementTask.build_preprocess_fn(args, True)
@@ -483,8 +505,7 @@ class TestPIT:
         data = make_batch()
         all_mics = dict(data)
         for n in (1, 2):
-            all_mics[f"speech_ref{n}"] = torch.stack(
-                [data[f"speech_ref{n}"], *torch.randn(2, 2, SAMPLES)], dim=2)
+            all_mics[f"speech_ref{n}"] = torch.stack([data[f"speech_ref{n}"], *torch.randn(2, 2, SAMPLES)], dim=2)
         torch.testing.assert_close(model(**all_mics)[0], model(**data)[0])
 
     def test_output_is_the_estimate_or_on_request_its_fcp_image(self, tmp_path):
@@ -494,7 +515,8 @@ class TestPIT:
         spectra = stft(mix.transpose(1, 2))
         with torch.no_grad():
             est = separate.enh_model.separator.separator(
-                spectra.permute(0, 3, 1, 2), torch.tensor([spectra.shape[-1]]))[0]
+                spectra.permute(0, 3, 1, 2), torch.tensor([spectra.shape[-1]])
+            )[0]
         direct = separate(mix, fs=8000)
         for source in range(2):
             wave = stft.inverse(est[source].mT, SAMPLES)
@@ -541,7 +563,8 @@ class TestPIT:
         for level in (1.0, 1e-2):
             torch.manual_seed(0)
             model = M2MEnhancementTask.build_model(
-                config("tfgridnetv2", [PIT], model_conf={"normalize_variance": True}))
+                config("tfgridnetv2", [PIT], model_conf={"normalize_variance": True})
+            )
             data = {name: level * value for name, value in make_batch().items()}
             losses.append(model(**data)[0])
         torch.testing.assert_close(*losses, rtol=1e-4, atol=0)
@@ -553,8 +576,10 @@ class TestPIT:
         half = SAMPLES // 2
         for value in data.values():
             value[1, half:] = 0
-        whole, short = ({name: value[item:item + 1, :length] for name, value in data.items()}
-                        for item, length in ((0, SAMPLES), (1, half)))
+        whole, short = (
+            {name: value[item : item + 1, :length] for name, value in data.items()}
+            for item, length in ((0, SAMPLES), (1, half))
+        )
         together, _, _ = model(**data, speech_mix_lengths=torch.tensor([SAMPLES, half]))
         torch.testing.assert_close(together, (model(**whole)[0] + model(**short)[0]) / 2)
 
@@ -566,12 +591,15 @@ class TestPIT:
         data["speech_mix"][1, :, 0] = 0
         torch.testing.assert_close(model(**data)[0], model(**alone)[0])
 
-    @pytest.mark.parametrize("criterions, message", [
-        ([dict(PIT, conf=dict(PIT["conf"], ref_mic=1)), M2M], "same ref_mic"),
-        ([dict(PIT, wrapper="pit", wrapper_conf={})], "ri_mag has wrapper: pit_spectra"),
-        ([dict(PIT, wrapper="mixture", wrapper_conf={})], "wrapper mixture goes with"),
-        ([dict(M2M, wrapper="pit_spectra", wrapper_conf={})], "wrapper pit_spectra goes with"),
-    ])
+    @pytest.mark.parametrize(
+        "criterions, message",
+        [
+            ([dict(PIT, conf=dict(PIT["conf"], ref_mic=1)), M2M], "same ref_mic"),
+            ([dict(PIT, wrapper="pit", wrapper_conf={})], "ri_mag has wrapper: pit_spectra"),
+            ([dict(PIT, wrapper="mixture", wrapper_conf={})], "wrapper mixture goes with"),
+            ([dict(M2M, wrapper="pit_spectra", wrapper_conf={})], "wrapper pit_spectra goes with"),
+        ],
+    )
     def test_wrappers_that_do_not_fit_are_refused(self, criterions, message):
         with pytest.raises(ValueError, match=message):
             M2MEnhancementTask.build_model(config("tfgridnet_spectra", criterions))

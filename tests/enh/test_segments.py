@@ -57,7 +57,7 @@ def test_place_is_the_beginning_in_validation_and_whole_where_the_iterator_needs
     _, tables = paths
     data = read_segment(tables, "u3", CHUNK, 1000, random_place=False)
     assert first_sample(data["speech_mix"]) == 0 and len(data["speech_mix"]) == CHUNK + 1
-    for utt_id, shift in (("u1", 1000), ("u4", 1000), ("u3", 50), ("u5", 900)):   # too short; several chunks
+    for utt_id, shift in (("u1", 1000), ("u4", 1000), ("u3", 50), ("u5", 900)):  # too short; several chunks
         assert len(read_segment(tables, utt_id, CHUNK, shift, True)["speech_mix"]) == LENGTHS[utt_id]
 
 
@@ -74,7 +74,8 @@ def test_wrong_files_are_named(paths, tmp_path):
     soundfile.write(tmp_path / "rate.wav", np.zeros(450), 16000)
     (tmp_path / "noise.wav").write_bytes(b"no sound file")
     assert "u0: closetalk_mix2: closetalk_mix2 has 449 samples at 8000 Hz, speech_mix 450" in message(
-        tmp_path / "short.wav")
+        tmp_path / "short.wav"
+    )
     assert "450 samples at 16000 Hz" in message(tmp_path / "rate.wav")
     assert "no such audio file" in message(tmp_path / "none.wav")
     assert "noise.wav" in message(tmp_path / "noise.wav")
@@ -98,8 +99,16 @@ def test_other_sample_rates_are_named_unless_they_are_allowed(paths, tmp_path):
 
 def factory(paths, task, mode, *options):
     folder, _ = paths
-    config = {"criterions": [M2M], "separator": "tfgridnetv2", "iterator_type": "chunk", "chunk_length": CHUNK,
-              "chunk_shift_ratio": 1000, "batch_size": 2, "num_cache_chunks": 2, "num_workers": 0}
+    config = {
+        "criterions": [M2M],
+        "separator": "tfgridnetv2",
+        "iterator_type": "chunk",
+        "chunk_length": CHUNK,
+        "chunk_shift_ratio": 1000,
+        "batch_size": 2,
+        "num_cache_chunks": 2,
+        "num_workers": 0,
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     command = ["--config", str(folder / "config.yaml"), "--output_dir", str(folder), *options]
     for phase in ("train", "valid"):
@@ -129,7 +138,8 @@ def test_batches_are_the_stock_iterators(paths, mode, options):
     assert len(actual) == len(desired) > 1
     for (ids, batch), (desired_ids, desired_batch) in zip(actual, desired):
         assert {name: value.shape for name, value in batch.items()} == {
-            name: value.shape for name, value in desired_batch.items()}
+            name: value.shape for name, value in desired_batch.items()
+        }
         if mode == "valid" or options:
             assert ids == desired_ids
             for name, value in desired_batch.items():
@@ -138,10 +148,16 @@ def test_batches_are_the_stock_iterators(paths, mode, options):
             assert first_sample(batch["speech_mix"][n]) == -first_sample(batch["closetalk_mix1"][n])
 
 
-@pytest.mark.parametrize("options", [
-    ("--preprocessor", "enh"), ("--chunk_length", "50,100"), ("--max_cache_size", "1M"),
-    ("--train_dtype", "float64"), ("--chunk_default_fs", "8000"),
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--preprocessor", "enh"),
+        ("--chunk_length", "50,100"),
+        ("--max_cache_size", "1M"),
+        ("--train_dtype", "float64"),
+        ("--chunk_default_fs", "8000"),
+    ],
+)
 def test_what_needs_whole_files_gets_them(paths, options):
     made = factory(paths, M2MEnhancementTask, "train", *options)
     assert not isinstance(made.per_sample_iter_factory.dataset, SegmentDataset)

@@ -35,9 +35,20 @@ def espnet_estimates(net, spectra):
 def test_same_function_as_espnets(emb_ks, emb_hs, frames):
     torch.manual_seed(1)
     theirs = TFGridNetV2(
-        None, n_srcs=2, n_fft=2 * (FREQS - 1), stride=8, n_imics=3, n_layers=2, lstm_hidden_units=6,
-        attn_n_head=2, attn_approx_qk_dim=3 * FREQS, emb_dim=8, emb_ks=emb_ks, emb_hs=emb_hs)
-    with torch.no_grad():       # fresh norms and slopes are all alike
+        None,
+        n_srcs=2,
+        n_fft=2 * (FREQS - 1),
+        stride=8,
+        n_imics=3,
+        n_layers=2,
+        lstm_hidden_units=6,
+        attn_n_head=2,
+        attn_approx_qk_dim=3 * FREQS,
+        emb_dim=8,
+        emb_ks=emb_ks,
+        emb_hs=emb_hs,
+    )
+    with torch.no_grad():  # fresh norms and slopes are all alike
         for parameter in theirs.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     net = ours(emb_ks, emb_hs)
@@ -68,7 +79,7 @@ def test_silence_gives_silence_and_finite_gradients():
 def test_padding_has_no_influence():
     net = ours()
     spectra = recording(15, batch=2)
-    spectra[1, 9:] = 1e3                            # whatever stands there
+    spectra[1, 9:] = 1e3  # whatever stands there
     together = net(spectra, torch.tensor([15, 9]))[0]
     alone = net(spectra[1:, :9], torch.tensor([9]))[0]
     for both, one in zip(together, alone):
@@ -103,8 +114,7 @@ def test_checkpointing_changes_memory_alone():
     torch.testing.assert_close(actual, desired)
 
 
-@pytest.mark.parametrize("sizes, named", [({"emb_ks": 3, "emb_hs": 2}, "emb_hs"),
-                                          ({"attn_n_head": 3}, "attn_n_head")])
+@pytest.mark.parametrize("sizes, named", [({"emb_ks": 3, "emb_hs": 2}, "emb_hs"), ({"attn_n_head": 3}, "attn_n_head")])
 def test_sizes_that_do_not_fit_are_refused(sizes, named):
     with pytest.raises(ValueError, match=named):
         ours(**sizes)

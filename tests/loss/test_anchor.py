@@ -10,8 +10,7 @@ import torch
 from espnet2_m2m.loss import MixtureConstraintLoss
 from espnet2_m2m.loss.anchor import anchor_loss, faded_weight
 
-TAPS = {"closetalk_past_taps": 3, "closetalk_future_taps": 1,
-            "farfield_past_taps": 3, "farfield_future_taps": 1}
+TAPS = {"closetalk_past_taps": 3, "closetalk_future_taps": 1, "farfield_past_taps": 3, "farfield_future_taps": 1}
 
 
 def tensor(*arrays):
@@ -23,27 +22,28 @@ def test_as_oracle(num_sources, num_headsets):
     """Images at random: mic d is compared with source d of the source axis, no other."""
     X = oracle.noise(0, 2, num_headsets, num_sources, 3, 5)
     Y = oracle.noise(1, 2, num_headsets, 3, 5)
-    desired = [[oracle.distance(Y[b, d], X[b, d, d]) for d in range(num_headsets)]
-               for b in range(2)]
+    desired = [[oracle.distance(Y[b, d], X[b, d, d]) for d in range(num_headsets)] for b in range(2)]
     actual = anchor_loss(torch.from_numpy(X), torch.from_numpy(Y))
-    np.testing.assert_allclose(actual, desired, rtol=1e-12)         # float64 rounding of sums
+    np.testing.assert_allclose(actual, desired, rtol=1e-12)  # float64 rounding of sums
 
 
 @pytest.mark.parametrize("num_sources, num_headsets", [(2, 2), (3, 2), (3, 3)])
 def test_free_order_is_the_best_of_all_assignments(num_sources, num_headsets):
     X = oracle.noise(2, 6, num_headsets, num_sources, 3, 5)
     Y = oracle.noise(3, 6, num_headsets, 3, 5)
-    X[1, 0, 1] = Y[1, 0]                # in one utterance, headset 0 is clearly source 1's
+    X[1, 0, 1] = Y[1, 0]  # in one utterance, headset 0 is clearly source 1's
     desired, chosen = [], set()
     for b in range(6):
-        sums = {wearers: [oracle.distance(Y[b, d], X[b, d, c]) for d, c in enumerate(wearers)]
-                for wearers in itertools.permutations(range(num_sources), num_headsets)}
+        sums = {
+            wearers: [oracle.distance(Y[b, d], X[b, d, c]) for d, c in enumerate(wearers)]
+            for wearers in itertools.permutations(range(num_sources), num_headsets)
+        }
         best = min(sums, key=lambda wearers: sum(sums[wearers]))
         desired.append(sums[best])
         chosen.add(best)
     assert len(chosen) > 1, "each utterance has its own assignment"
     actual = anchor_loss(torch.from_numpy(X), torch.from_numpy(Y), order="free")
-    np.testing.assert_allclose(actual, desired, rtol=1e-12)         # float64 rounding of sums
+    np.testing.assert_allclose(actual, desired, rtol=1e-12)  # float64 rounding of sums
 
 
 def test_free_order_forgives_an_exchange_of_all_frequencies_only():
@@ -69,10 +69,10 @@ def test_more_headsets_than_sources_are_refused():
         anchor_loss(X, Y)
 
 
-@pytest.mark.parametrize("exchanged", [
-    pytest.param(slice(None, None, 2), id="every second frequency"),
-    pytest.param(slice(None), id="all frequencies"),
-])
+@pytest.mark.parametrize(
+    "exchanged",
+    [pytest.param(slice(None, None, 2), id="every second frequency"), pytest.param(slice(None), id="all frequencies")],
+)
 def test_frequency_permutation(exchanged):
     """MC (3) cannot see the speakers exchanged in some frequencies, or in all; the anchor can."""
     Z, far_field, close_talk = tensor(*oracle.scene(3, num_freqs=6, num_frames=30))
@@ -97,8 +97,9 @@ def test_source_without_headset_is_not_anchored():
     assert (actual["mc"] - desired["mc"]).abs() > 1e-3
 
 
-@pytest.mark.parametrize("step, desired", [
-    (0, 0.3), (99, 0.3), (100, 0.3), (150, 0.15), (175, 0.075), (200, 0.0), (10**6, 0.0)])
+@pytest.mark.parametrize(
+    "step, desired", [(0, 0.3), (99, 0.3), (100, 0.3), (150, 0.15), (175, 0.075), (200, 0.0), (10**6, 0.0)]
+)
 def test_fade(step, desired):
     assert faded_weight(0.3, (100, 200), step) == pytest.approx(desired)
     assert faded_weight(0.3, None, step) == 0.3
@@ -119,7 +120,7 @@ def test_fade_counts_training_calls_only():
         loss.train()
         weight = anchor_weight_of_next_call(loss, inputs)
         actual.append(weight)
-        loss.eval()                             # a validation between the steps does not count
+        loss.eval()  # a validation between the steps does not count
         anchor_weight_of_next_call(loss, inputs)
     np.testing.assert_allclose(actual, desired, atol=1e-12)
 

@@ -12,9 +12,13 @@ from espnet2_m2m.loss import isms
 
 def test_by_eye():
     """Two frequencies: log magnitudes (0, a) have the unbiased variance a^2 / 2."""
-    mix = torch.tensor([[1.0], [np.exp(-1.0)]], dtype=torch.complex128)                 # a = -1
-    images = torch.stack([torch.tensor([[1.0], [np.exp(-2.0)]], dtype=torch.complex128),   # 4
-                          torch.tensor([[1.0], [1.0]], dtype=torch.complex128)])           # 0
+    mix = torch.tensor([[1.0], [np.exp(-1.0)]], dtype=torch.complex128)  # a = -1
+    images = torch.stack(
+        [
+            torch.tensor([[1.0], [np.exp(-2.0)]], dtype=torch.complex128),  # 4
+            torch.tensor([[1.0], [1.0]], dtype=torch.complex128),
+        ]
+    )  # 0
     # mean of 4 and 0 over 1; the 1e-8 inside the logarithm shows in the eighth digit
     assert isms(images, mix).item() == pytest.approx(2.0, rel=1e-6)
 
@@ -24,7 +28,7 @@ def test_as_oracle():
     X = oracle.noise(2, 2, 3, 5, 6)
     desired = [oracle.isms(Y_p, X_p) for Y_p, X_p in zip(Y, X)]
     actual = isms(torch.from_numpy(X), torch.from_numpy(Y))
-    np.testing.assert_allclose(actual, desired, rtol=1e-10)         # float64 rounding of sums
+    np.testing.assert_allclose(actual, desired, rtol=1e-10)  # float64 rounding of sums
 
 
 def test_unfiltered_mixture_scatters_as_the_mixture():
@@ -35,7 +39,7 @@ def test_unfiltered_mixture_scatters_as_the_mixture():
 
 def test_sources_exchanged_in_some_frequencies_scatter_more():
     """What it is for: two talkers, each of one level in all frequencies, taking turns."""
-    level = np.where(np.arange(20) % 2, 1.0, 0.1)                   # loud in odd frames
+    level = np.where(np.arange(20) % 2, 1.0, 0.1)  # loud in odd frames
     X = oracle.noise(4, 2, 8, 20) * np.stack([level, level[::-1]])[:, None]
     swapped = X.copy()
     swapped[:, ::2] = X[::-1, ::2]
@@ -45,8 +49,7 @@ def test_sources_exchanged_in_some_frequencies_scatter_more():
 
 @pytest.mark.parametrize("level", [1e-12, 1e-3, 1e6])
 def test_level_of_the_recording_does_not_matter(level):
-    X, Y = (torch.from_numpy(oracle.noise(*shape)).to(torch.complex64)
-            for shape in [(5, 2, 6, 7), (6, 6, 7)])
+    X, Y = (torch.from_numpy(oracle.noise(*shape)).to(torch.complex64) for shape in [(5, 2, 6, 7), (6, 6, 7)])
     torch.testing.assert_close(isms(level * X, level * Y), isms(X, Y), rtol=1e-4, atol=0)  # float32
 
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from espnet2_m2m.loss import MixtureConstraintLoss
 
 # I, J, M, N all different, so that no two can be exchanged unseen.
-TAPS = {"closetalk_past_taps": 3, "closetalk_future_taps": 1,
-            "farfield_past_taps": 2, "farfield_future_taps": 0}
+TAPS = {"closetalk_past_taps": 3, "closetalk_future_taps": 1, "farfield_past_taps": 2, "farfield_future_taps": 0}
 ORACLE_TAPS = {"closetalk_taps": (3, 1), "farfield_taps": (2, 0)}
 
 # Settings that the class and the oracle call by the same name.
@@ -21,8 +20,9 @@ SETTINGS = [
     pytest.param({"anchor_weight": 0.7}, id="anchor"),
     pytest.param({"isms_weight": 0.3}, id="ISMS"),
     pytest.param({"ref_mic": 1, "ref_mic_weight": 0.2}, id="reference mic"),
-    pytest.param({"alpha": 0.4, "anchor_weight": 0.7, "isms_weight": 0.3, "ref_mic": 2,
-                      "ref_mic_weight": 0.2}, id="all"),
+    pytest.param(
+        {"alpha": 0.4, "anchor_weight": 0.7, "isms_weight": 0.3, "ref_mic": 2, "ref_mic_weight": 0.2}, id="all"
+    ),
 ]
 MIXES = [pytest.param(True, id="M2M"), pytest.param(False, id="UNSSOR")]
 
@@ -57,18 +57,19 @@ def assert_finite(*tensors):
 
 # ---- the literal equations -----------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("with_close_talk", MIXES)
 @pytest.mark.parametrize("options", SETTINGS)
 def test_as_oracle(options, with_close_talk):
     items = [oracle.scene(seed) for seed in (1, 2)]
     Z, far_field, close_talk = batch(*items)
     actual, stats = MixtureConstraintLoss(**TAPS, **options)(
-        Z.requires_grad_(), far_field, close_talk if with_close_talk else None)
+        Z.requires_grad_(), far_field, close_talk if with_close_talk else None
+    )
     assert actual.shape == (2,)
     assert actual.requires_grad
     for b, (Z_b, Y_p, Y_d) in enumerate(items):
-        desired, parts = oracle.loss(Z_b, Y_p, Y_d if with_close_talk else None,
-                                     **ORACLE_TAPS, **options)
+        desired, parts = oracle.loss(Z_b, Y_p, Y_d if with_close_talk else None, **ORACLE_TAPS, **options)
         assert actual[b].item() == pytest.approx(desired, rel=RTOL)
         for name in stats:
             assert stats[name][b].item() == pytest.approx(parts[name], rel=RTOL), name
@@ -90,12 +91,18 @@ def test_default_taps_are_the_papers():
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10**6), num_sources=st.integers(1, 3), num_far=st.integers(1, 3),
-       num_close=st.integers(0, 3), num_frames=st.integers(1, 8),
-       taps=st.tuples(*[st.integers(0, 3)] * 4), alpha=st.floats(0, 2),
-       floor=st.sampled_from([1e-4, 1e-2]), diag_load=st.sampled_from([1e-5, 1e-3]))
-def test_any_shape_as_oracle(seed, num_sources, num_far, num_close, num_frames, taps, alpha, floor,
-                             diag_load):
+@given(
+    seed=st.integers(0, 10**6),
+    num_sources=st.integers(1, 3),
+    num_far=st.integers(1, 3),
+    num_close=st.integers(0, 3),
+    num_frames=st.integers(1, 8),
+    taps=st.tuples(*[st.integers(0, 3)] * 4),
+    alpha=st.floats(0, 2),
+    floor=st.sampled_from([1e-4, 1e-2]),
+    diag_load=st.sampled_from([1e-5, 1e-3]),
+)
+def test_any_shape_as_oracle(seed, num_sources, num_far, num_close, num_frames, taps, alpha, floor, diag_load):
     """More and fewer sources than headsets, one mic, one frame, fewer frames than taps."""
     Z, Y_p, Y_d = oracle.scene(seed % 1000, num_sources, num_far, num_close, 2, num_frames)
     inputs = batch((Z, Y_p, Y_d))
@@ -115,8 +122,7 @@ def test_gradient_as_finite_differences_of_the_oracle(with_close_talk):
     inputs = batch((Z, Y_p, Y_d))
     if not with_close_talk:
         inputs[2] = Y_d = None
-    desired = oracle.gradient(
-        lambda Z: oracle.loss(Z, Y_p, Y_d, (2, 1), (1, 0), **options)[0], Z)
+    desired = oracle.gradient(lambda Z: oracle.loss(Z, Y_p, Y_d, (2, 1), (1, 0), **options)[0], Z)
     _, actual = loss_and_gradient(MixtureConstraintLoss(2, 1, 1, 0, **options), *inputs)
     # Central differences with step 1e-6: rounding 1e-16 * loss / step = 1e-9, magnified by the
     # condition number of the filters; the gradient itself is about 1.
@@ -126,12 +132,10 @@ def test_gradient_as_finite_differences_of_the_oracle(with_close_talk):
 
 @pytest.mark.parametrize("lengths", [None, torch.tensor([4, 6])])
 def test_gradcheck(lengths):
-    est, far_field, close_talk = batch(*(
-        oracle.scene(seed, num_far=2, num_freqs=2, num_frames=6) for seed in (5, 6)))
+    est, far_field, close_talk = batch(*(oracle.scene(seed, num_far=2, num_freqs=2, num_frames=6) for seed in (5, 6)))
     loss = MixtureConstraintLoss(1, 1, 1, 0, anchor_weight=0.7, isms_weight=0.3)
     est.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda est: loss(est, far_field, close_talk, lengths)[0], est, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda est: loss(est, far_field, close_talk, lengths)[0], est, fast_mode=True)
 
 
 @pytest.mark.parametrize("past_taps, future_taps", [(2, 0), (2, 1)])
@@ -154,6 +158,7 @@ def test_true_sources_satisfy_the_constraint(past_taps, future_taps):
 
 # ---- the parts and their weights -----------------------------------------------------------------
 
+
 def test_alpha_weighs_the_far_field():
     inputs = batch(oracle.scene(9))
     for alpha in (0.0, 0.2, 1.0, 3.0):
@@ -171,14 +176,14 @@ def test_reference_mic_weight():
     desired = sum(oracle.mixture_constraint(Y_p[p], X[p]) for p in (0, 2))
     actual, stats = MixtureConstraintLoss(**TAPS, ref_mic=1, ref_mic_weight=0.0)(est, far_field)
     assert actual.item() == pytest.approx(desired, rel=RTOL)
-    assert stats["mc_far_field"] > actual               # the statistics are not weighted
+    assert stats["mc_far_field"] > actual  # the statistics are not weighted
 
 
 def test_copied_input_satisfies_one_far_field_mic():
     """Why alpha < 1 with one mic: Z = Y makes its constraint zero (Table III, alpha = 1)."""
     _, Y_p, Y_d = oracle.scene(11, num_far=1)
     _, stats = MixtureConstraintLoss(**TAPS)(*batch((Y_p, Y_p, Y_d)))
-    assert stats["mc_far_field"] < 1e-3                 # due to the diagonal loading
+    assert stats["mc_far_field"] < 1e-3  # due to the diagonal loading
     assert stats["mc_close_talk"] > 0.1
 
 
@@ -204,12 +209,13 @@ def test_farfield_images():
 
 # ---- invariances ---------------------------------------------------------------------------------
 
+
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), decades=st.integers(-12, 12))
 def test_scaling_the_estimates_leaves_the_loss(seed, decades):
     """By a complex number for each source and frequency; the gradient scales inversely."""
     est, far_field, close_talk = batch(oracle.scene(seed % 1000, num_frames=8))
-    scale = torch.from_numpy(10.0 ** decades * oracle.noise(seed, 2, 3, 1))
+    scale = torch.from_numpy(10.0**decades * oracle.noise(seed, 2, 3, 1))
     loss = MixtureConstraintLoss(**TAPS, anchor_weight=1.0, isms_weight=0.1)
     desired, gradient = loss_and_gradient(loss, est, far_field, close_talk)
     actual, scaled_gradient = loss_and_gradient(loss, scale * est, far_field, close_talk)
@@ -223,8 +229,7 @@ def test_level_of_the_recording_does_not_matter(level, dtype, rtol):
     """Headsets and far-field mics may have gains of their own; 1e-4: see the float32 test below."""
     est, far_field, close_talk = (x.to(dtype) for x in batch(oracle.scene(14)))
     loss = MixtureConstraintLoss(**TAPS, anchor_weight=1.0, isms_weight=0.1)
-    assert_same(loss(est, level * far_field, close_talk / level),
-                loss(est, far_field, close_talk), rtol)
+    assert_same(loss(est, level * far_field, close_talk / level), loss(est, far_field, close_talk), rtol)
 
 
 def levels(*values):
@@ -240,14 +245,18 @@ def test_batch_is_its_items_one_by_one(options):
     actual, gradient = loss_and_gradient(loss, *batch(*items))
     for b, item in enumerate(items):
         desired, desired_gradient = loss_and_gradient(loss, *batch(item))
-        torch.testing.assert_close(actual[b:b + 1], desired, rtol=RTOL, atol=0)
-        torch.testing.assert_close(gradient[b:b + 1], desired_gradient, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(actual[b : b + 1], desired, rtol=RTOL, atol=0)
+        torch.testing.assert_close(gradient[b : b + 1], desired_gradient, rtol=1e-6, atol=1e-9)
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 1000), lengths=st.lists(st.integers(1, 9), min_size=1, max_size=3),
-       padding=st.integers(0, 5), options=st.sampled_from([p.values[0] for p in SETTINGS]),
-       with_close_talk=st.booleans())
+@given(
+    seed=st.integers(0, 1000),
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    padding=st.integers(0, 5),
+    options=st.sampled_from([p.values[0] for p in SETTINGS]),
+    with_close_talk=st.booleans(),
+)
 def test_padding_has_no_influence(seed, lengths, padding, options, with_close_talk):
     """With `lengths`, an utterance in a padded batch has the loss and gradient it has alone.
 
@@ -255,8 +264,10 @@ def test_padding_has_no_influence(seed, lengths, padding, options, with_close_ta
     """
     num_frames = max(lengths) + padding
     items = [oracle.scene(seed + b, num_frames=n) for b, n in enumerate(lengths)]
-    padded = [[np.concatenate([x, 100 * oracle.noise(b, *x.shape[:2], num_frames - n)], axis=2)
-               for x in item] for b, (item, n) in enumerate(zip(items, lengths))]
+    padded = [
+        [np.concatenate([x, 100 * oracle.noise(b, *x.shape[:2], num_frames - n)], axis=2) for x in item]
+        for b, (item, n) in enumerate(zip(items, lengths))
+    ]
     loss = MixtureConstraintLoss(**TAPS, **options)
     inputs = batch(*padded)
     if not with_close_talk:
@@ -269,10 +280,12 @@ def test_padding_has_no_influence(seed, lengths, padding, options, with_close_ta
             inputs[2] = None
         desired, desired_gradient = loss_and_gradient(loss, *inputs)
         _, desired_stats = loss(*inputs)
-        assert_same((actual[b:b + 1], {name: value[b:b + 1] for name, value in stats.items()}),
-                    (desired, desired_stats), rtol=1e-7)
-        torch.testing.assert_close(gradient[b:b + 1, ..., :n], desired_gradient,
-                                   rtol=1e-6, atol=1e-8)
+        assert_same(
+            (actual[b : b + 1], {name: value[b : b + 1] for name, value in stats.items()}),
+            (desired, desired_stats),
+            rtol=1e-7,
+        )
+        torch.testing.assert_close(gradient[b : b + 1, ..., :n], desired_gradient, rtol=1e-6, atol=1e-8)
         assert not gradient[b, ..., n:].any()
 
 
@@ -299,6 +312,7 @@ def test_full_lengths_as_none():
 
 # ---- precision -----------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("options", SETTINGS)
 def test_float32_against_float64(options):
     """The covariance's rounding, 6e-8, over its loading, 1e-5, is 6e-3 in the least certain parts
@@ -319,7 +333,7 @@ def test_autocast_does_not_change_values(dtype):
     inputs = [x.to(torch.complex64) for x in batch(oracle.scene(16))]
     loss = MixtureConstraintLoss(**TAPS, anchor_weight=1.0, isms_weight=0.1)
     desired, desired_gradient = loss_and_gradient(loss, *inputs)
-    with torch.autocast("cpu", dtype):                  # forward and backward
+    with torch.autocast("cpu", dtype):  # forward and backward
         actual, gradient = loss_and_gradient(loss, *inputs)
     assert actual.dtype == torch.float32
     assert torch.equal(actual, desired)
@@ -337,6 +351,7 @@ def test_half_precision_input_is_computed_in_float32():
 
 
 # ---- silence and other degenerate input ----------------------------------------------------------
+
 
 def degenerate(name):
     """(Z, far_field, close_talk) with the defect called `name`."""
@@ -362,24 +377,36 @@ def degenerate(name):
         Y_d[:] = 0
     if name in ("silent estimates", "all zero"):
         Z[:] = 0
-    if name == "mostly silent":                         # one active frame
+    if name == "mostly silent":  # one active frame
         Z[..., 1:] = 0
         Y_p[..., :-1] = 0
         Y_d[..., :-1] = 0
     if name == "equal sources":
         Z[1] = Z[0]
-    if name == "constant estimates":                    # covariance of rank one
+    if name == "constant estimates":  # covariance of rank one
         Z[:] = 1.0
-    if name == "huge estimates":                        # the network diverges
+    if name == "huge estimates":  # the network diverges
         Z *= 1e12
     return Z, Y_p, Y_d
 
 
 DEGENERATE = [
-    "one frame", "two frames", "fewer frames than taps", "one frequency", "one source, one mic",
-    "silent source", "silent frequency", "silent far-field mic", "silent headset",
-    "silent mixtures", "silent estimates", "all zero", "mostly silent", "equal sources",
-    "constant estimates", "huge estimates",
+    "one frame",
+    "two frames",
+    "fewer frames than taps",
+    "one frequency",
+    "one source, one mic",
+    "silent source",
+    "silent frequency",
+    "silent far-field mic",
+    "silent headset",
+    "silent mixtures",
+    "silent estimates",
+    "all zero",
+    "mostly silent",
+    "equal sources",
+    "constant estimates",
+    "huge estimates",
 ]
 
 
@@ -387,7 +414,7 @@ DEGENERATE = [
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_input(name, dtype):
     """Finite value and gradient, the oracle's value, and no effect on a neighbour in the batch."""
-    isms_weight = 0.0 if name == "one frequency" else 0.3       # one value has no variance
+    isms_weight = 0.0 if name == "one frequency" else 0.3  # one value has no variance
     options = {"alpha": 0.5, "anchor_weight": 0.7, "isms_weight": isms_weight}
     item = degenerate(name)
     loss = MixtureConstraintLoss(4, 1, 3, 1, **options)
@@ -411,8 +438,7 @@ def test_closed_forms_of_silence():
     Z, Y_p, Y_d = oracle.scene(20)
     loss = MixtureConstraintLoss(**TAPS)
     actual, _ = loss(*batch((0 * Z, Y_p, Y_d)))
-    desired = sum((np.abs(Y.real) + np.abs(Y.imag) + np.abs(Y)).sum() / np.abs(Y).sum()
-                  for Y in (*Y_p, *Y_d))
+    desired = sum((np.abs(Y.real) + np.abs(Y.imag) + np.abs(Y)).sum() / np.abs(Y).sum() for Y in (*Y_p, *Y_d))
     assert actual.item() == pytest.approx(desired, rel=1e-12)
     # Silent mixtures are explained entirely, and teach nothing.
     actual, gradient = loss_and_gradient(loss, *batch((Z, 0 * Y_p, 0 * Y_d)))
@@ -437,6 +463,7 @@ def test_silent_mic_adds_nothing():
 
 # ---- errors --------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, complex(0, torch.nan)])
 @pytest.mark.parametrize("position, name", [(0, "est"), (1, "far_field"), (2, "close_talk")])
 def test_non_finite_input_is_refused_by_name(position, name, value):
@@ -450,10 +477,10 @@ def test_wrong_input_is_refused():
     est, far_field, close_talk = batch(*levels(1.0, 1.0))
     loss = MixtureConstraintLoss(**TAPS)
 
-    def refused(match, est=est, far_field=far_field, close_talk=close_talk, lengths=None,
-                loss=loss):
+    def refused(match, est=est, far_field=far_field, close_talk=close_talk, lengths=None, loss=loss):
         with pytest.raises(ValueError, match=match):
             loss(est, far_field, close_talk, lengths)
+
     refused("^est must be a complex", est=est.real)
     refused("^est must be a complex", est=est[0])
     refused("^far_field must be a complex", far_field=far_field.real)
@@ -463,8 +490,7 @@ def test_wrong_input_is_refused():
     for wrong in ([12], [0, 12], [12, 13], [[12, 12]]):
         refused(r"^lengths must be \(2,\) frames within 1..12, found", lengths=torch.tensor(wrong))
     refused("ref_mic is 3, but there are only 3", loss=MixtureConstraintLoss(ref_mic=3))
-    refused("1 sources and 2 close-talk", est=est[:, :1],
-            loss=MixtureConstraintLoss(anchor_weight=1.0))
+    refused("1 sources and 2 close-talk", est=est[:, :1], loss=MixtureConstraintLoss(anchor_weight=1.0))
 
 
 def test_utterance_without_frames_is_refused():
@@ -472,21 +498,35 @@ def test_utterance_without_frames_is_refused():
         MixtureConstraintLoss(**TAPS)(*(x[..., :0] for x in batch(oracle.scene(23))))
 
 
-@pytest.mark.parametrize("name", [
-    "closetalk_past_taps", "closetalk_future_taps", "farfield_past_taps", "farfield_future_taps",
-    "alpha", "anchor_weight", "isms_weight", "ref_mic", "ref_mic_weight"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "closetalk_past_taps",
+        "closetalk_future_taps",
+        "farfield_past_taps",
+        "farfield_future_taps",
+        "alpha",
+        "anchor_weight",
+        "isms_weight",
+        "ref_mic",
+        "ref_mic_weight",
+    ],
+)
 def test_negative_settings_are_refused_by_name(name):
     with pytest.raises(ValueError, match=f"{name} must be >= 0, found -1"):
         MixtureConstraintLoss(**{name: -1})
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(floor="1e-4"), "floor must be a number, found '1e-4' .to YAML 1e-4 is text, 1.0e-4 a number"),
-    (dict(anchor_weight=None), "anchor_weight must be a number, found None$"),
-    (dict(farfield_past_taps=19.5), "farfield_past_taps must be a whole number, found 19.5"),
-    (dict(ref_mic="0"), "ref_mic must be a whole number, found '0'"),
-    (dict(anchor_fade=(1, 5)), "anchor_fade does nothing with anchor_weight: 0"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(floor="1e-4"), "floor must be a number, found '1e-4' .to YAML 1e-4 is text, 1.0e-4 a number"),
+        (dict(anchor_weight=None), "anchor_weight must be a number, found None$"),
+        (dict(farfield_past_taps=19.5), "farfield_past_taps must be a whole number, found 19.5"),
+        (dict(ref_mic="0"), "ref_mic must be a whole number, found '0'"),
+        (dict(anchor_fade=(1, 5)), "anchor_fade does nothing with anchor_weight: 0"),
+    ],
+)
 def test_settings_that_cannot_be_are_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         MixtureConstraintLoss(**options)

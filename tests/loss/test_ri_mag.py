@@ -29,15 +29,16 @@ def test_as_oracle():
     est, ref = oracle.noise(0, 2, 3, 4, 7), oracle.noise(1, 2, 3, 4, 7)
     desired = [[oracle.distance(ref[b, r], est[b, r]) for r in range(3)] for b in range(2)]
     actual = ri_mag_l1(torch.from_numpy(est), torch.from_numpy(ref))
-    np.testing.assert_allclose(actual, desired, rtol=1e-12)         # float64 rounding of sums
+    np.testing.assert_allclose(actual, desired, rtol=1e-12)  # float64 rounding of sums
 
 
 @pytest.mark.parametrize("level", [1e-12, 1e-3, 1e6])
 def test_level_does_not_matter(level):
     """The denominator of eq. (5) balances mics and utterances, in float32 too."""
     est, ref = (torch.from_numpy(oracle.noise(s, 4, 7)).to(torch.complex64) for s in (2, 3))
-    torch.testing.assert_close(ri_mag_l1(level * est, level * ref), ri_mag_l1(est, ref),
-                               rtol=1e-5, atol=0)                   # float32 rounding of sums
+    torch.testing.assert_close(
+        ri_mag_l1(level * est, level * ref), ri_mag_l1(est, ref), rtol=1e-5, atol=0
+    )  # float32 rounding of sums
 
 
 def test_references_broadcast():

@@ -72,12 +72,15 @@ def test_impossible_rt60(rt60_s):
         sabine_reflection(ROOM_M, rt60_s)
 
 
-@pytest.mark.parametrize("source, mic, message", [
-    (SOURCE_M, (5.0, 1, 1), "mic at .* is not inside the room"),
-    ((1, -0.1, 1), MICS_M[0], "source at .* is not inside the room"),
-    (SOURCE_M, (np.nan, 1, 1), "mic at .* is not inside the room"),
-    (SOURCE_M, SOURCE_M, "a mic stands where the source is"),
-])
+@pytest.mark.parametrize(
+    "source, mic, message",
+    [
+        (SOURCE_M, (5.0, 1, 1), "mic at .* is not inside the room"),
+        ((1, -0.1, 1), MICS_M[0], "source at .* is not inside the room"),
+        (SOURCE_M, (np.nan, 1, 1), "mic at .* is not inside the room"),
+        (SOURCE_M, SOURCE_M, "a mic stands where the source is"),
+    ],
+)
 def test_impossible_places(source, mic, message):
     with pytest.raises(ValueError, match=message):
         impulse_responses(ROOM_M, source, [MICS_M[0], mic], 0.8, 8000, 100, sincs(20, 8))

@@ -8,13 +8,7 @@ import soundfile
 
 from espnet2_m2m.bin.make_demo_speech import main as make_demo_speech
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
-from espnet2_m2m.simulation.render import (
-    dry_signals,
-    render,
-    render_set,
-    render_to_files,
-    wav_paths,
-)
+from espnet2_m2m.simulation.render import dry_signals, render, render_set, render_to_files, wav_paths
 from espnet2_m2m.simulation.rooms import MeetingRoom, RandomRoom
 from espnet2_m2m.simulation.scene import SceneSettings, draw_scenes
 
@@ -23,9 +17,7 @@ LSB = 1 / 32768
 
 
 def draw(speech, room, num_scenes, **settings):
-    return draw_scenes(
-        "test", num_scenes, speech, speech.utts_of_speaker, room, SceneSettings(**settings), 0
-    )
+    return draw_scenes("test", num_scenes, speech, speech.utts_of_speaker, room, SceneSettings(**settings), 0)
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +138,7 @@ def test_what_another_job_is_writing_is_left_alone(speech, tmp_path):
         path.write_bytes(b"half a fi")
     render_set([first], tmp_path, speech)
     assert not mine.exists() and theirs.exists()
-    assert [path.name for path in (tmp_path / "wav" / "spk1").glob("[!.]*")] == [
-        f"{first['utt_id']}.wav"
-    ]
+    assert [path.name for path in (tmp_path / "wav" / "spk1").glob("[!.]*")] == [f"{first['utt_id']}.wav"]
 
 
 @pytest.mark.parametrize("option", ["farfield_level_dbfs", "closetalk_gain_db"])

@@ -244,8 +244,7 @@ def test_tilted_array_is_rigid():
 def test_split_by_speaker_is_disjoint():
     corpus = {f"s{k:02d}": [f"s{k:02d}-{i}" for i in range(3)] for k in range(24)}
     parts = split_speech(corpus, "speaker", seed=0)
-    assert {name: len(part) for name, part in parts.items()} == {
-        "train": 16, "valid": 4, "test": 4}
+    assert {name: len(part) for name, part in parts.items()} == {"train": 16, "valid": 4, "test": 4}
     assert sorted(speaker for part in parts.values() for speaker in part) == sorted(corpus)
     six = split_speech(dict(list(corpus.items())[:6]), "speaker", seed=0)
     assert [len(part) for part in six.values()] == [2, 2, 2]

@@ -278,7 +278,7 @@ def test_audio_that_does_not_fit_is_named(tasks, tmp_path):
     num_samples = scene["num_samples"]
     message = wrong(tasks[0], tmp_path, image=image[:-1])
     assert f"expected {num_samples} samples, 2 channels, 8000 Hz, found {num_samples - 1}, 2, 8000" in message
-    assert "found %d, 1, 8000" % num_samples in wrong(tasks[0], tmp_path, image=image[:, 0])
+    assert f"found {num_samples}, 1, 8000" in wrong(tasks[0], tmp_path, image=image[:, 0])
     assert "silent" in wrong(tasks[0], tmp_path, image=0 * image)
     assert "16000 Hz" in wrong(tasks[0], tmp_path, sample_rate_hz=16000)
     assert "no RIR: T60 = 0.01 s is impossible in a room of" in wrong(tasks[0], tmp_path, rt60_s=0.01)

@@ -9,7 +9,6 @@ the last axis and need no copies.
 """
 
 from collections import OrderedDict
-from typing import Dict, List, Optional, Tuple
 
 import torch
 from espnet2.enh.separator.abs_separator import AbsSeparator
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-EPS = 1e-5          # of all norms
-SILENCE = 1e-12     # RMS of a spectrum up to which it counts as silence
+EPS = 1e-5  # of all norms
+SILENCE = 1e-12  # RMS of a spectrum up to which it counts as silence
 
 
 class TFGridNet(AbsSeparator):
@@ -45,16 +44,24 @@ class TFGridNet(AbsSeparator):
     """
 
     def __init__(
-        self, input_dim: int, n_srcs: int = 2, n_imics: int = 6, n_layers: int = 4, emb_dim: int = 96,
-        emb_ks: int = 2, emb_hs: int = 2, lstm_hidden_units: int = 192, attn_n_head: int = 4,
-        attn_qk_dim: int = 4, activation_checkpointing: bool = False,
+        self,
+        input_dim: int,
+        n_srcs: int = 2,
+        n_imics: int = 6,
+        n_layers: int = 4,
+        emb_dim: int = 96,
+        emb_ks: int = 2,
+        emb_hs: int = 2,
+        lstm_hidden_units: int = 192,
+        attn_n_head: int = 4,
+        attn_qk_dim: int = 4,
+        activation_checkpointing: bool = False,
     ):
         super().__init__()
         if emb_ks % emb_hs:
             raise ValueError(f"separator_conf: emb_ks: {emb_ks} must be a multiple of emb_hs: {emb_hs}")
         if emb_dim % attn_n_head:
-            raise ValueError(f"separator_conf: emb_dim: {emb_dim} must be a multiple of attn_n_head: "
-                             f"{attn_n_head}")
+            raise ValueError(f"separator_conf: emb_dim: {emb_dim} must be a multiple of attn_n_head: {attn_n_head}")
         self.n_srcs = n_srcs
         self.n_imics = n_imics
         self.activation_checkpointing = activation_checkpointing
@@ -62,7 +69,8 @@ class TFGridNet(AbsSeparator):
         self.norm_in = nn.GroupNorm(1, emb_dim, eps=EPS)
         self.blocks = nn.ModuleList(
             TFGridNetBlock(input_dim, emb_dim, emb_ks, emb_hs, lstm_hidden_units, attn_n_head, attn_qk_dim)
-            for _ in range(n_layers))
+            for _ in range(n_layers)
+        )
         self.conv_out = nn.Conv2d(emb_dim, 2 * n_srcs, 3, padding=1)
 
     @property
@@ -70,8 +78,8 @@ class TFGridNet(AbsSeparator):
         return self.n_srcs
 
     def forward(
-        self, input: Tensor, ilens: Tensor, additional: Optional[Dict] = None,
-    ) -> Tuple[List[Tensor], Tensor, OrderedDict]:
+        self, input: Tensor, ilens: Tensor, additional: dict | None = None
+    ) -> tuple[list[Tensor], Tensor, OrderedDict]:
         """Estimate the spectra of all sources.
 
         Args:
@@ -88,7 +96,7 @@ class TFGridNet(AbsSeparator):
         else:
             estimates = spectra.new_zeros(len(spectra), self.n_srcs, spectra.shape[1], spectra.shape[3])
             for i, length in enumerate(ilens.tolist()):
-                estimates[i, :, :length] = self.estimate(spectra[i:i + 1, :length])[0]
+                estimates[i, :, :length] = self.estimate(spectra[i : i + 1, :length])[0]
         return list(estimates.unbind(1)), ilens, OrderedDict()
 
     def estimate(self, spectra: Tensor) -> Tensor:
@@ -96,16 +104,16 @@ class TFGridNet(AbsSeparator):
         power = spectra.real.square() + spectra.imag.square()
         level = power.mean(dim=(1, 2, 3)).sqrt()[:, None, None, None]
         x = spectra / level.clamp(min=SILENCE)
-        x = torch.cat([x.real, x.imag], dim=2).permute(0, 2, 1, 3)              # (batch, channel, frame, freq)
+        x = torch.cat([x.real, x.imag], dim=2).permute(0, 2, 1, 3)  # (batch, channel, frame, freq)
         x = self.conv_in(x.contiguous(memory_format=torch.channels_last))
-        x = self.norm_in(x).permute(0, 2, 3, 1)                                 # (batch, frame, freq, channel)
+        x = self.norm_in(x).permute(0, 2, 3, 1)  # (batch, frame, freq, channel)
         for block in self.blocks:
             if self.activation_checkpointing and self.training:
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
         x = self.conv_out(x.permute(0, 3, 1, 2)).unflatten(1, (self.n_srcs, 2))
-        x = x.to(level.dtype) * level[..., None]        # autocast: no half precision from here on
+        x = x.to(level.dtype) * level[..., None]  # autocast: no half precision from here on
         return torch.complex(x[:, :, 0], x[:, :, 1])
 
 
@@ -131,7 +139,7 @@ class TFGridNetBlock(nn.Module):
         x = functional.pad(x, (0, 0, before, after[0], before, after[1]))
         x = self.intra(x)
         x = self.inter(x.transpose(1, 2)).transpose(1, 2)
-        x = x[:, before:before + frames, before:before + freqs]
+        x = x[:, before : before + frames, before : before + freqs]
         return self.attention(x)
 
 
@@ -155,7 +163,7 @@ class UnfoldedLSTM(nn.Module):
         units = self.norm(x).reshape(batch * others, size // self.emb_hs, self.emb_hs * channels)
         steps = units.shape[1] - hops + 1
         if hops > 1:
-            units = torch.cat([units[:, hop:hop + steps] for hop in range(hops)], dim=-1)
+            units = torch.cat([units[:, hop : hop + steps] for hop in range(hops)], dim=-1)
         y = self.linear(self.lstm(units)[0])
         if hops > 1:
             y = y.unflatten(-1, (hops, -1))
@@ -174,26 +182,27 @@ class FrameAttention(nn.Module):
         self.sizes = [n_head * qk_dim, n_head * qk_dim, emb_dim]
         self.n_head = n_head
         self.project = nn.Linear(emb_dim, sum(self.sizes))
-        self.slopes = nn.Parameter(torch.full((3, n_head), 0.25))       # PReLU of queries, keys, values
-        self.norms = nn.ModuleList(
-            HeadNorm(n_head, num_freqs, size // n_head) for size in self.sizes)
+        self.slopes = nn.Parameter(torch.full((3, n_head), 0.25))  # PReLU of queries, keys, values
+        self.norms = nn.ModuleList(HeadNorm(n_head, num_freqs, size // n_head) for size in self.sizes)
         self.out = nn.Linear(emb_dim, emb_dim)
         self.out_slope = nn.Parameter(torch.full((1,), 0.25))
         self.out_norm = nn.LayerNorm((num_freqs, emb_dim), eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, frames, freqs, channels = x.shape
-        slopes = torch.cat([slope.repeat_interleave(size // self.n_head)
-                            for slope, size in zip(self.slopes, self.sizes)])
+        slopes = torch.cat(
+            [slope.repeat_interleave(size // self.n_head) for slope, size in zip(self.slopes, self.sizes)]
+        )
         projected = self.project(x)
         projected = functional.prelu(projected.flatten(0, 2), slopes.to(projected.dtype)).view_as(projected)
         query, key, value = (
             norm(part.unflatten(-1, (self.n_head, -1)).permute(0, 3, 1, 2, 4))
-            for norm, part in zip(self.norms, projected.split(self.sizes, dim=-1)))
+            for norm, part in zip(self.norms, projected.split(self.sizes, dim=-1))
+        )
         # Faster on CPUs than scaled_dot_product_attention, whose kernel suits narrower heads than these
         # (129 frequencies * 4 numbers and more).
         scores = query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)
-        y = scores.softmax(dim=-1) @ value                              # (batch, head, frame, freq * channel)
+        y = scores.softmax(dim=-1) @ value  # (batch, head, frame, freq * channel)
         y = y.unflatten(-1, (freqs, -1)).permute(0, 2, 3, 1, 4).flatten(3)
         y = functional.prelu(self.out(y), self.out_slope.to(y.dtype))
         return x + self.out_norm(y)
@@ -215,27 +224,33 @@ class HeadNorm(nn.Module):
         return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-1:], eps=EPS), self.gain)
 
 
-def from_espnet(weights: Dict[str, Tensor], emb_hs: int) -> Dict[str, Tensor]:
+def from_espnet(weights: dict[str, Tensor], emb_hs: int) -> dict[str, Tensor]:
     """Weights of ESPnet's tfgridnetv2 (its state_dict) as weights of a `TFGridNet` of the same sizes.
 
     Given the same spectra, of RMS 1, both then return the same. In a whole model they differ slightly:
     ESPnet's divides by the waveform's standard deviation and has a Hann window.
     """
     num_blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
-    ours = {f"{new}.{kind}": weights[f"{old}.{kind}"]
-            for old, new in (("conv.0", "conv_in"), ("conv.1", "norm_in")) for kind in ("weight", "bias")}
+    ours = {
+        f"{new}.{kind}": weights[f"{old}.{kind}"]
+        for old, new in (("conv.0", "conv_in"), ("conv.1", "norm_in"))
+        for kind in ("weight", "bias")
+    }
     # A transposed convolution of stride 1 is a convolution with the mirrored kernel.
     ours["conv_out.weight"] = weights["deconv.weight"].transpose(0, 1).flip(2, 3)
     ours["conv_out.bias"] = weights["deconv.bias"]
     for n in range(num_blocks):
-        block = {name.removeprefix(f"blocks.{n}."): value for name, value in weights.items()
-                 if name.startswith(f"blocks.{n}.")}
+        block = {
+            name.removeprefix(f"blocks.{n}."): value
+            for name, value in weights.items()
+            if name.startswith(f"blocks.{n}.")
+        }
         for name, value in _block_from_espnet(block, emb_hs).items():
             ours[f"blocks.{n}.{name}"] = value
     return ours
 
 
-def _block_from_espnet(weights: Dict[str, Tensor], emb_hs: int) -> Dict[str, Tensor]:
+def _block_from_espnet(weights: dict[str, Tensor], emb_hs: int) -> dict[str, Tensor]:
     ours = {}
     for part in ("intra", "inter"):
         for kind in ("weight", "bias"):
@@ -244,7 +259,7 @@ def _block_from_espnet(weights: Dict[str, Tensor], emb_hs: int) -> Dict[str, Ten
             for direction in ("l0", "l0_reverse"):
                 ours[f"{part}.lstm.{name}_{direction}"] = weights[f"{part}_rnn.{name}_{direction}"]
         linear, bias = weights[f"{part}_linear.weight"], weights[f"{part}_linear.bias"]
-        if linear.dim() == 3:       # ConvTranspose1d where LSTM steps overlap: (2 H, channel, unit)
+        if linear.dim() == 3:  # ConvTranspose1d where LSTM steps overlap: (2 H, channel, unit)
             channels, units = linear.shape[1:]
             for direction in ("l0", "l0_reverse"):
                 name = f"{part}.lstm.weight_ih_{direction}"
@@ -256,12 +271,17 @@ def _block_from_espnet(weights: Dict[str, Tensor], emb_hs: int) -> Dict[str, Ten
     names = ("Q", "K", "V")
     for kind in ("weight", "bias"):
         ours[f"attention.project.{kind}"] = torch.cat(
-            [weights[f"attn_conv_{name}.{kind}"].flatten(1) if kind == "weight"
-             else weights[f"attn_conv_{name}.{kind}"] for name in names])
+            [
+                weights[f"attn_conv_{name}.{kind}"].flatten(1)
+                if kind == "weight"
+                else weights[f"attn_conv_{name}.{kind}"]
+                for name in names
+            ]
+        )
     ours["attention.slopes"] = torch.stack([weights[f"attn_norm_{name}.act.weight"] for name in names])
     for n, name in enumerate(names):
         for kind, our_kind in (("gamma", "gain"), ("beta", "bias")):
-            value = weights[f"attn_norm_{name}.{kind}"][0, :, :, 0]         # (head, channel, freq)
+            value = weights[f"attn_norm_{name}.{kind}"][0, :, :, 0]  # (head, channel, freq)
             ours[f"attention.norms.{n}.{our_kind}"] = value.transpose(1, 2).flatten(1)[:, None]
     ours["attention.out.weight"] = weights["attn_concat_proj.0.weight"].flatten(1)
     ours["attention.out.bias"] = weights["attn_concat_proj.0.bias"]
