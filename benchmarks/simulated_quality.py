@@ -17,8 +17,8 @@ import numpy as np
 
 from espnet2_m2m.bin import cli_errors
 from espnet2_m2m.data_dir import numbered_files, parallel_map, read_audio, read_table
-from espnet2_m2m.metrics import METRICS, score_pair
-from espnet2_m2m.report.results import DECIMALS, TITLES
+from espnet2_m2m.scoring.metrics import METRICS, score_pair
+from espnet2_m2m.scoring.results import DECIMALS, TITLES
 
 KINDS = {  # mixture and reference, as names of scp files
     "close-talk mixture": ("closetalk{n}.scp", "closetalk_spk{n}.scp"),

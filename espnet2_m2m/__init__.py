@@ -16,6 +16,7 @@ _HOME = {
     "isms": "espnet2_m2m.loss",
     "pit_ri_mag": "espnet2_m2m.loss",
     "SeparateRecording": "espnet2_m2m.separate",
+    "metrics": "espnet2_m2m.scoring",
     "register": "espnet2_m2m.tasks.enh_m2m",
 }
 

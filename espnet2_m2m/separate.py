@@ -119,7 +119,7 @@ class SeparateRecording:
 
         if str(device).startswith("cuda") and not torch.cuda.is_available():
             raise ValueError("no GPU is to be used by this torch; work on the CPU (device cpu, --ngpu 0)")
-        from espnet2_m2m.enh.separate_speech import SeparateSpeech  # imports ESPnet: seconds
+        from espnet2_m2m.tasks.separate_speech import SeparateSpeech  # imports ESPnet: seconds
 
         with model_files(model) as paths:
             digest = hashlib.sha256()

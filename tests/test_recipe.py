@@ -29,7 +29,7 @@ TWO_EPOCHS = "--max_epoch 2 --num_iters_per_epoch 4"
 ENV = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+    "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'helpers'}",
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
 }
 

@@ -19,7 +19,7 @@ from espnet_configs import M2M, PIT, config, save
 from espnet2_m2m import SeparateRecording
 from espnet2_m2m.bin import enh_inference
 from espnet2_m2m.bin import separate as command
-from espnet2_m2m.enh.separate_speech import SeparateSpeech
+from espnet2_m2m.tasks.separate_speech import SeparateSpeech
 
 ROOT = Path(__file__).parent.parent
 RATE, MICS = 8000, 3

@@ -53,3 +53,10 @@ def parse_job(job):
     if not 1 <= number <= num_jobs:
         raise argparse.ArgumentTypeError(f"expected k/n with 1 <= k <= n, found '{job}'")
     return number, num_jobs
+
+
+def positive(text):
+    """ "3" -> 3, for options that take a number above 0."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text!r}")
+    return int(text)

@@ -30,7 +30,7 @@ import yaml
 from espnet2_m2m.bin import cli_errors, parse_job
 from espnet2_m2m.data_dir import AudioError, numbered_files, read_audio, require_finished, source_stamp, write_table
 from espnet2_m2m.data_dir.talkers import lines_of_set, read_talker_data_dir, write_talker_data_dir
-from espnet2_m2m.scoring import cache_writer, read_cache
+from espnet2_m2m.scoring.scored_set import cache_writer, read_cache
 
 CONDITIONS = {"mixture": "wav", "closetalk": "closetalk", "clean": "spk"}  # name -> family of files
 DEFAULT_RATE = 16000  # Hz, of ESPnet's frontends

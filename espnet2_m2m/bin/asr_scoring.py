@@ -14,10 +14,10 @@ import argparse
 import json
 from pathlib import Path
 
-from espnet2_m2m.asr_scoring import markdown_section, score_set
 from espnet2_m2m.bin import cli_errors
 from espnet2_m2m.data_dir import atomic_path
-from espnet2_m2m.report.results import replace_section
+from espnet2_m2m.scoring.results import replace_section
+from espnet2_m2m.scoring.word_errors import markdown_section, score_set
 
 PREAMBLE = "# RESULTS_ASR\n\nWritten by `espnet2_m2m.bin.asr_scoring`."
 

@@ -22,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m.bin import cli_errors
-from espnet2_m2m.bin.enh_scoring import positive
+from espnet2_m2m.bin import cli_errors, positive
 from espnet2_m2m.data_dir import (
     AudioError,
     atomic_path,
@@ -63,7 +62,8 @@ def main(cmd=None):
     jobs = list_jobs(args.data_dir, args.num_utts)
     from tqdm import tqdm
 
-    from espnet2_m2m.report import diagnosis, figures
+    from espnet2_m2m.diagnosis import words
+    from espnet2_m2m.report import figures
 
     model, config = load_model(args.train_config, args.model_file, "cuda" if args.ngpu else "cpu")
     if model.closetalk_from_ref:
@@ -81,13 +81,13 @@ def main(cmd=None):
         "data_dir": args.data_dir,
         "num_utterances": len(utterances),
         "sample_rate_hz": rate,
-        **diagnosis.diagnose_set(utterances, settings(model)),
+        **words.diagnose_set(utterances, settings(model)),
         "utterances": utterances,
     }
     out_dir = Path(args.out_dir)
     with atomic_path(out_dir / "agreement.png") as temporary:
         figures.save_agreement(temporary, result["agrees"], rate)
-    markdown = diagnosis.markdown(result)
+    markdown = words.markdown(result)
     with atomic_path(out_dir / "DIAGNOSIS.md") as temporary:
         temporary.write_text(markdown + "\n![Agreement over frequency](agreement.png)\n", encoding="utf-8")
     with atomic_path(out_dir / "diagnosis.json") as temporary:
@@ -122,7 +122,7 @@ def diagnose(model, utt_id, signals):
     """`diagnose_utterance` for a model and the signals of `read_signals`."""
     import torch
 
-    from espnet2_m2m.diagnosis import diagnose_utterance
+    from espnet2_m2m.diagnosis.utterance import diagnose_utterance
 
     device = next(model.parameters()).device
     separator = model.separator
@@ -172,7 +172,7 @@ def diagnose(model, utt_id, signals):
 
 
 def settings(model) -> dict:
-    """What `report.diagnosis.diagnose_set` wants to know of the training."""
+    """What `words.diagnose_set` wants to know of the training."""
     loss = model.separator.mixture_constraint
     names = ("alpha", "anchor_weight", "anchor_order", "anchor_fade", "isms_weight")
     return {name: getattr(loss, name) for name in names} | {

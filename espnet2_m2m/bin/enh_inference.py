@@ -229,7 +229,7 @@ def _stock():
     """ESPnet's module, whose functions look up these names when they run."""
     from espnet2.bin import enh_inference as stock
 
-    import espnet2_m2m.enh.separate_speech  # noqa: F401  puts the plug-in's SeparateSpeech in its place
+    import espnet2_m2m.tasks.separate_speech  # noqa: F401  puts the plug-in's SeparateSpeech in its place
 
     stock.SoundScpWriter = AtomicWriter
     return stock

@@ -22,21 +22,15 @@ see the same folders. When all have ended, the same command without --job writes
 import argparse
 import os
 
-from espnet2_m2m.bin import cli_errors, parse_job
-from espnet2_m2m.report.results import markdown_section
-from espnet2_m2m.scoring import score_set, score_share
+from espnet2_m2m.bin import cli_errors, parse_job, positive
+from espnet2_m2m.scoring.results import markdown_section
+from espnet2_m2m.scoring.scored_set import score_set, score_share
 
 
 def _bool(text):
     if text not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
     return text == "true"
-
-
-def positive(text):
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text!r}")
-    return int(text)
 
 
 def get_parser():

@@ -38,11 +38,12 @@ def main(cmd=None):
     args = get_parser().parse_args(cmd)
     # matplotlib, not needed for --help
     from espnet2_m2m.report import study_figures, tables
+    from espnet2_m2m.report.study import collect, distributions, learning_curves
 
-    study = tables.collect(args.study_dir, args.test_set, args.exclude)
+    study = collect(args.study_dir, args.test_set, args.exclude)
     pictures = [("si_sdr_boxes.png", "SI-SDR of the test signals")]
-    study_figures.save_boxes(study.folder / "si_sdr_boxes.png", tables.distributions(study))
-    curves = tables.learning_curves(study)
+    study_figures.save_boxes(study.folder / "si_sdr_boxes.png", distributions(study))
+    curves = learning_curves(study)
     if curves:  # runs copied without their checkpoints have none
         pictures.insert(0, ("si_sdr_steps.png", "Validation SI-SDR over training steps"))
         study_figures.save_learning_curves(study.folder / "si_sdr_steps.png", curves)

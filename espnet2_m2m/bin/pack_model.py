@@ -18,8 +18,8 @@ from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors
 from espnet2_m2m.data_dir.tables import atomic_path
+from espnet2_m2m.model_card import model_card
 from espnet2_m2m.model_files import DEFAULT_MODEL, model_files
-from espnet2_m2m.report.model_card import model_card
 
 
 def get_parser():

@@ -19,8 +19,7 @@ in a browser, from disk; both may be copied anywhere together.
 import argparse
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors
-from espnet2_m2m.bin.enh_scoring import positive
+from espnet2_m2m.bin import cli_errors, positive
 
 
 def get_parser():
@@ -44,13 +43,14 @@ def get_parser():
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
     # matplotlib, not needed for --help
-    from espnet2_m2m.report import systems, tables
+    from espnet2_m2m.report import systems
     from espnet2_m2m.report.page import write_report
+    from espnet2_m2m.report.study import collect
 
     if args.study_dir is None:
         study, shown = None, systems.load(args.data_dir, args.enhanced_dir)
     else:
-        study = tables.collect(args.study_dir, args.test_set, args.exclude)
+        study = collect(args.study_dir, args.test_set, args.exclude)
         shown = systems.load_study(args.data_dir, study)
     num_bytes = write_report(args.out_dir, args.data_dir, shown, study, args.num_examples)
     print(f"{Path(args.out_dir) / 'index.html'}: {num_bytes / 1e6:.1f} MB with media")

@@ -89,7 +89,7 @@ def main(cmd=None):
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # ESPnet's import talks about what is not needed here.
-        import espnet2_m2m.enh.separate_speech  # noqa: F401
+        import espnet2_m2m.tasks.separate_speech  # noqa: F401
     separate = SeparateRecording.from_pretrained(
         args.model,
         device="cuda" if args.ngpu else "cpu",

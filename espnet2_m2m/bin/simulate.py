@@ -13,18 +13,21 @@ same command without --job writes the tables (and renders what is missing).
 """
 
 import argparse
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors, parse_job
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
-from espnet2_m2m.data_dir.directory import spk2utt_from
-from espnet2_m2m.data_dir.tables import write_bytes, write_table
 from espnet2_m2m.simulation.render import render_set, wav_paths
 from espnet2_m2m.simulation.rooms import ROOMS
-from espnet2_m2m.simulation.scene import SETS, SceneSettings, draw_scenes, read_scenes, scenes_to_text, split_speech
+from espnet2_m2m.simulation.scene import SETS, SceneSettings, draw_scenes, split_speech
+from espnet2_m2m.simulation.simulated_set import (
+    check_same_scenes,
+    digest,
+    read_drawn_scenes,
+    write_scenes,
+    write_tables,
+)
 
 
 def get_parser():
@@ -97,7 +100,7 @@ def main(cmd=None):
             "room": args.room,
             **asdict(settings),
             "seed": args.seed,
-            "speech_sha256": _digest([parts[name], speech[name].text]),
+            "speech_sha256": digest([parts[name], speech[name].text]),
         }
         scenes_of_set[name] = read_drawn_scenes(set_dir, origins[name])
         if scenes_of_set[name] is None:
@@ -142,78 +145,6 @@ def read_sources(args):
                     " no two of the sets may have a speaker in common"
                 )
     return speech, {name: speech[name].utts_of_speaker for name in names}
-
-
-def read_drawn_scenes(set_dir, origin):
-    """The scenes that an earlier command or another job drew from the same origin, or None.
-
-    For tens of thousands of scenes reading takes seconds, drawing a minute.
-
-    Args:
-        origin: dict of JSON types, all that the scenes depend on.
-    """
-    path, note = Path(set_dir, "scenes.jsonl"), Path(set_dir, "simulation.json")
-    if not (path.is_file() and note.is_file()):
-        return None
-    if note.read_bytes() != _note(origin, path.read_text(encoding="utf-8")):
-        return None
-    return list(read_scenes(path).values())
-
-
-def write_scenes(scenes, set_dir, origin):
-    """Write scenes.jsonl and, for `read_drawn_scenes`, simulation.json.
-
-    All jobs of a simulation write the same bytes, and whole files only.
-    """
-    text = scenes_to_text(scenes)
-    write_bytes(Path(set_dir, "scenes.jsonl"), text.encode("utf-8"))
-    write_bytes(Path(set_dir, "simulation.json"), _note(origin, text))
-
-
-def _note(origin, scenes_text):
-    return (json.dumps({**origin, "scenes_sha256": _digest(scenes_text)}, indent=2) + "\n").encode()
-
-
-def _digest(content):
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def check_same_scenes(scenes, set_dir):
-    """Refuse to mix two simulations in one folder.
-
-    Raises:
-        ValueError: `set_dir` has a scenes.jsonl with other scenes.
-    """
-    path = Path(set_dir, "scenes.jsonl")
-    if path.exists() and path.read_text(encoding="utf-8") != scenes_to_text(scenes):
-        raise ValueError(
-            f"{set_dir} holds another simulation: its scenes.jsonl is not what these options and"
-            " this source data give; choose another --out_dir (--datadir of run.sh) or remove the"
-            " folder"
-        )
-
-
-def write_tables(scenes, set_dir, paths):
-    """Write the set's Kaldi tables; wav.scp is the last, so who has it has all.
-
-    Args:
-        scenes: list of dicts, as scene.draw_scenes makes them.
-        set_dir: folder of the set.
-        paths: for each scene its files, as `render.wav_paths` gives them.
-    """
-    set_dir = Path(set_dir)
-    utt2spk = {scene["utt_id"]: "-".join(speaker["speaker_id"] for speaker in scene["speakers"]) for scene in scenes}
-    write_table(set_dir / "utt2spk", utt2spk)
-    write_table(set_dir / "spk2utt", spk2utt_from(utt2spk))
-    durations = {s["utt_id"]: f"{s['num_samples'] / s['sample_rate_hz']:.6f}" for s in scenes}
-    write_table(set_dir / "utt2dur", durations)
-    for n in range(len(scenes[0]["speakers"])):
-        texts = {scene["utt_id"]: scene["speakers"][n]["text"] for scene in scenes}
-        if None not in texts.values():
-            write_table(set_dir / f"text_spk{n + 1}", texts)
-    for name in sorted(paths[0], key=lambda name: name == "farfield"):
-        scp = "wav.scp" if name == "farfield" else f"{name}.scp"
-        write_table(set_dir / scp, {s["utt_id"]: files[name] for s, files in zip(scenes, paths)})
 
 
 def _check(args):

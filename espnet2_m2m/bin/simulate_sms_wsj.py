@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_m2m.bin import cli_errors, parse_job
-from espnet2_m2m.bin.simulate import check_same_scenes, write_tables
 from espnet2_m2m.data_dir.audio import read_audio
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import write_bytes
 from espnet2_m2m.simulation.render import missing_scenes, remove_temporaries_of
 from espnet2_m2m.simulation.scene import SETS, scenes_to_text
+from espnet2_m2m.simulation.simulated_set import check_same_scenes, write_tables
 from espnet2_m2m.simulation.sms_wsj import (
     DATASETS,
     check_farfield,

@@ -20,12 +20,11 @@ the streams keep their order, are called SPEAKER-stream1 ..., and have no text.
 import argparse
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors
-from espnet2_m2m.bin.enh_scoring import positive
+from espnet2_m2m.bin import cli_errors, positive
 from espnet2_m2m.data_dir import numbered_files, parallel_map, read_audio, read_table, require_finished
 from espnet2_m2m.data_dir.directory import read_segments
 from espnet2_m2m.data_dir.talkers import lines_of_set, lines_of_streams, talker_ids, write_talker_data_dir
-from espnet2_m2m.scoring import cache_writer, input_key, read_cache
+from espnet2_m2m.scoring.scored_set import cache_writer, input_key, read_cache
 
 
 def get_parser():

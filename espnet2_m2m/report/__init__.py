@@ -1,1 +1,1 @@
-"""What is shown to people: RESULTS.md and the report page."""
+"""The report page, and the tables and pictures of a study."""

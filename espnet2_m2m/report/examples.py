@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m import scoring
 from espnet2_m2m.data_dir import atomic_path, read_table, write_wav
 from espnet2_m2m.report import figures
-from espnet2_m2m.report.results import DECIMALS, TITLES, format_scores
+from espnet2_m2m.scoring import scored_set
+from espnet2_m2m.scoring.results import DECIMALS, TITLES, format_scores
 
 CLIP_RMS, CLIP_PEAK = 0.07, 0.95  # of full scale
 
@@ -50,7 +50,7 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
     Returns:
         dict for index.html.
     """
-    first, *others = [scoring.read_signals(system.jobs[utt_id]) for system in systems]
+    first, *others = [scored_set.read_signals(system.jobs[utt_id]) for system in systems]
     estimates = [signals["estimates"] for signals in (first, *others)]
     rows = [
         sorted((r for r in system.scores if r["utt_id"] == utt_id), key=lambda r: r["speaker"]) for system in systems

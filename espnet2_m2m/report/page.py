@@ -15,8 +15,10 @@ import numpy as np
 
 from espnet2_m2m.data_dir import atomic_path, source_stamp
 from espnet2_m2m.report import examples, figures, study_figures, tables, training
-from espnet2_m2m.report.results import DECIMALS, TITLES, format_scores
+from espnet2_m2m.report.paper import CAPTIONS
+from espnet2_m2m.report.study import cells_of_row, distributions, learning_curves, read_training, shown
 from espnet2_m2m.report.systems import gains
+from espnet2_m2m.scoring.results import DECIMALS, TITLES, format_scores
 from espnet2_m2m.simulation.scene import read_scenes
 
 
@@ -26,7 +28,7 @@ def write_report(out_dir, data_dir, systems, study=None, num_examples=3):
     Args:
         data_dir: the set that was separated.
         systems: of report/systems.py, one or more.
-        study: `tables.Study` that they are from: its tables and figures over seeds come first.
+        study: `study.Study` that they are from: its tables and figures over seeds come first.
         num_examples: number of test mixtures to look at and listen to.
     Returns:
         the size of page and media in bytes.
@@ -39,7 +41,7 @@ def write_report(out_dir, data_dir, systems, study=None, num_examples=3):
     scenes_path = data_dir / "scenes.jsonl"
     scenes = read_scenes(scenes_path) if scenes_path.is_file() else {}  # real recordings: none
     if study is not None:
-        panels = tables.learning_curves(study), tables.distributions(study)
+        panels = learning_curves(study), distributions(study)
     else:
         panels = _panels(systems) if scored else ([], [])
     # Outputs with and without FCP share a training.
@@ -137,18 +139,18 @@ def closetalk_table(summary):
 def study_tables(study):
     """Tables I-III: the paper's figure, ours and the difference for each metric."""
     result = []
-    for table, keys in tables.shown(study).items():
+    for table, keys in shown(study).items():
         columns = ["Row", "System", "I/J/M/N", "α", *["paper", "ours", "diff."] * len(DECIMALS), "seeds"]
         rows = []
         for key in keys:
             row = study.rows[key]
-            cells, seeds = tables.cells(study, key)
+            found, seeds = cells_of_row(study, key)
             line = [row.label, row.system, row.taps, row.alpha]
-            for metric, cell in cells.items():
+            for metric, cell in found.items():
                 line += tables.format_cell(cell, DECIMALS[metric])
             rows.append(("separated" if seeds else "", [*line, str(len(seeds)) if seeds else "-"]))
         groups = [("", 4), *((TITLES[metric], 3) for metric in DECIMALS), ("", 1)]
-        result.append({"caption": tables.CAPTIONS[table], "groups": groups, "columns": columns, "rows": rows})
+        result.append({"caption": CAPTIONS[table], "groups": groups, "columns": columns, "rows": rows})
     return result
 
 
@@ -243,7 +245,7 @@ def _panels(systems):
     names = ["separated"] if len(systems) == 1 else [system.name for system in systems]
     curves = []
     for place, (name, system) in enumerate(zip(names, systems)):
-        found = tables.read_training(system.folder / "checkpoint.pth") if len(systems) > 1 else None
+        found = read_training(system.folder / "checkpoint.pth") if len(systems) > 1 else None
         if found is not None and np.isfinite(found.si_sdr).any():
             curves.append((place, name, found.steps, found.si_sdr, found.si_sdr, found.si_sdr))
     boxes = [
@@ -288,7 +290,7 @@ def read_diagnosis(path):
     """
     if not path.is_file():
         return None
-    from espnet2_m2m.report import diagnosis  # torch takes seconds, so only where needed
+    from espnet2_m2m.diagnosis import words  # torch takes seconds, so only where needed
 
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -303,11 +305,11 @@ def read_diagnosis(path):
                 " as at the other frequencies; on average "
                 + ", ".join(f"{share:.0f} % by {name}" for name, share in shares.items()),
             }
-        headsets = diagnosis.headset_table(result["mean"])
+        headsets = words.headset_table(result["mean"])
         return {
             "ok": result["verdict"] == "separates",
             "summary": result["summary"],
-            "votes": diagnosis.sentence_of_votes(result),
+            "votes": words.sentence_of_votes(result),
             "why": result["why"],
             "change": result["change"],
             "model": model.name,
@@ -316,7 +318,7 @@ def read_diagnosis(path):
             "table": {
                 "caption": "Means over the utterances; lists are over outputs or mics",
                 "columns": ["Quantity", "Value", "Expected"],
-                "rows": [("", row) for row in diagnosis.table(result["mean"])],
+                "rows": [("", row) for row in words.table(result["mean"])],
             },
             "headsets": headsets
             and {

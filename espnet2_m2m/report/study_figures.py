@@ -46,7 +46,7 @@ def save_learning_curves(path, panels):
 
     Args:
         path: PNG file.
-        panels: of `tables.learning_curves`.
+        panels: of `study.learning_curves`.
     Raises:
         ValueError: no panel.
     """
@@ -123,7 +123,7 @@ def save_boxes(path, panels):
 
     Args:
         path: PNG file.
-        panels: of `tables.distributions`.
+        panels: of `study.distributions`.
     Raises:
         ValueError: no panel.
     """

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m import scoring
 from espnet2_m2m.data_dir.directory import name_some, numbered_files
-from espnet2_m2m.report import tables
-from espnet2_m2m.report.results import read_scores
+from espnet2_m2m.report.study import require_one_test_set
+from espnet2_m2m.scoring import scored_set
+from espnet2_m2m.scoring.results import read_scores
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class System:
     enhanced_dir: Path
     summary: dict  # summary.json; without references only the numbers of speakers and utterances
     scores: list  # rows of scores.csv, numbers as numbers; empty without references
-    jobs: dict  # utt_id -> job of `scoring.list_jobs`
+    jobs: dict  # utt_id -> job of `scored_set.list_jobs`
 
 
 def load(data_dir, enhanced_dirs, names=None):
@@ -41,23 +41,23 @@ def load(data_dir, enhanced_dirs, names=None):
     for name, enhanced_dir in zip(names, enhanced_dirs):
         summary, rows = read_scores(enhanced_dir)
         fixed_order = summary["fixed_order_agrees"] is not None
-        jobs = scoring.list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
+        jobs = scored_set.list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
         jobs = {job["utt_id"]: job for job in jobs}
         require_current(rows, jobs, data_dir, enhanced_dir / "scoring")
         systems.append(System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, rows, jobs))
-    tables.require_one_test_set(systems)
+    require_one_test_set(systems)
     return systems
 
 
 def _without_scores(data_dir, enhanced_dir, name):
-    jobs = scoring.list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
+    jobs = scored_set.list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
     summary = {"num_utterances": len(jobs), "num_speakers": len(jobs[0]["signals"]["estimates"])}
     jobs = {job["utt_id"]: job for job in jobs}
     return System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, [], jobs)
 
 
 def load_study(data_dir, study):
-    """A system for each row of a `tables.Study`: the run with the lowest seed."""
+    """A system for each row of a `study.Study`: the run with the lowest seed."""
     first = {}
     for run in study.runs:  # ordered by seed
         first.setdefault(run.key, run)
@@ -85,7 +85,7 @@ def require_current(rows, jobs, data_dir, scoring_dir):
 
     Args:
         rows: of scores.csv.
-        jobs: utt_id -> job of `scoring.list_jobs`.
+        jobs: utt_id -> job of `scored_set.list_jobs`.
         data_dir, scoring_dir: for the message, and to read the keys that the scores were kept with.
     Raises:
         ValueError: other utterances, or files that changed since they were scored.
@@ -96,9 +96,9 @@ def require_current(rows, jobs, data_dir, scoring_dir):
             f"{scoring_dir}/scores.csv and {data_dir} need the same utterances, but only one has"
             f" {name_some(sorted(different))}; run stage 8 (espnet2_m2m.bin.enh_scoring) again"
         )
-    kept = scoring.read_cache(scoring_dir / "utterances.jsonl")
+    kept = scored_set.read_cache(scoring_dir / "utterances.jsonl")
     changed = [
-        utt_id for utt_id, job in jobs.items() if utt_id not in kept or kept[utt_id][0] != scoring.input_key(job)
+        utt_id for utt_id, job in jobs.items() if utt_id not in kept or kept[utt_id][0] != scored_set.input_key(job)
     ]
     if changed:
         raise ValueError(

@@ -2,32 +2,26 @@
 
 import argparse
 import copy
-import os
-import pickle
 import re
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 import yaml
 from espnet2.tasks import enh
 from espnet2.tasks.enh import EnhancementTask
 from espnet2.train.distributed_utils import get_rank
-from espnet2.train.reporter import Reporter
 
-from espnet2_m2m.data_dir import atomic_path, audio_header, read_table
-from espnet2_m2m.data_dir.tables import remove_temporaries
+from espnet2_m2m.data_dir import audio_header, read_table
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 from espnet2_m2m.enh.loss import MixtureConstraintCriterion, MixtureSolver, RIMagCriterion, SpectraPITSolver
 from espnet2_m2m.enh.preprocessor import CheckedPreprocessor
 from espnet2_m2m.enh.segments import SegmentDataset
 from espnet2_m2m.enh.separator.tfgridnet import TFGridNet
 from espnet2_m2m.enh.spectra import SpectraDecoder, SpectraEncoder
+from espnet2_m2m.tasks.checkpoints import atomic_torch_save, load_weights, repair_checkpoints, without_step
 
 CRITERIONS = {"mixture_constraint": MixtureConstraintCriterion, "ri_mag": RIMagCriterion}
 WRAPPERS = {"mixture": MixtureSolver, "pit_spectra": SpectraPITSolver}
-STEP = "separator.mixture_constraint.step"  # of the anchor's fade, in a model's weights
 MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref")
 
 _stock_build_model = EnhancementTask.__dict__["build_model"].__func__
@@ -115,50 +109,6 @@ class M2MEnhancementTask(EnhancementTask):
         return model, args
 
 
-def load_weights(model, model_file) -> None:
-    """Load a state dict into a model, all of it or nothing.
-
-    Args:
-        model: torch module.
-        model_file: what ESPnet's trainer or deepspeed saved.
-    Raises:
-        ValueError: the file holds anything but weights, or they do not fit; names all that differ.
-    """
-    try:
-        saved = torch.load(model_file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(
-            f"{model_file}: expected a file of weights and nothing else, found one that is broken "
-            "or holds objects whose loading may run code, which is refused; copy it again, or "
-            "save the model's state_dict() alone"
-        ) from error
-    saved = saved.get("module", saved) if isinstance(saved, dict) else saved  # deepspeed
-    if not isinstance(saved, dict) or not all(isinstance(value, torch.Tensor) for value in saved.values()):
-        raise ValueError(
-            f"{model_file}: expected the weights of a model, tensors by name, found something "
-            "else; a checkpoint.pth is not a model, take the .pth file of an epoch"
-        )
-    desired = model.state_dict()
-    problems = {
-        "not in the file": [name for name in desired if name not in saved],
-        "in the file only": [name for name in saved if name not in desired],
-        "of another shape": [
-            f"{name} {tuple(saved[name].shape)} for {tuple(value.shape)}"
-            for name, value in desired.items()
-            if name in saved and saved[name].shape != value.shape
-        ],
-    }
-    if any(problems.values()):
-        raise ValueError(
-            f"{model_file} does not fit its config; use the config.yaml that the training wrote "
-            "beside it: "
-            + "; ".join(
-                f"{len(names)} tensors {problem}: {', '.join(names)}" for problem, names in problems.items() if names
-            )
-        )
-    model.load_state_dict(saved)
-
-
 def names_criterion(args) -> bool:
     """Whether a config names a criterion of the plug-in."""
     criterions = getattr(args, "criterions", None) or []
@@ -188,17 +138,6 @@ def check_numbers(options: dict, name: str = "") -> None:
             check_numbers(value, key)
 
 
-def without_step(init_param: str) -> str:
-    """ESPnet's --init_param PATH[:SRC_KEY[:DST_KEY[:EXCLUDE_KEYS]]], leaving out the step of the anchor's fade.
-
-    A new training would else begin with an anchor that has faded away already.
-    """
-    parts = init_param.split(":")
-    parts += [""] * (4 - len(parts))
-    parts[3] = ",".join(filter(None, (parts[3], STEP, f"enh_model.{STEP}")))  # the latter of a joint model
-    return ":".join(parts)
-
-
 def common_sample_rate(args) -> int | None:
     """Sample rate in Hz of the training data, by the first recording of each list.
 
@@ -222,65 +161,6 @@ def common_sample_rate(args) -> int | None:
             f"training and validation data need one sample rate, found {found}; resample them (stage 3 of the recipe)"
         )
     return next(iter(rates.values()), None)
-
-
-def repair_checkpoints(output_dir, best_model_criterion) -> None:
-    """Complete what a training left that was killed just after it had written checkpoint.pth, or clear it away.
-
-    ESPnet then writes Nepoch.pth and moves the links latest.pth and PHASE.KEY.best.pth to it. A
-    resumed training starts with epoch N + 1 and would never do so for epoch N.
-
-    Args:
-        output_dir: the experiment. What was killed while it was written is removed.
-        best_model_criterion: of the config, list of (phase, key, mode).
-    """
-    output_dir = Path(output_dir)
-    remove_temporaries(output_dir, ".*.pth")  # of this folder alone: below others may be separating now
-    if not (output_dir / "checkpoint.pth").is_file():
-        return
-    states = torch.load(output_dir / "checkpoint.pth", map_location="cpu", weights_only=False)
-    reporter = Reporter()
-    reporter.load_state_dict(states["reporter"])
-    epoch = reporter.get_epoch()
-    newest = f"{epoch}epoch.pth"
-    if not (output_dir / newest).is_file():
-        # Not logged: logging before ESPnet has configured it would silence ESPnet's own log.
-        print(f"{output_dir / newest} is missing; restored from checkpoint.pth", file=sys.stderr)
-        with atomic_path(output_dir / newest) as temporary:
-            torch.save(states["model"], temporary)
-    links = ["latest.pth"]
-    links += [
-        f"{phase}.{key}.best.pth"
-        for phase, key, mode in best_model_criterion
-        if reporter.has(phase, key) and reporter.get_best_epoch(phase, key, mode) == epoch
-    ]
-    for link in links:
-        link = output_dir / link
-        if not link.is_symlink() or os.readlink(link) != newest:
-            with atomic_path(link) as temporary:
-                temporary.symlink_to(newest)
-
-
-@contextmanager
-def atomic_torch_save():
-    """Within this context torch.save writes files whole or not at all.
-
-    ESPnet's trainer overwrites checkpoint.pth in place once an epoch; killed just then, it could not
-    resume.
-    """
-    save = torch.save
-
-    def save_atomically(obj, f, *args, **kwargs):
-        if not isinstance(f, (str, Path)):
-            return save(obj, f, *args, **kwargs)
-        with atomic_path(f) as temporary:
-            save(obj, temporary, *args, **kwargs)
-
-    torch.save = save_atomically
-    try:
-        yield
-    finally:
-        torch.save = save
 
 
 def register() -> None:

@@ -11,15 +11,14 @@ import pytest
 import soundfile
 from fake_set import SAMPLE_RATE, make_set
 
-from espnet2_m2m import metrics, scoring
 from espnet2_m2m.bin import enh_scoring
 from espnet2_m2m.data_dir import read_table, write_table
-from espnet2_m2m.report import results
+from espnet2_m2m.scoring import metrics, results, scored_set
 
 
 def score(data_dir, enhanced_dir):
     """Score in this process, which is quicker than starting another one."""
-    return scoring.score_set(data_dir, enhanced_dir, nj=0)
+    return scored_set.score_set(data_dir, enhanced_dir, nj=0)
 
 
 def command(data_dir, enhanced_dir, *options):
@@ -89,7 +88,7 @@ def test_shares_add_up_to_the_whole(scored, tmp_path, monkeypatch):
     for job in ("2/2", "1/2"):
         command(data_dir, enhanced_dir, "--job", job)
     assert not (enhanced_dir / "scoring" / "scores.csv").exists()
-    monkeypatch.setattr(scoring, "score_job", None)
+    monkeypatch.setattr(scored_set, "score_job", None)
     summary = score(data_dir, enhanced_dir)
     assert summary["mean"] == scored[2]["mean"]
     assert outputs(enhanced_dir)[0] == outputs(scored[1])[0]
@@ -131,8 +130,8 @@ def test_without_fixed_order(scored):
     data_dir, enhanced_dir, _ = scored
     cache = enhanced_dir / "scoring" / "utterances.jsonl"
     before = cache.read_bytes()
-    job = scoring.list_jobs(data_dir, enhanced_dir, fixed_order=False)[1]
-    result = scoring.score_job(job)
+    job = scored_set.list_jobs(data_dir, enhanced_dir, fixed_order=False)[1]
+    result = scored_set.score_job(job)
     assert "fixed_order_si_sdr" not in result["rows"][0]
     summary = results.summarise({job["utt_id"]: result})
     assert summary["fixed_order_agrees"] is None
@@ -144,11 +143,11 @@ def test_speech_at_another_mic_than_the_references_is_refused(tmp_path):
     settings = enhanced_dir / "settings.json"
     settings.write_text(json.dumps({"options": {"ref_channel": 1}}))
     with pytest.raises(ValueError, match="is the speech at mic 1 .* references at mic 0"):
-        scoring.list_jobs(data_dir, enhanced_dir)
-    assert scoring.list_jobs(data_dir, enhanced_dir, ref_mic=1)
-    assert scoring.list_jobs(data_dir, enhanced_dir, references=False), "real recordings: any mic can be heard"
+        scored_set.list_jobs(data_dir, enhanced_dir)
+    assert scored_set.list_jobs(data_dir, enhanced_dir, ref_mic=1)
+    assert scored_set.list_jobs(data_dir, enhanced_dir, references=False), "real recordings: any mic can be heard"
     settings.write_text(json.dumps({"options": {"ref_channel": None}}))
-    assert scoring.list_jobs(data_dir, enhanced_dir)
+    assert scored_set.list_jobs(data_dir, enhanced_dir)
 
 
 class TestResume:
@@ -156,13 +155,13 @@ class TestResume:
     def calls(self, monkeypatch):
         """Utterances that are really computed."""
         calls = []
-        real = scoring.score_job
+        real = scored_set.score_job
 
         def count(job):
             calls.append(job["utt_id"][-1])
             return real(job)
 
-        monkeypatch.setattr(scoring, "score_job", count)
+        monkeypatch.setattr(scored_set, "score_job", count)
         return calls
 
     def test_only_what_is_missing_or_changed(self, tmp_path, calls):
@@ -281,9 +280,9 @@ class TestMessages:
         return path
 
     def job_error(self, one):
-        (job,) = scoring.list_jobs(*one)
+        (job,) = scored_set.list_jobs(*one)
         with pytest.raises(ValueError) as error:
-            scoring.score_job(job)
+            scored_set.score_job(job)
         return str(error.value)
 
     @pytest.mark.parametrize(
@@ -309,9 +308,9 @@ class TestMessages:
         assert "utterance 'a-b-test00000': output 1" in message and path in message
 
     def test_ref_mic(self, one):
-        (job,) = scoring.list_jobs(*one, ref_mic=3)
+        (job,) = scored_set.list_jobs(*one, ref_mic=3)
         with pytest.raises(ValueError, match="has 3 channels, so no mic 3"):
-            scoring.score_job(job)
+            scored_set.score_job(job)
 
     def test_an_error_in_a_worker_is_one_line(self, one, capsys):
         self.spoil(one[1], "spk2", lambda x: x[:-7])
@@ -359,9 +358,9 @@ def test_segments_cut_the_recordings(tmp_path):
         samples, _ = soundfile.read(path)
         soundfile.write(path, samples[2000:6000], SAMPLE_RATE, subtype="FLOAT")
         write_table(enhanced_dir / f"{name}.scp", {"a-b-cut": path})
-    (job,) = scoring.list_jobs(data_dir, enhanced_dir)
-    assert {len(ref) for ref in scoring.read_signals(job)["references"]} == {4000}
-    assert scoring.score_job(job)["rows"][0]["separated_si_sdr"] > 10
+    (job,) = scored_set.list_jobs(data_dir, enhanced_dir)
+    assert {len(ref) for ref in scored_set.read_signals(job)["references"]} == {4000}
+    assert scored_set.score_job(job)["rows"][0]["separated_si_sdr"] > 10
 
 
 def test_help_is_quick_and_needs_no_torch():

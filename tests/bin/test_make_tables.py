@@ -10,8 +10,9 @@ import pytest
 from fake_study import write_checkpoint, write_run, write_scores
 
 from espnet2_m2m.bin import make_tables
-from espnet2_m2m.metrics import METRICS
-from espnet2_m2m.report import study_figures, tables
+from espnet2_m2m.report import paper, study_figures
+from espnet2_m2m.report import study as studies
+from espnet2_m2m.scoring.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent.parent
 PAPER_TEXT = ROOT.parent / "shared" / "reference" / "m2m_paper.txt"
@@ -159,20 +160,20 @@ def test_figures_of_the_paper():
                 system = cells[2].partition(" [")[0].replace("Mixture", "mixture")
                 found[str(number), cells[0]] = (system, *cells[3:5], *map(float, cells[5:]))
     ours = {
-        (row.table, row.label): (row.system, row.taps, row.alpha, *row.paper.values()) for row in tables.PAPER.values()
+        (row.table, row.label): (row.system, row.taps, row.alpha, *row.paper.values()) for row in paper.PAPER.values()
     }
     assert len(found) == 19 and ours == found
 
 
 def test_rows_are_the_files_of_conf_tuning():
-    trained = tables.PAPER.keys() - tables.QUALITIES.keys()
+    trained = paper.PAPER.keys() - paper.QUALITIES.keys()
     assert trained <= ROW_FILES
-    assert ROW_FILES - trained == {key for key in tables.OUR_SYSTEMS if not key.endswith("_fcp")}
+    assert ROW_FILES - trained == {key for key in paper.OUR_SYSTEMS if not key.endswith("_fcp")}
 
 
 @pytest.mark.parametrize("alpha, text", [(1.0, "1.0"), (0.2, "1/5"), (1 / 6, "1/6"), (0.14, "0.14")])
 def test_alpha_as_the_paper_writes_it(alpha, text):
-    assert tables._format_alpha(alpha) == text
+    assert studies._format_alpha(alpha) == text
 
 
 class TestPictures:
@@ -182,7 +183,7 @@ class TestPictures:
             assert f"]({name})" in text and (study / name).read_bytes().startswith(b"\x89PNG")
 
     def test_curves_are_mean_and_range_of_the_seeds(self, study):
-        ((title, curves),) = tables.learning_curves(tables.collect(study))
+        ((title, curves),) = studies.learning_curves(studies.collect(study))
         assert title == "Table II (P = 6)"
         names = [name for _, name, *_ in curves]
         assert names == ["1a M2M 19/1/19/1", "4b PIT", "M2M with anchor 19/4/19/1"], "FCP has no training"
@@ -191,7 +192,7 @@ class TestPictures:
         assert mean == pytest.approx([11 / 3, 31 / 3])
 
     def test_distributions_pool_the_seeds(self, study):
-        ((_, boxes),) = tables.distributions(tables.collect(study))
+        ((_, boxes),) = studies.distributions(studies.collect(study))
         assert [(name, len(values)) for _, name, values in boxes] == [
             ("0 mixture", 8),
             ("1a M2M 19/1/19/1", 24),
@@ -209,7 +210,7 @@ class TestPictures:
     def test_a_diverged_validation_leaves_a_gap(self, tmp_path):
         write_run(tmp_path, "table2_1a_m2m", 0, 10.0, curve=(1.0, float("nan"), 3.0))
         run(tmp_path)
-        ((_, ((_, _, steps, mean, _, _),)),) = tables.learning_curves(tables.collect(tmp_path))
+        ((_, ((_, _, steps, mean, _, _),)),) = studies.learning_curves(studies.collect(tmp_path))
         assert (steps, mean) == ([100, 300], [1.0, 3.0])
 
     @pytest.mark.parametrize("values", [[0, 1, 2], [0, 0, 0], [0, 0.1, 3, 3.1, 3.1, 9], [5]])

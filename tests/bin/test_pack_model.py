@@ -14,7 +14,7 @@ import yaml
 from espnet2.main_funcs.pack_funcs import unpack
 
 from espnet2_m2m.bin import pack_model, upload_model
-from espnet2_m2m.report.model_card import model_card
+from espnet2_m2m.model_card import model_card
 
 ROOT = Path(__file__).parents[2]
 ZIP = "m2m_valid.loss.best.zip"
@@ -122,7 +122,7 @@ def hub(tmp_path, monkeypatch):
     """The environment of a process that takes the stand-in for Hugging Face."""
     log = open(tmp_path / "hub.log", "w+")
     process = subprocess.Popen(
-        [sys.executable, ROOT / "tests" / "hub_stand_in.py", tmp_path / "hub"],
+        [sys.executable, ROOT / "tests" / "helpers" / "hub_stand_in.py", tmp_path / "hub"],
         text=True,
         stdout=subprocess.PIPE,
         stderr=log,

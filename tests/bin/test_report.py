@@ -17,10 +17,10 @@ import pytest
 import soundfile
 from fake_set import SAMPLE_RATE, make_set
 
-from espnet2_m2m import scoring
 from espnet2_m2m.bin import report
 from espnet2_m2m.data_dir import read_table, write_table
 from espnet2_m2m.report import examples, figures
+from espnet2_m2m.scoring import scored_set
 from espnet2_m2m.simulation.scene import read_scenes
 
 VOID = {"meta", "link", "img", "br", "input"}
@@ -82,7 +82,7 @@ def run(root, *options):
 def scored(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     data_dir, enhanced_dir = make_set(root, num_utterances=4, swapped=[0])
-    scoring.score_set(data_dir, enhanced_dir, nj=0)
+    scored_set.score_set(data_dir, enhanced_dir, nj=0)
     write_checkpoint(root / "exp" / "checkpoint.pth")
     return root
 
@@ -162,8 +162,8 @@ def test_audio(scored, read):
 
 def test_separated_clips_follow_the_permutation(scored, html, read):
     """In utterance 0 the outputs are swapped; "Speaker 1: Separated" must still play speaker 1."""
-    jobs = scoring.list_jobs(scored / "data" / "test", scored / "exp" / "enhanced_test")
-    estimate = scoring.read_signals(jobs[0])["estimates"][1]
+    jobs = scored_set.list_jobs(scored / "data" / "test", scored / "exp" / "enhanced_test")
+    estimate = scored_set.read_signals(jobs[0])["estimates"][1]
     by_label = {player["aria-label"]: player["src"] for player in read.all("audio")}
     path = scored / "exp" / "report" / by_label["Speaker 1: Separated, a-b-test00000"]
     actual, _ = soundfile.read(path)
@@ -300,8 +300,8 @@ def write_diagnosis(root):
 
     from espnet2_m2m import MixtureConstraintLoss
     from espnet2_m2m.data_dir import source_stamp
-    from espnet2_m2m.diagnosis import diagnose_utterance
-    from espnet2_m2m.report.diagnosis import diagnose_set
+    from espnet2_m2m.diagnosis.utterance import diagnose_utterance
+    from espnet2_m2m.diagnosis.words import diagnose_set
 
     spectra = torch.randn(5, 9, 60, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     found = diagnose_utterance(spectra[[0, 0]], spectra[:3], MixtureConstraintLoss(), spectra[3:], None, None)

@@ -7,8 +7,8 @@ import time
 import pytest
 from fake_set import make_set
 
-from espnet2_m2m import scoring
 from espnet2_m2m.bin import report
+from espnet2_m2m.scoring import scored_set
 
 PROGRAMS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
 pytestmark = pytest.mark.skipif(
@@ -27,7 +27,7 @@ def page(tmp_path_factory):
     """index.html of two systems on three utterances."""
     root = tmp_path_factory.mktemp("a page")  # a path with a space
     data_dir, enhanced_dir = make_set(root, num_utterances=3, seconds=SECONDS)
-    scoring.score_set(data_dir, enhanced_dir, nj=0)
+    scored_set.score_set(data_dir, enhanced_dir, nj=0)
     for name in ("first", "second"):
         shutil.copytree(enhanced_dir, root / name / "enhanced_test")
     report.main(

@@ -15,7 +15,7 @@ HEAVY = ["espnet2", "espnet", "torch", "matplotlib", "kaldiio", "librosa", "pesq
 
 def loaded_by(code, *arguments):
     """The value that `code`, in a new interpreter, assigns to `result`."""
-    program = f"import json, sys\nsys.path.insert(0, 'tests')\n{code}\nprint('\\n' + json.dumps(result))"
+    program = f"import json, sys\nsys.path.insert(0, 'tests/helpers')\n{code}\nprint('\\n' + json.dumps(result))"
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)], cwd=REPOSITORY, text=True, capture_output=True
     )
@@ -50,7 +50,8 @@ def test_importing_the_others_loads_neither(name):
 def test_scoring_never_loads_espnet(tmp_path):
     """Nor does one of its workers, which do the same as the call in one process here."""
     result = loaded_by(
-        "from pathlib import Path\nfrom fake_set import make_set\nfrom espnet2_m2m.scoring import score_set\n"
+        "from pathlib import Path\nfrom fake_set import make_set\n"
+        "from espnet2_m2m.scoring.scored_set import score_set\n"
         "score_set(*make_set(Path(sys.argv[1]), num_utterances=1), nj=0)\n"
         "result = sorted({'espnet', 'espnet2', 'matplotlib', 'librosa'} & set(sys.modules))",
         tmp_path,

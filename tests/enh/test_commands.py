@@ -16,8 +16,9 @@ from espnet2.train.reporter import Reporter
 from espnet_configs import M2M, VALID_SI_SNR, config, save
 
 from espnet2_m2m.bin import enh_inference, enh_train
-from espnet2_m2m.enh.separate_speech import SeparateSpeech
-from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask, check_numbers, common_sample_rate, repair_checkpoints
+from espnet2_m2m.tasks.checkpoints import repair_checkpoints
+from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask, check_numbers, common_sample_rate
+from espnet2_m2m.tasks.separate_speech import SeparateSpeech
 
 ROOT = Path(__file__).parents[2]
 UTTERANCES = ("utt1", "utt2", "utt3")  # utt3 is silent

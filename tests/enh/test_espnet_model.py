@@ -14,9 +14,10 @@ from torch_complex.tensor import ComplexTensor
 
 from espnet2_m2m import MixtureConstraintLoss, pit_ri_mag, register
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
-from espnet2_m2m.enh.separate_speech import SeparateSpeech
 from espnet2_m2m.stft import STFT
-from espnet2_m2m.tasks.enh_m2m import STEP, M2MEnhancementTask
+from espnet2_m2m.tasks.checkpoints import STEP
+from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+from espnet2_m2m.tasks.separate_speech import SeparateSpeech
 
 SAMPLES = 800
 

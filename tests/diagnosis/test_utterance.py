@@ -14,7 +14,7 @@ import scipy.signal
 import torch
 
 from espnet2_m2m import STFT, MixtureConstraintLoss, metrics
-from espnet2_m2m.diagnosis import (
+from espnet2_m2m.diagnosis.utterance import (
     compare_assignments,
     condition_numbers,
     diagnose_utterance,
@@ -22,7 +22,7 @@ from espnet2_m2m.diagnosis import (
     ratio_db,
     verdict,
 )
-from espnet2_m2m.report.diagnosis import SUMMARIES, diagnose_set, headset_table, markdown, table
+from espnet2_m2m.diagnosis.words import SUMMARIES, diagnose_set, headset_table, markdown, table
 
 NUM_SAMPLES = 6000
 STFT_ = STFT(64, 16)

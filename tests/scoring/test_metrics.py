@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet2_m2m import metrics
-from espnet2_m2m.metrics import MAX_DB
+from espnet2_m2m.scoring.metrics import MAX_DB
 
 
 def speech_like(seed, seconds=1.5, sample_rate=8000):
@@ -257,5 +257,7 @@ class TestScoreUtterance:
 
 
 def test_import_needs_neither_torch_nor_espnet():
-    code = "import sys, espnet2_m2m.metrics;sys.exit(bool({'torch', 'espnet2', 'matplotlib'} & set(sys.modules)))"
+    code = (
+        "import sys, espnet2_m2m.scoring.metrics;sys.exit(bool({'torch', 'espnet2', 'matplotlib'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

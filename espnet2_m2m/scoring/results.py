@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from espnet2_m2m import metrics
+from espnet2_m2m.scoring import metrics
 
 TITLES = {"si_sdr": "SI-SDR (dB)", "sdr": "SDR (dB)", "pesq": "PESQ", "estoi": "eSTOI"}
 DECIMALS = {"si_sdr": 1, "sdr": 1, "pesq": 2, "estoi": 3}  # as the paper prints them

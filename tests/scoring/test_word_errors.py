@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from espnet2_m2m.asr_scoring import markdown_section, score_mixture, score_set
 from espnet2_m2m.bin import asr_scoring as command
 from espnet2_m2m.data_dir import write_table
 from espnet2_m2m.data_dir.talkers import TalkerLine, write_talker_data_dir
+from espnet2_m2m.scoring.word_errors import markdown_section, score_mixture, score_set
 
 
 def edit_distance(ref, hyp):

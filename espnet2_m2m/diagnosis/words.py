@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from espnet2_m2m.diagnosis import SILENT_DB
+from espnet2_m2m.diagnosis.utterance import SILENT_DB
 
 UNEXPLAINED_DB = -1.0  # residual above which FCP hardly reaches a headset
 ILL_CONDITIONED = 1e5  # networks that work have 1e2 to 1e4; the load's bound is 2e6

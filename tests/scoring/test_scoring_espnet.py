@@ -13,8 +13,8 @@ import pytest
 import soundfile
 from fake_set import SAMPLE_RATE, make_set
 
-from espnet2_m2m import metrics, scoring
 from espnet2_m2m.data_dir import read_table, write_wav
+from espnet2_m2m.scoring import metrics, scored_set
 
 OFFSET = 0.01  # of full scale, added to the estimates of the second utterance
 
@@ -33,7 +33,7 @@ def scored(tmp_path_factory):
     for speaker in (1, 2):
         path = read_table(enhanced_dir / f"spk{speaker}.scp")["a-b-test00001"]
         write_wav(Path(path), soundfile.read(path)[0] + OFFSET, SAMPLE_RATE, "FLOAT")
-    scoring.score_set(data_dir, enhanced_dir, nj=0)
+    scored_set.score_set(data_dir, enhanced_dir, nj=0)
     with open(enhanced_dir / "scoring" / "scores.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     folders = {dtype: root / dtype for dtype in ("float32", "float64")}

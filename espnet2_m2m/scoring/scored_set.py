@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m import metrics
 from espnet2_m2m.data_dir import (
     AudioError,
     atomic_path,
@@ -24,7 +23,8 @@ from espnet2_m2m.data_dir import (
     write_table,
 )
 from espnet2_m2m.data_dir.directory import name_some, numbered_files, read_segments
-from espnet2_m2m.report.results import markdown_section, replace_section, summarise
+from espnet2_m2m.scoring import metrics
+from espnet2_m2m.scoring.results import markdown_section, replace_section, summarise
 
 SCORES_VERSION = 2  # raise when the same input gets other scores: old ones are then computed anew
 FAMILIES = {  # the signals of an utterance and what messages call them

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import yaml
 
-from espnet2_m2m import scoring
-from espnet2_m2m.metrics import METRICS
-from espnet2_m2m.report.results import summarise
+from espnet2_m2m.scoring import scored_set
+from espnet2_m2m.scoring.metrics import METRICS
+from espnet2_m2m.scoring.results import summarise
 
 NUM_UTTERANCES = 4
 
@@ -35,7 +35,7 @@ def write_scores(enhanced_dir, separated, set_seed=0, num_utterances=NUM_UTTERAN
             rows.append(row)
         results[f"a-b-test{utterance}"] = {"sample_rate": sample_rate, "rows": rows}
     folder = enhanced_dir / "scoring"
-    scoring.write_csv(folder / "scores.csv", results)
+    scored_set.write_csv(folder / "scores.csv", results)
     summary = {"set": enhanced_dir.name, "data_dir": "dump/raw/test", "ref_mic": 0, **summarise(results)}
     (folder / "summary.json").write_text(json.dumps(summary))
 

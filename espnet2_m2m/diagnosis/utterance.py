@@ -2,7 +2,7 @@
 
 The mixture-constraint loss can be small in several ways that are no separation (docs/method.md): the
 speakers are exchanged between frequencies, or the network hands its input on. The loss does not show
-it; the quantities of `diagnose_utterance` do, and `verdict` says which way it is. report/diagnosis.py
+it; the quantities of `diagnose_utterance` do, and `verdict` says which way it is. diagnosis/words.py
 puts it in words for a set of utterances; bin/diagnose.py is the command.
 
 Spectra are (mic | source, freq, frame) complex, one utterance at a time. JSON types come out, with
@@ -14,13 +14,13 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from espnet2_m2m import metrics
 from espnet2_m2m.fcp import fcp_weight, forward_convolutive_prediction
 from espnet2_m2m.fir_least_squares import stack_taps
 from espnet2_m2m.loss import MixtureConstraintLoss, ri_mag_l1
+from espnet2_m2m.scoring import metrics
 
 MAX_DB = metrics.MAX_DB
-# Borders between the verdicts. Measured on trained models: tests/test_diagnosis.py has the clear cases.
+# Borders between the verdicts. Measured on trained models: tests/diagnosis/test_utterance.py has the clear cases.
 COPY_DB = -15.0  # one talker of two leaves about -3 dB of a mixture, a copy of it nothing
 COPIED_SHARE = 0.5  # of the energy, in frequencies where one output alone is the mixture
 SILENT_DB = -30.0  # an output's image, relative to the mixture
@@ -283,7 +283,7 @@ def _check(est, far_field, close_talk, refs) -> None:
 
 
 def verdict(found: dict) -> str:
-    """What the quantities of `diagnose_utterance` speak for; report/diagnosis.py has it in words.
+    """What the quantities of `diagnose_utterance` speak for; diagnosis/words.py has it in words.
 
     Faults that make the rest meaningless come first: where all outputs are the same, any assignment is
     as good as another. References, where there are any, count instead of headsets.

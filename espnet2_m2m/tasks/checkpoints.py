@@ -1,0 +1,129 @@
+"""Checkpoints and weights: read as data, written whole, repaired after a kill."""
+
+import os
+import pickle
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from espnet2.train.reporter import Reporter
+
+from espnet2_m2m.data_dir import atomic_path
+from espnet2_m2m.data_dir.tables import remove_temporaries
+
+STEP = "separator.mixture_constraint.step"  # of the anchor's fade, in a model's weights
+
+
+def load_weights(model, model_file) -> None:
+    """Load a state dict into a model, all of it or nothing.
+
+    Args:
+        model: torch module.
+        model_file: what ESPnet's trainer or deepspeed saved.
+    Raises:
+        ValueError: the file holds anything but weights, or they do not fit; names all that differ.
+    """
+    try:
+        saved = torch.load(model_file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"{model_file}: expected a file of weights and nothing else, found one that is broken "
+            "or holds objects whose loading may run code, which is refused; copy it again, or "
+            "save the model's state_dict() alone"
+        ) from error
+    saved = saved.get("module", saved) if isinstance(saved, dict) else saved  # deepspeed
+    if not isinstance(saved, dict) or not all(isinstance(value, torch.Tensor) for value in saved.values()):
+        raise ValueError(
+            f"{model_file}: expected the weights of a model, tensors by name, found something "
+            "else; a checkpoint.pth is not a model, take the .pth file of an epoch"
+        )
+    desired = model.state_dict()
+    problems = {
+        "not in the file": [name for name in desired if name not in saved],
+        "in the file only": [name for name in saved if name not in desired],
+        "of another shape": [
+            f"{name} {tuple(saved[name].shape)} for {tuple(value.shape)}"
+            for name, value in desired.items()
+            if name in saved and saved[name].shape != value.shape
+        ],
+    }
+    if any(problems.values()):
+        raise ValueError(
+            f"{model_file} does not fit its config; use the config.yaml that the training wrote "
+            "beside it: "
+            + "; ".join(
+                f"{len(names)} tensors {problem}: {', '.join(names)}" for problem, names in problems.items() if names
+            )
+        )
+    model.load_state_dict(saved)
+
+
+def repair_checkpoints(output_dir, best_model_criterion) -> None:
+    """Complete what a training left that was killed just after it had written checkpoint.pth, or clear it away.
+
+    ESPnet then writes Nepoch.pth and moves the links latest.pth and PHASE.KEY.best.pth to it. A
+    resumed training starts with epoch N + 1 and would never do so for epoch N.
+
+    Args:
+        output_dir: the experiment. What was killed while it was written is removed.
+        best_model_criterion: of the config, list of (phase, key, mode).
+    """
+    output_dir = Path(output_dir)
+    remove_temporaries(output_dir, ".*.pth")  # of this folder alone: below others may be separating now
+    if not (output_dir / "checkpoint.pth").is_file():
+        return
+    states = torch.load(output_dir / "checkpoint.pth", map_location="cpu", weights_only=False)
+    reporter = Reporter()
+    reporter.load_state_dict(states["reporter"])
+    epoch = reporter.get_epoch()
+    newest = f"{epoch}epoch.pth"
+    if not (output_dir / newest).is_file():
+        # Not logged: logging before ESPnet has configured it would silence ESPnet's own log.
+        print(f"{output_dir / newest} is missing; restored from checkpoint.pth", file=sys.stderr)
+        with atomic_path(output_dir / newest) as temporary:
+            torch.save(states["model"], temporary)
+    links = ["latest.pth"]
+    links += [
+        f"{phase}.{key}.best.pth"
+        for phase, key, mode in best_model_criterion
+        if reporter.has(phase, key) and reporter.get_best_epoch(phase, key, mode) == epoch
+    ]
+    for link in links:
+        link = output_dir / link
+        if not link.is_symlink() or os.readlink(link) != newest:
+            with atomic_path(link) as temporary:
+                temporary.symlink_to(newest)
+
+
+@contextmanager
+def atomic_torch_save():
+    """Within this context torch.save writes files whole or not at all.
+
+    ESPnet's trainer overwrites checkpoint.pth in place once an epoch; killed just then, it could not
+    resume.
+    """
+    save = torch.save
+
+    def save_atomically(obj, f, *args, **kwargs):
+        if not isinstance(f, (str, Path)):
+            return save(obj, f, *args, **kwargs)
+        with atomic_path(f) as temporary:
+            save(obj, temporary, *args, **kwargs)
+
+    torch.save = save_atomically
+    try:
+        yield
+    finally:
+        torch.save = save
+
+
+def without_step(init_param: str) -> str:
+    """ESPnet's --init_param PATH[:SRC_KEY[:DST_KEY[:EXCLUDE_KEYS]]], leaving out the step of the anchor's fade.
+
+    A new training would else begin with an anchor that has faded away already.
+    """
+    parts = init_param.split(":")
+    parts += [""] * (4 - len(parts))
+    parts[3] = ",".join(filter(None, (parts[3], STEP, f"enh_model.{STEP}")))  # the latter of a joint model
+    return ":".join(parts)
