@@ -11,7 +11,7 @@ from torch_complex.tensor import ComplexTensor
 
 from espnet2_m2m.enh.loss import SpectraCriterion
 from espnet2_m2m.enh.spectra import SpectraEncoder
-from espnet2_m2m.loss.mixture_constraint import mask_frames
+from espnet2_m2m.spectra import mask_frames
 from espnet2_m2m.stft import STFT
 
 # ESPnet's separators that fail somewhere inside on a recording of several mics.
