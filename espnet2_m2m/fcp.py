@@ -98,9 +98,9 @@ def forward_convolutive_prediction(
         >>> images, filters = forward_convolutive_prediction(
         ...     est, mix, torch.ones(1, 1, 1, 5), past_taps=1, future_taps=1, diag_load=1e-12
         ... )
-        >>> filters[0, 0, 0, 0].real.round()          # taps: one frame ago, now, one frame ahead
+        >>> filters[0, 0, 0, 0].abs().round()          # taps: one frame ago, now, one frame ahead
         tensor([2., 0., 0.])
-        >>> images[0, 0, 0, 0].real.round()
+        >>> images[0, 0, 0, 0].abs().round()
         tensor([0., 2., 4., 6., 0.])
         >>> images.shape, filters.shape               # (batch, mic, source, freq, frame), ... tap)
         (torch.Size([1, 1, 1, 1, 5]), torch.Size([1, 1, 1, 1, 3]))

@@ -16,18 +16,19 @@ small enough for the processor's cache; nothing the size of the stacked taps is 
 backward pass, whose formulae stand in `backward`.
 """
 
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**28}  # of the lag products of one block of frequencies
 
 
 @contextmanager
-def full_precision(device_type: str):
+def full_precision(device_type: str) -> Iterator[None]:
     """No autocast, and neither TF32 nor bfloat16 in matrix products: they lose more than `diag_load` covers."""
     with torch.autocast(device_type, enabled=False), ExitStack() as stack:
         # Only these: the older settings refuse to be read once a program has used the newer ones.
@@ -74,7 +75,16 @@ class FIRLeastSquares(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, z, y, w, mics_per_weight, past_taps, future_taps, diag_load):
+    def forward(
+        ctx: FunctionCtx,
+        z: Tensor,
+        y: Tensor,
+        w: Tensor,
+        mics_per_weight: tuple[int, ...],
+        past_taps: int,
+        future_taps: int,
+        diag_load: float,
+    ) -> tuple[Tensor, Tensor]:
         taps = past_taps + 1 + future_taps
         batch, sources, freqs, frames = z.shape
         mics, weights = y.shape[1], w.shape[1]
@@ -102,7 +112,7 @@ class FIRLeastSquares(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_images, grad_filters):
+    def backward(ctx: FunctionCtx, grad_images: Tensor, grad_filters: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients in torch's convention, written x' for x: dL = Re(conj(x') dx).
 
             image = h^T z~         h' += conj(z~) image'       z~' += conj(h) image'
@@ -121,7 +131,7 @@ class FIRLeastSquares(torch.autograd.Function):
             return FIRLeastSquares._backward(ctx, grad_images, grad_filters)
 
     @staticmethod
-    def _backward(ctx, grad_images, grad_filters):
+    def _backward(ctx: FunctionCtx, grad_images: Tensor, grad_filters: Tensor) -> tuple[Tensor | None, ...]:
         z, y, w, lu, pivots, solution = ctx.saved_tensors
         mics_per_weight, past_taps, future_taps, diag_load = ctx.options
         taps = past_taps + 1 + future_taps

@@ -25,6 +25,10 @@ def streams_of_headsets(streams: ArrayLike, closetalk: ArrayLike, sample_rate: i
     Raises:
         ValueError: more headsets than streams, or other lengths.
     Silence: a silent headset gets a stream that is left over.
+    Example:
+        >>> talkers = np.random.default_rng(0).standard_normal((2, 8000))
+        >>> streams_of_headsets(streams=talkers[::-1], closetalk=talkers + 0.1 * talkers[::-1], sample_rate=8000)
+        [1, 0]
     """
     streams, closetalk = (np.asarray(waves, dtype=np.float32) for waves in (streams, closetalk))
     if len(closetalk) > len(streams) or streams.shape[1] != closetalk.shape[1]:

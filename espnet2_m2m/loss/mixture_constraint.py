@@ -40,6 +40,17 @@ class MixtureConstraintLoss(nn.Module):
         diag_load: see `forward_convolutive_prediction`.
     Raises:
         ValueError: a value out of its range, by name.
+    Example:
+        >>> est = torch.tensor([[1, 0, 2, 0j], [0, 3, 0, 1]]).reshape(1, 2, 1, 4)  # two sources that take turns
+        >>> far_field = est.sum(dim=1, keepdim=True)         # a mic that hears both alike: 1, 3, 2, 1
+        >>> close_talk = est + 0.5 * est.flip(1)             # headsets: 1, 1.5, 2, 0.5 and 0.5, 3, 1, 1
+        >>> loss = MixtureConstraintLoss(0, 0, 0, 0, anchor_weight=1.0)  # filters of one tap
+        >>> value, parts = loss(est, far_field, close_talk)
+        >>> print(f"{parts['mc'].item():.2f} {parts['anchor'].item():.2f}")  # 2 * 2 / 5 + 2 * 1.5 / 5.5
+        0.00 1.35
+        >>> value, parts = loss(est.flip(1), far_field, close_talk)  # exchanged, which eq. (3) cannot tell
+        >>> print(f"{parts['mc'].item():.2f} {parts['anchor'].item():.2f}")  # 2 * 3 / 5 + 2 * 4 / 5.5
+        0.00 2.65
     """
 
     def __init__(

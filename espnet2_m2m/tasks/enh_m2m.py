@@ -170,6 +170,12 @@ def register() -> None:
     configs, and `EnhancementTask.build_model` builds an `ESPnetM2MModel` for a config that names one of
     the criterions: with the stock model such a config would train nothing, and a trained one would
     separate without FCP.
+
+    Example:
+        >>> register()
+        >>> from espnet2.tasks import enh
+        >>> sorted({"mixture_constraint", "ri_mag"} & enh.criterion_choices.classes.keys())
+        ['mixture_constraint', 'ri_mag']
     """
     enh.criterion_choices.classes.update(CRITERIONS)
     enh.loss_wrapper_choices.classes.update(WRAPPERS)
