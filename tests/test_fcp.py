@@ -508,6 +508,7 @@ def test_silence(name, shared, dtype):
     """Silent sources and mics have zero filters and images, and finite gradients."""
     est, mix = silent(name, dtype)
     est.requires_grad_()
+    mix.requires_grad_()
     images, filters = forward_convolutive_prediction(est, mix, fcp_weight(mix, shared=shared), 3, 1)
     source_active = (est != 0).any(-1)[:, None]  # (batch, 1, source, freq)
     mic_active = (mix != 0).flatten(2).any(-1)[:, :, None, None]  # (batch, mic, 1, 1)
@@ -517,6 +518,7 @@ def test_silence(name, shared, dtype):
     assert_finite(images)
     images.abs().sum().backward()
     assert_finite(est.grad)
+    assert_finite(mix.grad)
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
