@@ -366,7 +366,7 @@ def test_all_that_does_not_fit_is_named(model, tmp_path):
     "changes, message",
     [
         ({"criterions": []}, "expected a model that was trained by a criterion of this package"),
-        ({"criterions": 3}, "expected a model that was trained by a criterion of this package"),
+        ({"criterions": 3}, "criterions must be a list whose entries have a name"),
         ({"separator": "asteroid"}, "may load further files by code of its own"),
         ({"separator": "nonsense"}, "nonsense"),
         ({"separator_conf": {"n_layer": 1}}, "no network can be built from its config"),

@@ -25,11 +25,10 @@ import hashlib
 import json
 from pathlib import Path
 
-import yaml
-
 from espnet2_m2m.bin import cli_errors, parse_job
 from espnet2_m2m.data_dir import AudioError, numbered_files, read_audio, require_finished, source_stamp, write_table
 from espnet2_m2m.data_dir.talkers import lines_of_set, read_talker_data_dir, write_talker_data_dir
+from espnet2_m2m.enh.config import read_config
 from espnet2_m2m.scoring.scored_set import cache_writer, read_cache
 
 CONDITIONS = {"mixture": "wav", "closetalk": "closetalk", "clean": "spk"}  # name -> family of files
@@ -94,11 +93,7 @@ def list_conditions(args):
 
 def model_options(args):
     """Arguments of Speech2Text, with the model's files."""
-    options = {}
-    if args.inference_config:
-        options = yaml.safe_load(Path(args.inference_config).read_text(encoding="utf-8")) or {}
-        if not isinstance(options, dict):
-            raise ValueError(f"{args.inference_config}: expected options of Speech2Text, `name: value`")
+    options = read_config(args.inference_config) if args.inference_config else {}
     if args.asr_tag:
         try:
             from espnet_model_zoo.downloader import ModelDownloader

@@ -32,6 +32,7 @@ from espnet2_m2m.data_dir import (
     read_table,
     source_stamp,
 )
+from espnet2_m2m.enh.training_config import DEFAULTS, TrainingConfig
 
 
 def get_parser():
@@ -56,9 +57,15 @@ def get_parser():
 @cli_errors
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
-    for path in (args.train_config, args.model_file):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: no such file")
+    training = TrainingConfig.load(args.train_config)
+    if not training.is_ours:
+        names = ", ".join(criterion.name for criterion in training.criterions)
+        raise ValueError(
+            f"{args.train_config}: expected a criterion of this package ({', '.join(DEFAULTS)}), found"
+            f" {names or 'none'}; only their models have estimates that FCP can be applied to"
+        )
+    if not Path(args.model_file).is_file():
+        raise FileNotFoundError(f"{args.model_file}: no such file")
     jobs = list_jobs(args.data_dir, args.num_utts)
     from tqdm import tqdm
 
@@ -81,7 +88,7 @@ def main(cmd=None):
         "data_dir": args.data_dir,
         "num_utterances": len(utterances),
         "sample_rate_hz": rate,
-        **words.diagnose_set(utterances, settings(model)),
+        **words.diagnose_set(utterances, settings(training)),
         "utterances": utterances,
     }
     out_dir = Path(args.out_dir)
@@ -100,21 +107,10 @@ def main(cmd=None):
 
 
 def load_model(train_config, model_file, device):
-    """(model in evaluation mode, its config).
-
-    Raises:
-        ValueError: the model was not trained by a loss of this package.
-    """
-    from espnet2_m2m.enh.espnet_model import ESPnetM2MModel  # takes seconds
-    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+    """(model in evaluation mode, its config)."""
+    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask  # takes seconds
 
     model, config = M2MEnhancementTask.build_model_from_file(train_config, model_file, device)
-    if not isinstance(model, ESPnetM2MModel):
-        names = ", ".join(criterion["name"] for criterion in config.criterions)
-        raise ValueError(
-            f"{train_config}: expected a criterion of this package (mixture_constraint, ri_mag), "
-            f"found {names}; only their models have estimates that FCP can be applied to"
-        )
     return model.eval(), config
 
 
@@ -171,14 +167,9 @@ def diagnose(model, utt_id, signals):
         )
 
 
-def settings(model) -> dict:
+def settings(training: TrainingConfig) -> dict:
     """What `words.diagnose_set` wants to know of the training."""
-    loss = model.separator.mixture_constraint
-    names = ("alpha", "anchor_weight", "anchor_order", "anchor_fade", "isms_weight")
-    return {name: getattr(loss, name) for name in names} | {
-        "close_talk": model.close_talk,
-        "supervised": not any(wrapper.criterion.name == "mixture_constraint" for wrapper in model.loss_wrappers),
-    }
+    return training.loss | {"close_talk": training.uses_headsets, "supervised": training.criterion is None}
 
 
 # ---- The data ------------------------------------------------------------------------------------

@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import yaml
 
 from espnet2_m2m.bin import cli_errors, parse_job
 from espnet2_m2m.data_dir import AudioError, atomic_path, audio_header, read_table, source_stamp, write_table
+from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.model_files import model_files
 
 # These do not change the output.
@@ -115,7 +115,7 @@ class AtomicWriter:
         pass
 
 
-def check_trained_rate(config: Path, sample_rate: int) -> None:
+def check_trained_rate(config: Path | None, sample_rate: int) -> None:
     """Refuse another --fs than an M2M model was trained at.
 
     Args:
@@ -126,11 +126,11 @@ def check_trained_rate(config: Path, sample_rate: int) -> None:
     """
     if config is None:
         return
-    content = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-    names = [criterion["name"] for criterion in content.get("criterions") or []]
-    trained = content.get("sample_rate")
-    if {"mixture_constraint", "ri_mag"} & set(names) and trained is not None and trained != sample_rate:
-        raise ValueError(f"--fs is {sample_rate}, but the model was trained at {trained} Hz (sample_rate in {config})")
+    trained = TrainingConfig.load(config)
+    if trained.is_ours and trained.sample_rate not in (None, sample_rate):
+        raise ValueError(
+            f"--fs is {sample_rate}, but the model was trained at {trained.sample_rate} Hz (sample_rate in {config})"
+        )
 
 
 def check_recordings(scp: str, utt_ids: list[str], args) -> dict[str, int]:

@@ -24,6 +24,7 @@ from espnet2_m2m.bin import cli_errors, positive
 from espnet2_m2m.data_dir import numbered_files, parallel_map, read_audio, read_table, require_finished
 from espnet2_m2m.data_dir.directory import read_segments
 from espnet2_m2m.data_dir.talkers import lines_of_set, lines_of_streams, talker_ids, write_talker_data_dir
+from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.scoring.scored_set import cache_writer, input_key, read_cache
 
 
@@ -62,34 +63,15 @@ def main(cmd=None):
 
 def assign(args):
     """Mixture -> stream of each talker, from 1, or None; and how that was found, in words."""
-    import yaml
-
-    config = {}
-    if args.train_config:
-        config = yaml.safe_load(Path(args.train_config).read_text(encoding="utf-8")) or {}
-    if has_fixed_anchor(config):
+    config = TrainingConfig.load(args.train_config) if args.train_config else TrainingConfig({})
+    if config.has_fixed_order:
         talkers = talker_ids(args.data_dir, len(numbered_files(args.enhanced_dir, "spk")))
         return {mixture: list(range(1, len(names) + 1)) for mixture, names in talkers.items()}, "fixed order"
-    family = "spk" if (config.get("model_conf") or {}).get("closetalk_from_ref") else "closetalk"
+    family = config.closetalk_family
     headsets = [Path(args.data_dir, f"{family}{n}.scp") for n in numbered_files(args.data_dir, family)]
     if not headsets:
         return None, "streams in the model's order: no headsets tell whose they are"
     return fit_all(args, headsets), "order from the headsets"
-
-
-def has_fixed_anchor(config):
-    """Whether a training tied source n to headset n."""
-    confs = [
-        criterion.get("conf") or {}
-        for criterion in config.get("criterions") or ()
-        if criterion["name"] == "mixture_constraint"
-    ]
-    return any(
-        conf.get("anchor_weight", 0) > 0
-        and conf.get("close_talk", True)
-        and conf.get("anchor_order", "fixed") == "fixed"
-        for conf in confs
-    )
 
 
 def fit_all(args, headsets):

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 
-def read_config(*paths) -> dict:
+def read_config(*paths: str | Path) -> dict:
     """Merge configs, the files they are based on first, later ones over earlier ones.
 
     Args:
@@ -22,7 +22,7 @@ def read_config(*paths) -> dict:
     Returns:
         the merged config, without `base`.
     Raises:
-        FileNotFoundError, ValueError: a file that is missing, not a mapping, or based on itself.
+        FileNotFoundError, ValueError: a file that is missing, no plain yaml, no mapping, or based on itself.
     """
     merged = {}
     for path in paths:
@@ -30,7 +30,7 @@ def read_config(*paths) -> dict:
     return merged
 
 
-def merge(config, changes):
+def merge(config: object, changes: object) -> object:
     """`config` with `changes` made to it; neither is altered."""
     if isinstance(config, dict) and isinstance(changes, dict):
         merged = dict(config)
@@ -49,7 +49,18 @@ def merge(config, changes):
     return changes
 
 
-def _are_named(value) -> bool:
+def read_file(path: Path) -> dict:
+    """What one file says by itself, `base` included; errors as `read_config`."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not plain yaml: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict | None):
+        raise ValueError(f"{path}: expected a mapping of options, found {type(content).__name__}")
+    return content or {}
+
+
+def _are_named(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(entry, dict) and "name" in entry for entry in value)
 
 
@@ -59,9 +70,7 @@ def _read(path: Path, users: tuple) -> dict:
     if not path.is_file():
         asked = f", the base of {users[-1]}" if users else ""
         raise FileNotFoundError(f"{path}: no such config{asked}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping of options, found {type(content).__name__}")
+    content = read_file(path)
     bases = content.pop("base", None) or []
     merged = {}
     for base in [bases] if isinstance(bases, str) else bases:
