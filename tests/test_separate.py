@@ -343,7 +343,7 @@ def test_code_in_a_model_does_not_run(model, tmp_path):
             SeparateRecording.from_pretrained(copied(model, tmp_path, weights=weights))
     copied(model, tmp_path)
     (tmp_path / "config.yaml").write_text(f"a: !!python/object/apply:pathlib.Path.touch [{executed}]")
-    with pytest.raises(ValueError, match="not plain yaml"):
+    with pytest.raises(ValueError, match="not plain YAML"):
         SeparateRecording.from_pretrained(tmp_path)
     assert not executed.exists()
 

@@ -82,15 +82,15 @@ def test_the_rows_of_the_repository():
         ("criterions: [{name: 3}]", "criterions must be a list whose entries have a name"),
         ("criterions: [{name: ri_mag, conf: 3}]", "have a name and, as a mapping, conf"),
         ("model_conf: [1]", r"model_conf must be a mapping of options, found \[1\]$"),
-        ("a: [1", "not plain yaml: while parsing a flow sequence"),
-        ("a: !!python/name:os.remove", "not plain yaml"),
-        ("3", "expected a mapping of options, found int"),
+        ("a: [1", "not plain YAML"),
+        ("a: !!python/name:os.remove", "not plain YAML"),
+        ("3", "expected a mapping of options, `name: value`, found int"),
     ],
 )
 def test_a_malformed_config_is_one_clear_line(tmp_path, text, message):
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=f"^{path}: .*{message}") as error:
+    with pytest.raises(ValueError, match=f"^{path}:.*{message}") as error:
         TrainingConfig.load(path)
     assert "\n" not in str(error.value)
 
