@@ -1,6 +1,6 @@
 """Find out why a training does not separate.
 
-    python -m espnet2_m2m.bin.diagnose --train_config exp/X/config.yaml \\
+    espnet2_m2m diagnose --train_config exp/X/config.yaml \\
         --model_file exp/X/valid.loss.best.pth --data_dir dump/raw/test \\
         --out_dir exp/X/enhanced_test/diagnosis
 
@@ -19,10 +19,11 @@ neither, copies of the input are still found. The report (stage 13) shows it fro
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from espnet2_m2m.bin import cli_errors, positive
+from espnet2_m2m.bin import cli_errors, command_parser, positive
 from espnet2_m2m.data_dir import (
     AudioError,
     atomic_path,
@@ -34,13 +35,12 @@ from espnet2_m2m.data_dir import (
 )
 from espnet2_m2m.enh.training_config import DEFAULTS, TrainingConfig
 
+if TYPE_CHECKING:
+    from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.diagnose",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--train_config", required=True, help="config.yaml that the training wrote")
     parser.add_argument("--model_file", required=True, help="the model, e.g. valid.loss.best.pth")
     parser.add_argument(
@@ -55,7 +55,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     training = TrainingConfig.load(args.train_config)
     if not training.is_ours:
@@ -106,7 +106,7 @@ def main(cmd=None):
 # ---- The model -----------------------------------------------------------------------------------
 
 
-def load_model(train_config, model_file, device):
+def load_model(train_config: str, model_file: str, device: str) -> tuple["ESPnetM2MModel", argparse.Namespace]:
     """(model in evaluation mode, its config)."""
     from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask  # takes seconds
 
@@ -114,7 +114,7 @@ def load_model(train_config, model_file, device):
     return model.eval(), config
 
 
-def diagnose(model, utt_id, signals):
+def diagnose(model: "ESPnetM2MModel", utt_id: str, signals: dict) -> dict:
     """`diagnose_utterance` for a model and the signals of `read_signals`."""
     import torch
 
@@ -125,14 +125,14 @@ def diagnose(model, utt_id, signals):
     mixture = torch.from_numpy(signals["mixture"]).to(device)[None]  # (1, sample, mic)
     length = torch.tensor([mixture.shape[1]])
 
-    def spectra(waves):
+    def spectra(waves: list[np.ndarray]) -> torch.Tensor | None:
         """Mono recordings -> (mic, freq, frame), None without any."""
         if not waves:
             return None
         stacked = torch.from_numpy(np.stack(waves)).to(device)
         return separator.spectrum(model.encoder(stacked, length.expand(len(waves)))[0])[:, 0]
 
-    def inverse(spectrum):
+    def inverse(spectrum: torch.Tensor) -> torch.Tensor:
         """(signal, freq, frame) -> (signal, sample)."""
         return model.decoder(separator.feature(spectrum, mixture), length.expand(len(spectrum)))[0]
 
@@ -175,7 +175,7 @@ def settings(training: TrainingConfig) -> dict:
 # ---- The data ------------------------------------------------------------------------------------
 
 
-def list_jobs(data_dir, num_utts) -> dict:
+def list_jobs(data_dir: str | Path, num_utts: int) -> dict:
     """Evenly spaced utterances of a set.
 
     Returns:
@@ -210,7 +210,7 @@ def list_jobs(data_dir, num_utts) -> dict:
     return jobs
 
 
-def read_signals(utt_id, job, ref_mic, sample_rate) -> dict:
+def read_signals(utt_id: str, job: dict, ref_mic: int, sample_rate: int | None) -> dict:
     """The signals of an utterance.
 
     Args:

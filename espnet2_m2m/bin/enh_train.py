@@ -1,6 +1,6 @@
 """Train: ESPnet's enh_train with the plug-in's task, and whole data dirs as input.
 
-    python -m espnet2_m2m.bin.enh_train --config conf/tuning/X.yaml --output_dir exp/X \\
+    espnet2_m2m enh_train --config conf/tuning/X.yaml --output_dir exp/X \\
         --train_dir dump/raw/train --valid_dir dump/raw/valid
 
 --config may be given several times, later files win, and a config may be based on others by its key
@@ -9,8 +9,9 @@
 --train_dir and --valid_dir pass the files that the config's criteria need: wav.scp always,
 closetalk{n}.scp for the mixture-constraint loss, spk{n}.scp for the criteria that compare with
 references, in training only if they are not `only_for_test: true`. Real recordings have no references:
-where VALID_DIR has no spk{n}.scp, criteria that are `only_for_test: true` are left out. All other options are
-ESPnet's, --train_data_path_and_name_and_type among them; data that it names is not passed twice.
+where VALID_DIR has no spk{n}.scp, criteria that are `only_for_test: true` are left out.
+
+All other options are ESPnet's; `espnet2_m2m enh_train --print_config` shows them with their defaults.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.data_dir import atomic_path, numbered_files
 from espnet2_m2m.enh.config import read_config, read_file
 from espnet2_m2m.enh.training_config import TrainingConfig
@@ -29,7 +30,7 @@ from espnet2_m2m.enh.training_config import TrainingConfig
 ESPNET_NAMES = {"closetalk": "closetalk_mix", "spk": "speech_ref"}
 
 
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     command = espnet_command(cmd)
 
     from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
@@ -38,17 +39,27 @@ def main(cmd=None):
     M2MEnhancementTask.main(cmd=command)
 
 
-@cli_errors
-def espnet_command(cmd=None) -> list[str]:
-    """The options of ESPnet's enh_train, with --train_dir and --valid_dir replaced by their files."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", action="append", default=[])
-    parser.add_argument("--output_dir")
-    parser.add_argument("--train_dir")
-    parser.add_argument("--valid_dir")
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__, allow_abbrev=False)
+    parser.add_argument("--config", action="append", default=[], help="training config; may be given several times")
+    parser.add_argument("--output_dir", help="folder of the training")
     for phase in ("train", "valid"):
-        parser.add_argument(f"--{phase}_data_path_and_name_and_type", action="append", default=[])
-    args, others = parser.parse_known_args(sys.argv[1:] if cmd is None else cmd)
+        parser.add_argument(f"--{phase}_dir", help="Kaldi data dir")
+    for phase in ("train", "valid"):
+        parser.add_argument(
+            f"--{phase}_data_path_and_name_and_type",
+            action="append",
+            default=[],
+            metavar="PATH,NAME,TYPE",
+            help=f"data beside that of --{phase}_dir, or in its place",
+        )
+    return parser
+
+
+@cli_errors
+def espnet_command(cmd: list[str] | None = None) -> list[str]:
+    """The options of ESPnet's enh_train, with --train_dir and --valid_dir replaced by their files."""
+    args, others = get_parser().parse_known_args(cmd)
     command = list(others)
     if args.output_dir is not None:
         command += ["--output_dir", args.output_dir]
@@ -87,7 +98,7 @@ def _without_unusable_criterions(config: dict, training: TrainingConfig, valid_d
     return {**config, "criterions": list(compress(config["criterions"], usable))}
 
 
-def _one_file(paths: list[str], config: dict, output_dir) -> Path:
+def _one_file(paths: list[str], config: dict, output_dir: str | None) -> Path:
     """The file that holds `config`, what the `paths` add up to; written unless one of them is it."""
     if len(paths) == 1 and read_file(Path(paths[0])) == config:
         return Path(paths[0])

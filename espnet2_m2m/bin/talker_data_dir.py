@@ -2,12 +2,12 @@
 
 Of separated speech (stage 7 of the recipes):
 
-    python -m espnet2_m2m.bin.talker_data_dir --data_dir dump/raw/test --enhanced_dir exp/X/enhanced_test \\
+    espnet2_m2m talker_data_dir --data_dir dump/raw/test --enhanced_dir exp/X/enhanced_test \\
         --train_config exp/X/config.yaml --out_dir exp/X/enhanced_test/talkers
 
 or of signals that a set itself has, here the image of each talker at the reference mic:
 
-    python -m espnet2_m2m.bin.talker_data_dir --data_dir dump/raw/test --signal spk --out_dir data/test_clean
+    espnet2_m2m talker_data_dir --data_dir dump/raw/test --signal spk --out_dir data/test_clean
 
 OUT_DIR gets wav.scp, utt2spk, spk2utt, utt2mix and utt2stream, text where text_spk{n} is known, and
 segments where the set has them; the audio stays where it is. Ids are TALKER-MIXTURE.
@@ -20,7 +20,7 @@ the streams keep their order, are called SPEAKER-stream1 ..., and have no text.
 import argparse
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, positive
+from espnet2_m2m.bin import cli_errors, command_parser, positive
 from espnet2_m2m.data_dir import numbered_files, parallel_map, read_audio, read_table, require_finished
 from espnet2_m2m.data_dir.directory import read_segments
 from espnet2_m2m.data_dir.talkers import lines_of_set, lines_of_streams, talker_ids, write_talker_data_dir
@@ -28,12 +28,8 @@ from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.scoring.scored_set import cache_writer, input_key, read_cache
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.talker_data_dir",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--data_dir", required=True, help="the set, formatted (dump/raw/SET)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--enhanced_dir", help="its separated speech, spk{n}.scp")
@@ -49,7 +45,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     if args.signal:
         lines, how = lines_of_set(args.data_dir, args.signal), f"{args.signal} of the set"
@@ -61,7 +57,7 @@ def main(cmd=None):
     print(f"{args.out_dir}: {len(lines)} lines of {len({line.talker for line in lines})} talkers ({how})")
 
 
-def assign(args):
+def assign(args: argparse.Namespace) -> tuple[dict[str, list[int]] | None, str]:
     """Mixture -> stream of each talker, from 1, or None; and how that was found, in words."""
     config = TrainingConfig.load(args.train_config) if args.train_config else TrainingConfig({})
     if config.has_fixed_order:
@@ -74,7 +70,7 @@ def assign(args):
     return fit_all(args, headsets), "order from the headsets"
 
 
-def fit_all(args, headsets):
+def fit_all(args: argparse.Namespace, headsets: list[Path]) -> dict[str, list[int]]:
     """Mixture -> the stream of each headset, from 1; finished mixtures are kept in order.jsonl."""
     data_dir = Path(args.data_dir)
     tables = {
@@ -115,7 +111,7 @@ def fit_all(args, headsets):
     return orders
 
 
-def fit_one(job):
+def fit_one(job: dict) -> list[int]:
     """The stream of each headset of one mixture, from 1."""
     from espnet2_m2m.headset_order import streams_of_headsets
 

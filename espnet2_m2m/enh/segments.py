@@ -44,7 +44,7 @@ def read_segment(paths, utt_id, chunk_length, chunk_shift, random_place, sample_
                 if found != first:
                     raise AudioError(
                         "{} has {} samples at {} Hz, {} {} at {} Hz".format(name, *found, first_name, *first),
-                        "is a file truncated? espnet2_m2m.bin.validate_data_dir finds the file",
+                        "is a file truncated? espnet2_m2m validate_data_dir finds the file",
                     )
                 file.seek(start)
                 signals[name] = file.read(end - start, dtype="float32")

@@ -67,7 +67,7 @@ class TrainingConfig:
         ValueError: `criterions` or `model_conf` are not what ESPnet takes.
     """
 
-    def __init__(self, content: dict | argparse.Namespace, where: str | Path = "training config"):
+    def __init__(self, content: dict | argparse.Namespace, where: str | Path = "training config") -> None:
         content = vars(content) if isinstance(content, argparse.Namespace) else content
         entries, self._model_conf = content.get("criterions") or [], content.get("model_conf") or {}
         if not isinstance(entries, (list, tuple)) or not all(map(_is_criterion, entries)):

@@ -94,7 +94,7 @@ def require_current(rows, jobs, data_dir, scoring_dir):
     if different:
         raise ValueError(
             f"{scoring_dir}/scores.csv and {data_dir} need the same utterances, but only one has"
-            f" {name_some(sorted(different))}; run stage 8 (espnet2_m2m.bin.enh_scoring) again"
+            f" {name_some(sorted(different))}; run stage 8 (espnet2_m2m enh_scoring) again"
         )
     kept = scored_set.read_cache(scoring_dir / "utterances.jsonl")
     changed = [
@@ -103,7 +103,7 @@ def require_current(rows, jobs, data_dir, scoring_dir):
     if changed:
         raise ValueError(
             f"{scoring_dir}/scores.csv: the audio is not what was scored, for utterance"
-            f" {name_some(changed)}; run stage 8 (espnet2_m2m.bin.enh_scoring) again"
+            f" {name_some(changed)}; run stage 8 (espnet2_m2m enh_scoring) again"
         )
 
 

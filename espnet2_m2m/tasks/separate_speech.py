@@ -25,7 +25,7 @@ class SeparateSpeech(stock.SeparateSpeech):
                     name,
                     num_mics,
                     separator.ref_channel,
-                    ("--ref_channel", "espnet2_m2m.bin.format_data_dir --channels"),
+                    ("--ref_channel", "espnet2_m2m format_data_dir --channels"),
                 )
         if self.fcp_output is not None:
             if not isinstance(self.enh_model, ESPnetM2MModel):

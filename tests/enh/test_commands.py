@@ -191,7 +191,7 @@ def test_options_that_do_not_fit_end_in_one_line(experiment, capsys, options, me
             4,
             [],
             "wav.scp: utt3: has 4 channel(s), the model needs 3; choose those of the array that it was "
-            "trained for, in its order, e.g. espnet2_m2m.bin.format_data_dir --channels 0,1,2",
+            "trained for, in its order, e.g. espnet2_m2m format_data_dir --channels 0,1,2",
         ),
         (3, ["--ref_channel", "3"], "wav.scp: utt1: has 3 channel(s), but --ref_channel is 3"),
     ],
