@@ -111,7 +111,9 @@ def commands(page):
             while words and re.fullmatch(r"\w+=\S*", words[0]):  # VARIABLE=value before the command
                 words.pop(0)
             if words and words[0] == "espnet2_m2m":  # the console script
-                words[:2] = ["python", "-m", f"espnet2_m2m.bin.{words[1]}"]
+                words[:1] = ["python", "-m", "espnet2_m2m"]
+            if words[1:3] == ["-m", "espnet2_m2m"]:
+                words[2:4] = [f"espnet2_m2m.bin.{words[3]}"] if words[3][0] != "-" else ["espnet2_m2m.bin.NAME"]
             if words and words[0] in ("python", "python3", "make", "./run.sh", "./run_table.sh"):
                 yield words
 

@@ -329,4 +329,4 @@ def read_diagnosis(path):
             "figure": figure,
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a diagnosis ({error!r}); run espnet2_m2m.bin.diagnose again") from error
+        raise ValueError(f"{path}: not a diagnosis ({error!r}); run espnet2_m2m diagnose again") from error
