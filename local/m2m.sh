@@ -61,7 +61,6 @@ if [ "${use_enh_sh}" = false ]; then
 fi
 . ./path.sh
 . local/jobs.sh
-. local/training_settings.sh
 if [ $# -ne 0 ]; then
     echo "$0: unexpected argument '$1'; see --help" >&2
     exit 1
@@ -148,7 +147,8 @@ fi
 
 if runs 6; then
     log "stage 6: training -> ${enh_exp} (log: ${enh_exp}/train.log)"
-    keep_settings "${enh_exp}" "$(training_settings "${enh_config}" "${enh_args}" "${dumpdir}")"
+    ${python} -m espnet2_m2m.bin.keep_settings --exp_dir "${enh_exp}" "${config_options[@]}" \
+        --enh_args="${enh_args}" --dumpdir "${dumpdir}"
     status=0
     # A step allocates the same large tensors again and again. glibc would return each to the kernel at
     # once, and page it in anew: a sixth of a CPU step.
