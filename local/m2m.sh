@@ -147,8 +147,7 @@ fi
 
 if runs 6; then
     log "stage 6: training -> ${enh_exp} (log: ${enh_exp}/train.log)"
-    ${python} -m espnet2_m2m.bin.keep_settings --exp_dir "${enh_exp}" "${config_options[@]}" \
-        --enh_args="${enh_args}" --dumpdir "${dumpdir}"
+    ${python} -m espnet2_m2m.enh.training_settings "${enh_exp}" "${dumpdir}" "${enh_args}" ${enh_config}
     status=0
     # A step allocates the same large tensors again and again. glibc would return each to the kernel at
     # once, and page it in anew: a sixth of a CPU step.

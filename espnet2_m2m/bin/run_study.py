@@ -149,8 +149,10 @@ def find_gpus(args: argparse.Namespace) -> list[str]:
     """The GPUs that the runs share; none where they need none, or a scheduler gives them out.
 
     Raises:
-        ValueError: too few.
+        ValueError: too few, or no number of them.
     """
+    if args.ngpu < 0:
+        raise ValueError(f"--ngpu is a number of at least 0, found {args.ngpu}")
     needed = args.jobs * args.ngpu
     if not needed or not is_local():
         return []

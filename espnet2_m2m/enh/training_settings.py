@@ -1,6 +1,9 @@
 """A folder holds one training; its file train.settings notes which, and a rerun with other options is refused.
 
-ESPnet would go on from the checkpoint, or take a finished model for what was asked for.
+ESPnet would go on from the checkpoint, or take a finished model for what was asked for. Stage 6 of the recipes begins
+with
+
+    python -m espnet2_m2m.enh.training_settings EXP_DIR DUMPDIR ENH_ARGS CONFIG ...
 """
 
 import argparse
@@ -8,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,3 +74,11 @@ def keep_settings(exp_dir: str | Path, settings: str) -> None:
         raise ValueError(reason)
     with atomic_path(Path(exp_dir, "train.settings")) as temporary:
         temporary.write_text(f"{settings}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    exp_dir, dumpdir, enh_args, *configs = sys.argv[1:]
+    try:
+        keep_settings(exp_dir, training_settings(configs, enh_args, dumpdir))
+    except (ValueError, OSError) as error:
+        sys.exit(f"stage 6: error: {error}")
