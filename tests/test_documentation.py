@@ -15,6 +15,7 @@ import torch
 import yaml
 
 import espnet2_m2m
+from espnet2_m2m.bin import run_study
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("egs2/*/*/README.md"))]
@@ -162,7 +163,8 @@ def options_of_recipes():
     stages = variables(ROOT / "local/m2m.sh")
     for script in ROOT.glob("local/*_data.sh"):
         stages |= variables(script)
-    return {"./run.sh": stages, "./run_table.sh": variables(ROOT / "local/run_table.sh")}
+    study = {option.lstrip("-") for option in run_study.get_parser()._option_string_actions}
+    return {"./run.sh": stages, "./run_table.sh": study}
 
 
 @pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES])
