@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -47,8 +48,8 @@ else
 fi
 """
 # Only the study itself is run; what comes after it goes to python.log.
-PYTHON = """#!/bin/sh
-case "$2" in *.run_study) exec python3 "$@" ;; esac
+PYTHON = f"""#!/bin/sh
+case "$2" in *.run_study) exec {shlex.quote(sys.executable)} "$@" ;; esac
 echo "$*" >> python.log
 """
 
