@@ -22,19 +22,18 @@ from espnet2_m2m.bin import cli_errors, parse_job
 from espnet2_m2m.data_dir.audio import read_audio
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import write_bytes
-from espnet2_m2m.simulation.render import missing_scenes, remove_temporaries_of
-from espnet2_m2m.simulation.scene import SETS, scenes_to_text
+from espnet2_m2m.simulation.render import missing_scenes, remove_temporaries_of, talker_paths
+from espnet2_m2m.simulation.scene import scenes_to_text
 from espnet2_m2m.simulation.simulated_set import check_same_scenes, write_tables
-from espnet2_m2m.simulation.sms_wsj import (
+from espnet2_m2m.simulation.sms_wsj_database import (
     DATASETS,
-    check_farfield,
-    draw_scenes,
     example_audio,
     load_images,
     read_database,
-    render_to_files,
-    wav_paths,
+    sms_wsj_scenes,
 )
+from espnet2_m2m.simulation.sms_wsj_headsets import check_farfield, render_headsets
+from espnet2_m2m.simulation.turns import SETS
 
 
 def get_parser():
@@ -95,11 +94,11 @@ def main(cmd=None):
         remove_temporaries_of([scene for scene, _ in shares[name]], set_dir)
         num_done = len(shares[name]) - len(todo[name])
         bar = {"initial": num_done, "desc": str(set_dir), "unit": "mix"}
-        job = partial(render_to_files, set_dir=set_dir)
+        job = partial(render_headsets, set_dir=set_dir)
         for _ in parallel_map(job, todo[name], args.nj, in_order=False, progress=bar):
             pass
         if args.job is None:
-            paths = [{"farfield": audio.observation, **wav_paths(scene, set_dir)} for scene, audio in mixtures]
+            paths = [{"farfield": audio.observation, **talker_paths(scene, set_dir)} for scene, audio in mixtures]
             write_tables(scenes[name], set_dir, paths)
 
 
@@ -115,7 +114,7 @@ def read_sets(args):
     for name in SETS:
         examples = _chosen_examples(database, name, getattr(args, f"num_{name}"), json_path)
         if examples:
-            scenes = draw_scenes(examples, args.sample_rate, args.closetalk_gain_db)
+            scenes = sms_wsj_scenes(examples, args.sample_rate, args.closetalk_gain_db)
             ids = [scene["example_id"] for scene in scenes]
             audio = [example_audio(id_, examples[id_], folder, reroot) for id_ in ids]
             sets[name] = list(zip(scenes, audio))
@@ -124,7 +123,7 @@ def read_sets(args):
 
 def missing_mixtures(mixtures, set_dir):
     """Those that lack a wav file."""
-    missing = missing_scenes([scene for scene, _ in mixtures], set_dir, wav_paths)
+    missing = missing_scenes([scene for scene, _ in mixtures], set_dir, talker_paths)
     utt_ids = {scene["utt_id"] for scene in missing}
     return [mixture for mixture in mixtures if mixture[0]["utt_id"] in utt_ids]
 
@@ -133,7 +132,7 @@ def check_some(todo, num_checks, nj):
     """Make far-field images again, of mixtures evenly spread over what is to be rendered.
 
     Raises:
-        ValueError: one differs from the file, see sms_wsj.MIN_AGREEMENT_DB.
+        ValueError: one differs from the file, see sms_wsj_headsets.MIN_AGREEMENT_DB.
     """
     chosen = []
     for mixtures in todo.values():
@@ -160,7 +159,7 @@ def check_finished(scene, audio, set_dir):
         ValueError: they have changed or are missing; names the file.
     """
     for n, image in enumerate(load_images(scene, audio), start=1):
-        path = wav_paths(scene, set_dir)[f"spk{n}"]
+        path = talker_paths(scene, set_dir)[f"spk{n}"]
         stored = read_audio(str(path))[0][:, 0]
         if stored.shape != image.shape or not np.allclose(stored, image, rtol=1e-5, atol=1e-9):
             raise ValueError(
