@@ -1,7 +1,9 @@
 """The mixtures of a report page that are to be heard and seen: audio, spectrograms, scores, rooms."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,21 +58,7 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
         sorted((r for r in system.scores if r["utt_id"] == utt_id), key=lambda r: r["speaker"]) for system in systems
     ]
     sample_rate = first["sample_rate"]
-
-    def clip(file_name, name, samples, scores=None, speaker=None, system=None):
-        path = out_dir / "media" / f"example{number}_{file_name}"
-        with atomic_path(path.with_suffix(".png")) as temporary:
-            figures.save_spectrogram(temporary, samples, sample_rate)
-        write_wav(path.with_suffix(".wav"), level_for_listening(samples), sample_rate, "PCM_16")
-        return {
-            "name": name,
-            "label": name if speaker is None else f"Speaker {speaker}: {name}",
-            "scores": scores,
-            "file": f"media/{path.name}",
-            "speaker": speaker,
-            "system": system,
-        }
-
+    clips = Clips(out_dir, number, sample_rate)
     orders = [[own["estimate"] - 1 for own in of_system] for of_system in rows]  # the best permutation
     if not first["references"]:
         orders = [streams_of_speakers(streams, first["closetalk"], sample_rate) for streams in estimates]
@@ -78,40 +66,25 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
     for index in range(systems[0].summary["num_speakers"]):
         speaker = index + 1
         row = rows[0][index] if rows[0] else {}
-        clips = []
+        shown = []
         if first["closetalk"]:
             scores = _scores(row, "closetalk") if "closetalk_si_sdr" in row else None
-            headset = first["closetalk"][index]
-            name = f"speaker{speaker}_closetalk"
-            clips.append(clip(name, "Close-talk mixture", headset, scores, speaker))
+            shown.append(clips.write("closetalk", "Close-talk mixture", first["closetalk"][index], speaker, scores))
         for place, system in enumerate(systems):
             output = orders[place][index]
             scores = f"{_scores(rows[place][index], 'separated')} · " if row else ""
-            clips.append(
-                clip(
-                    f"speaker{speaker}_system{place + 1}",
-                    "Separated" if len(systems) == 1 else system.name,
-                    estimates[place][output],
-                    f"{scores}output {output + 1}",
-                    speaker,
-                    place,
-                )
-            )
+            scores += f"output {output + 1}"
+            title = "Separated" if len(systems) == 1 else system.name
+            signal = estimates[place][output]
+            shown.append(clips.write(f"system{place + 1}", title, signal, speaker, scores, place))
         if first["references"]:
-            name, reference = f"speaker{speaker}_reference", first["references"][index]
-            clips.append(clip(name, "Reference", reference, speaker=speaker))
+            shown.append(clips.write("reference", "Reference", first["references"][index], speaker))
         # Lines of scenes.jsonl carry the words too; text_spk{n} is what ASR is scored against.
         words = texts[index].get(utt_id)
         if words is None and scene is not None:
             words = scene["speakers"][index].get("text")
-        speakers.append(
-            {
-                "number": speaker,
-                "text": words,
-                "clips": clips,
-                "mixture": f"{row['mixture_si_sdr']:.1f}" if row else None,
-            }
-        )
+        mixture = f"{row['mixture_si_sdr']:.1f}" if row else None
+        speakers.append({"number": speaker, "text": words, "clips": shown, "mixture": mixture})
     ref_mic = systems[0].jobs[utt_id]["ref_mic"]
     return {
         "number": number,
@@ -120,10 +93,54 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
         "gain": None if gain is None else f"{gain:+.1f}",
         "seconds": f"{len(first['mixture'][0]) / sample_rate:.1f}",
         "top_khz": f"{sample_rate / 2000:g}",
-        "mixture": clip("mixture", f"Far-field mixture, mic {ref_mic}", first["mixture"][0]),
+        "mixture": clips.write("mixture", f"Far-field mixture, mic {ref_mic}", first["mixture"][0]),
         "speakers": speakers,
         "room": None if scene is None else room(scene),
     }
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Audio and spectrograms of one mixture, out_dir/media/example<number>_*."""
+
+    out_dir: Path
+    number: int
+    sample_rate: int
+
+    def write(
+        self,
+        kind: str,
+        title: str,
+        samples: np.ndarray,
+        speaker: int | None = None,
+        scores: str | None = None,
+        system: int | None = None,
+    ) -> dict[str, Any]:
+        """Write one clip as wav and png.
+
+        Args:
+            kind: part of the files' names.
+            title: on the page.
+            samples: (sample,) of any level.
+            speaker: the talker's number, from 1; None: all talkers.
+            scores: line under the title.
+            system: place of the system that made the clip, from 0.
+        Returns:
+            what index.html shows of it.
+        """
+        of_speaker = "" if speaker is None else f"speaker{speaker}_"
+        path = self.out_dir / "media" / f"example{self.number}_{of_speaker}{kind}"
+        with atomic_path(path.with_suffix(".png")) as temporary:
+            figures.save_spectrogram(temporary, samples, self.sample_rate)
+        write_wav(path.with_suffix(".wav"), level_for_listening(samples), self.sample_rate, "PCM_16")
+        return {
+            "name": title,
+            "label": title if speaker is None else f"Talker {speaker}: {title}",
+            "scores": scores,
+            "file": f"media/{path.name}",
+            "speaker": speaker,
+            "system": system,
+        }
 
 
 def _scores(row, group):
@@ -174,8 +191,8 @@ def room(scene):
         if speaker.get("closetalk_position_m") is not None:
             headset = np.subtract(speaker["position_m"], speaker["closetalk_position_m"])
             text += f", headset at {100 * np.linalg.norm(headset):.0f} cm"
-        facts.append((f"Speaker {number}", f"{speaker.get('speaker_id', '')}, {text}".lstrip(", ")))
-        places.append(f"speaker {number} {text}")
+        facts.append((f"Talker {number}", f"{speaker.get('speaker_id', '')}, {text}".lstrip(", ")))
+        places.append(f"talker {number} {text}")
     return {
         "src": figures.room_from_above(scene),
         "alt": f"Room of {size[0]:.1f} by {size[1]:.1f} m from above: " + "; ".join(places),
