@@ -19,11 +19,9 @@ RIR.
 
 import argparse
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 import rir_generator  # noqa: E402
+from measuring import print_versions  # noqa: E402
 from numpy.typing import ArrayLike  # noqa: E402
 from scipy.signal import fftconvolve  # noqa: E402
 
@@ -179,18 +178,13 @@ def print_taps(scene: Scene) -> None:
 
 
 def main() -> None:
-    """Print versions and both tables."""
+    """Command line of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_mixtures", type=int, default=7)
     parser.add_argument("--num_complete", type=int, default=1, help="mixtures with all 8,192 taps")
     args = parser.parse_args()
-    names = ("numpy", "scipy", "rir-generator")
-    print(
-        ", ".join(f"{name} {version(name)}" for name in names),
-        f"Python {platform.python_version()}",
-        "one thread, 2 talkers, 6 mics, 2 headsets, 6 s at 8 kHz\n",
-        sep=", ",
-    )
+    note = "one thread, 2 talkers, 6 mics, 2 headsets, 6 s at 8 kHz"
+    print_versions("numpy", "scipy", "rir-generator", note=note)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         tasks = [
