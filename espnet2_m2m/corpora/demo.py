@@ -140,7 +140,7 @@ class _Espeak:
             raise ValueError(f"espeak-ng speaks at {rate} Hz, expected {SAMPLE_RATE_HZ} Hz")
         self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else it is the time of day
         self._chunks = []
-        self._callback = self.CALLBACK(self._receive)  # kept: the library holds but a pointer
+        self._callback = self.CALLBACK(self._receive)  # kept: the library only holds a pointer
         self._lib.espeak_SetSynthCallback(self._callback)
 
     def set_voice(self, talker: Talker) -> None:

@@ -149,19 +149,13 @@ def csv_text(study: Study) -> str:
     buffer = io.StringIO()
     names = ["table", "row", "label", "system", "taps", "alpha", "metric"]
     names += ["paper", "mean", "std", "difference", "seeds"]
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
     for table, keys in shown(study).items():
         for key in keys:
             row = study.rows[key]
             figures, seeds = cells_of_row(study, key)
             for metric, cell in figures.items():
-                writer.writerow(
-                    {
-                        **{"table": table, "row": key, "label": row.label, "system": row.system},
-                        **{"taps": row.taps, "alpha": row.alpha, "metric": metric},
-                        **vars(cell),
-                        "seeds": " ".join(map(str, seeds)),
-                    }
-                )
+                facts = [table, key, row.label, row.system, row.taps, row.alpha, metric]
+                writer.writerow([*facts, cell.paper, cell.mean, cell.std, cell.difference, " ".join(map(str, seeds))])
     return buffer.getvalue()

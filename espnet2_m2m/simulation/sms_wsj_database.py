@@ -179,15 +179,15 @@ def load_images(scene: Scene, audio: ExampleAudio) -> np.ndarray:
 
 def _sms_wsj_scene(example_id: str, example: Example, sample_rate_hz: int, closetalk_gain_db: float) -> Scene:
     try:
-        num_speakers = len(example["speaker_id"])
+        num_talkers = len(example["speaker_id"])
         room_size = np.array(example["room_dimensions"], dtype=float).reshape(3)
         mics = np.array(example["sensor_position"], dtype=float).reshape(3, -1).T
-        talkers = np.array(example["source_position"], dtype=float).reshape(3, -1).T[:num_speakers]
+        talkers = np.array(example["source_position"], dtype=float).reshape(3, -1).T[:num_talkers]
         rt60_s = float(example["sound_decay_time"])
         num_samples = int(example["num_samples"]["observation"])
         lengths = example["num_samples"]
         lengths = lengths.get("original_source", lengths.get("speech_source"))
-        of_speaker = [
+        of_talker = [
             {
                 "level_db": float(example["log_weights"][k]),
                 "offset_samples": int(example["offset"][k]),
@@ -196,7 +196,7 @@ def _sms_wsj_scene(example_id: str, example: Example, sample_rate_hz: int, close
                     {"utt_id": str(example["source_id"][k]), "start_sample": 0, "num_samples": int(lengths[k])}
                 ],
             }
-            for k in range(num_speakers)
+            for k in range(num_talkers)
         ]
         snr_db = float(example["snr"])
         speaker_ids = [str(speaker_id) for speaker_id in example["speaker_id"]]
@@ -224,9 +224,9 @@ def _sms_wsj_scene(example_id: str, example: Example, sample_rate_hz: int, close
                 "speaker_id": speaker_ids[k],
                 "position_m": talkers[k].tolist(),
                 "closetalk_position_m": np.round(headsets[k], 4).tolist(),
-                **of_speaker[k],
+                **of_talker[k],
             }
-            for k in range(num_speakers)
+            for k in range(num_talkers)
         ],
         "closetalk_gain_db": closetalk_gain_db,
         "snr_db": snr_db,

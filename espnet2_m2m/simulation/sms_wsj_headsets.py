@@ -117,7 +117,7 @@ def generator_rirs(scene: Scene, talker: int, mic_positions_m: ArrayLike, num_ta
     """RIRs as the generator that made SMS-WSJ (E. Habets' image method) computes them with SMS-WSJ's settings.
 
     All reflections, omnidirectional mics, high-pass. `num_taps` only cuts: the taps that are there
-    do not depend on it, but for the last 32 (half the fractional-delay filter).
+    do not depend on it, except for the last 32 (half the fractional-delay filter).
 
     Args:
         scene: as `sms_wsj_scenes` makes it.
@@ -177,7 +177,7 @@ def _talker_images(
         mic_positions_m: (mic, 3); may be empty.
         dry, farfield: (sample,) of this talker; all else and errors as `closetalk_images`.
     """
-    where = f"example '{scene['example_id']}', speaker {talker + 1}"
+    where = f"example '{scene['example_id']}', talker {talker + 1}"
     for signal, files in ((dry, audio.sources), (farfield, audio.images[talker])):
         if not signal.any():
             raise ValueError(f"{where}: silent: {_names(files)}")

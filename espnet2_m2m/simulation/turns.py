@@ -183,7 +183,7 @@ def balanced_pairs(
     Yields:
         ((speaker, utterance id), (speaker, utterance id))
     Raises:
-        ValueError: a speaker has more than half of the utterances, or there is but one speaker.
+        ValueError: a speaker has more than half of the utterances, or there is only one speaker.
     Example:
         >>> pairs = balanced_pairs({"x": ["x1", "x2"], "y": ["y1"], "z": ["z1"]},
         ...                        np.random.default_rng(0))

@@ -267,7 +267,7 @@ def wrong(task, tmp_path, **changes):
 def test_images_that_are_not_of_these_rirs_are_refused(tasks, tmp_path):
     scene, audio = tasks[0]
     image = sum(soundfile.read(path)[0] for path in audio.images[0])
-    assert "speaker 1" in (message := wrong(tasks[0], tmp_path, image=np.roll(image, 1, axis=0)))
+    assert "talker 1" in (message := wrong(tasks[0], tmp_path, image=np.roll(image, 1, axis=0)))
     assert "60 dB are expected" in message and "image.wav" in message
     noisy = image + image.std() * 10 ** (-55 / 20) * np.random.default_rng(0).standard_normal(image.shape)
     assert "reproduced to 5" in wrong(tasks[0], tmp_path, image=noisy)
