@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 
+from espnet2_m2m.markdown import table as markdown_table
 from espnet2_m2m.report.paper import CAPTIONS
 from espnet2_m2m.report.study import Cell, Study, cells_of_row, shown
 from espnet2_m2m.scoring.metrics import METRICS
@@ -24,7 +25,7 @@ def markdown(study: Study, pictures: Iterable[tuple[str, str]] = ()) -> str:
         for metric in METRICS:
             header += [f"{TITLES[metric]}: paper", "ours", "diff."]
         lines = [table_line(study, key) for key in keys]
-        parts.append(f"## {CAPTIONS[table]}\n\n{_table([*header, 'seeds'], lines, left=4)}")
+        parts.append(f"## {CAPTIONS[table]}\n\n{markdown_table([*header, 'seeds'], lines, 4, 'padded')}")
     parts += [f"![{title}]({name})" for name, title in pictures]
     parts.append("## What was run\n\n" + _trainings(study))
     parts.append("\n".join(f"- {note}" for note in notes(study)))
@@ -52,18 +53,6 @@ def _format_cell(cell: Cell, decimals: int) -> list[str]:
     return [number(cell.paper), ours, number(cell.difference, "+")]
 
 
-def _table(header, lines, left=1):
-    """A Markdown table that is also readable as text; the first `left` columns are words."""
-    widths = [max(3, *map(len, column)) for column in zip(header, *lines)]
-
-    def format_line(line):
-        cells = [f"{cell:{'<' if n < left else '>'}{widths[n]}}" for n, cell in enumerate(line)]
-        return "| " + " | ".join(cells) + " |"
-
-    rule = [":" + "-" * (w - 1) if n < left else "-" * (w - 1) + ":" for n, w in enumerate(widths)]
-    return "\n".join(map(format_line, [header, rule, *lines]))
-
-
 def _span(values: list[float]) -> str:
     low, high = f"{min(values):.0f}", f"{max(values):.0f}"
     return low if low == high else f"{low} to {high}"
@@ -83,7 +72,7 @@ def _trainings(study: Study) -> str:
             line += [_span([training.seconds for training in known])]
         lines.append(line + ["-"] * (5 - len(line)))
     header = ["Row", "seeds", "epochs", "steps (batches)", "seconds of training"]
-    return _table(header, lines, left=2)
+    return markdown_table(header, lines, 2, "padded")
 
 
 def notes(study: Study) -> Iterator[str]:
