@@ -9,13 +9,15 @@ import numpy as np
 
 from espnet2_m2m.data_dir import atomic_path, read_table, write_wav
 from espnet2_m2m.report import figures
+from espnet2_m2m.report.systems import System
 from espnet2_m2m.scoring.results import DECIMALS, TITLES, format_scores
+from espnet2_m2m.simulation.scene import Scene
 
 CLIP_RMS, CLIP_PEAK = 0.07, 0.95  # of full scale
 
 
-def choose(gains, num_examples):
-    """[(label, utt_id)]: evenly spaced ranks of the improvement, from worst to best.
+def choose(gains: dict[str, float | None], num_examples: int) -> list[tuple[str, str]]:
+    """(label, utt_id) of each example: evenly spaced ranks of the improvement, from worst to best.
 
     Args:
         gains: utt_id -> SI-SDR improvement in dB; None: unknown, the order of the ids counts.
@@ -34,22 +36,35 @@ def choose(gains, num_examples):
     return [(labels.get(int(rank), f"Rank {rank + 1} of {len(ranked)} from below"), ranked[rank]) for rank in ranks]
 
 
-def read_texts(data_dir, num_speakers):
-    """What the speakers say: a list with a table utt_id -> words for every speaker."""
-    paths = [Path(data_dir) / f"text_spk{number}" for number in range(1, num_speakers + 1)]
+def read_texts(data_dir: Path | str, num_talkers: int) -> list[dict[str, str]]:
+    """What the talkers say: utt_id -> words of each of them, empty without transcripts."""
+    paths = [Path(data_dir) / f"text_spk{number}" for number in range(1, num_talkers + 1)]
     return [read_table(path, allow_empty=True) if path.is_file() else {} for path in paths]
 
 
-def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
+def write_example(
+    out_dir: Path,
+    number: int,
+    label: str,
+    utt_id: str,
+    systems: list[System],
+    gain: float | None,
+    scene: Scene | None,
+    texts: list[dict[str, str]],
+) -> dict[str, Any]:
     """Write the clips of one mixture, out_dir/media/example<number>_*, and say what the page needs.
 
     Args:
-        systems: of report/systems.py; the order of their clips.
-        gain: SI-SDR improvement in dB, mean over speakers and systems; None without references.
-        scene: line of scenes.jsonl or None.
+        out_dir: folder of the page.
+        number: of the example, from 1.
+        label: why it was chosen.
+        utt_id: of the mixture.
+        systems: in the order of their clips.
+        gain: SI-SDR improvement in dB, mean over talkers and systems; None without references.
+        scene: where everybody sits; None: unknown.
         texts: of `read_texts`.
     Returns:
-        dict for index.html.
+        what index.html shows of it.
     """
     read = [system.jobs[utt_id].utterance.read(system.jobs[utt_id].ref_mic) for system in systems]
     first, sample_rate = read[0]
@@ -142,7 +157,7 @@ class Clips:
         }
 
 
-def _scores(row, group):
+def _scores(row: dict[str, Any], group: str) -> str:
     """The METRICS of a row of scores.csv, e.g. "SI-SDR 10.1 dB · ..."."""
     values = {metric: row[f"{group}_{metric}"] for metric in DECIMALS}
     values = {name: None if math.isnan(value) else value for name, value in values.items()}
@@ -169,7 +184,7 @@ def streams_of_speakers(
     return [order.get(number) or next(others) for number in streams]
 
 
-def level_for_listening(samples):
+def level_for_listening(samples: np.ndarray) -> np.ndarray:
     """(sample,) at CLIP_RMS, or below where its peak would pass CLIP_PEAK; silence stays silent.
 
     Clips of one loudness can be compared by switching between them.
@@ -181,7 +196,7 @@ def level_for_listening(samples):
     return scaled * min(CLIP_RMS / np.sqrt(np.mean(scaled**2)), CLIP_PEAK)
 
 
-def room(scene):
+def room(scene: Scene) -> dict[str, Any]:
     """Figure of a scene and the facts beside it."""
     size = scene["room_size_m"]
     centre = np.mean(scene["mic_positions_m"], axis=0)
