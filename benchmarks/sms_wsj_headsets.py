@@ -38,7 +38,7 @@ from espnet2_m2m.data_dir import write_wav  # noqa: E402
 from espnet2_m2m.simulation.rooms import RandomRoom  # noqa: E402
 from espnet2_m2m.simulation.scene import Scene  # noqa: E402
 from espnet2_m2m.simulation.sms_wsj_database import (  # noqa: E402
-    ExampleAudio,
+    Mixture,
     example_audio,
     load_dry,
     load_images,
@@ -54,8 +54,6 @@ from espnet2_m2m.simulation.sms_wsj_headsets import (  # noqa: E402
 SAMPLE_RATE, NUM_SAMPLES, TAPS = 8000, 48000, 8192
 SMS_WSJ_MIXTURES = 33_561 + 982 + 1_332
 
-Task = tuple[Scene, ExampleAudio]
-
 
 def generate(scene: Scene, talker: int, mics: ArrayLike, num_taps: int) -> np.ndarray:
     """(mic, tap)"""
@@ -70,7 +68,7 @@ def generate(scene: Scene, talker: int, mics: ArrayLike, num_taps: int) -> np.nd
     ).T
 
 
-def make_mixture(folder: Path, index: int, rt60_s: float) -> Task:
+def make_mixture(folder: Path, index: int, rt60_s: float) -> Mixture:
     """Scene and files of a mixture with all its files; far-field images by the generator."""
     rng = np.random.default_rng(index)
     room = RandomRoom(rt60_s=(rt60_s, rt60_s)).draw(rng)
@@ -108,7 +106,7 @@ def make_mixture(folder: Path, index: int, rt60_s: float) -> Task:
     return scene, example_audio(scene["example_id"], {"audio_path": paths}, folder)
 
 
-def with_generator(task: Task, num_taps: int | None, all_mics: bool = False) -> np.ndarray:
+def with_generator(task: Mixture, num_taps: int | None, all_mics: bool = False) -> np.ndarray:
     """(talker, headset, sample) images; `num_taps` None: 2 * T60."""
     scene, audio = task
     num_taps = num_taps or round(2 * scene["rt60_s"] * SAMPLE_RATE)
@@ -136,7 +134,7 @@ def timed(function: Callable, tasks: list) -> tuple[float, list[Any]]:
     return (time.process_time() - start) / len(tasks), results
 
 
-def print_ways(tasks: list[Task], num_complete: int, folder: Path) -> None:
+def print_ways(tasks: list[Mixture], num_complete: int, folder: Path) -> None:
     """The first table."""
     render_headsets(tasks[0], folder / "first")  # imports
     chosen = tasks[len(tasks) // 2 :][:num_complete] or tasks[:1]

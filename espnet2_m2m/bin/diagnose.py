@@ -1,6 +1,6 @@
 """Find out why a training does not separate.
 
-    python -m espnet2_m2m.bin.diagnose --train_config exp/X/config.yaml \\
+    espnet2_m2m diagnose --train_config exp/X/config.yaml \\
         --model_file exp/X/valid.loss.best.pth --data_dir dump/raw/test \\
         --out_dir exp/X/enhanced_test/diagnosis
 
@@ -20,20 +20,21 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from espnet2_m2m.bin import cli_errors, positive
+from espnet2_m2m.bin import cli_errors, command_parser, positive
 from espnet2_m2m.data_dir import atomic_path, source_stamp
 from espnet2_m2m.data_dir.signals import find_utterances
+from espnet2_m2m.enh.training_config import DEFAULTS, TrainingConfig
+
+if TYPE_CHECKING:
+    from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.diagnose",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--train_config", required=True, help="config.yaml that the training wrote")
     parser.add_argument("--model_file", required=True, help="the model, e.g. valid.loss.best.pth")
     parser.add_argument(
@@ -48,11 +49,17 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
-    for path in (args.train_config, args.model_file):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: no such file")
+    training = TrainingConfig.load(args.train_config)
+    if not training.is_ours:
+        names = ", ".join(criterion.name for criterion in training.criterions)
+        raise ValueError(
+            f"{args.train_config}: expected a criterion of this package ({', '.join(DEFAULTS)}), found"
+            f" {names or 'none'}; only their models have estimates that FCP can be applied to"
+        )
+    if not Path(args.model_file).is_file():
+        raise FileNotFoundError(f"{args.model_file}: no such file")
     found = find_utterances(args.data_dir, ["wav", "closetalk", "spk"])
     evenly = np.linspace(0, len(found) - 1, min(args.num_utts, len(found))).round().astype(int)
     chosen = [found[index] for index in evenly]
@@ -82,7 +89,7 @@ def main(cmd=None):
         "data_dir": args.data_dir,
         "num_utterances": len(utterances),
         "sample_rate_hz": rate,
-        **words.diagnose_set(utterances, settings(model)),
+        **words.diagnose_set(utterances, settings(training)),
         "utterances": utterances,
     }
     out_dir = Path(args.out_dir)
@@ -100,26 +107,15 @@ def main(cmd=None):
 # ---- The model -----------------------------------------------------------------------------------
 
 
-def load_model(train_config, model_file, device):
-    """(model in evaluation mode, its config).
-
-    Raises:
-        ValueError: the model was not trained by a loss of this package.
-    """
-    from espnet2_m2m.enh.espnet_model import ESPnetM2MModel  # takes seconds
-    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+def load_model(train_config: str, model_file: str, device: str) -> tuple["ESPnetM2MModel", argparse.Namespace]:
+    """(model in evaluation mode, its config)."""
+    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask  # takes seconds
 
     model, config = M2MEnhancementTask.build_model_from_file(train_config, model_file, device)
-    if not isinstance(model, ESPnetM2MModel):
-        names = ", ".join(criterion["name"] for criterion in config.criterions)
-        raise ValueError(
-            f"{train_config}: expected a criterion of this package (mixture_constraint, ri_mag), "
-            f"found {names}; only their models have estimates that FCP can be applied to"
-        )
     return model.eval(), config
 
 
-def diagnose(model, utt_id, signals):
+def diagnose(model: "ESPnetM2MModel", utt_id: str, signals: dict) -> dict:
     """`diagnose_utterance` for a model and signals: mixture (sample, mic), lists closetalk, references of (sample,)."""
     import torch
 
@@ -130,14 +126,14 @@ def diagnose(model, utt_id, signals):
     mixture = torch.from_numpy(signals["mixture"]).to(device)[None]  # (1, sample, mic)
     length = torch.tensor([mixture.shape[1]])
 
-    def spectra(waves):
+    def spectra(waves: list[np.ndarray]) -> torch.Tensor | None:
         """Mono recordings -> (mic, freq, frame), None without any."""
         if not waves:
             return None
         stacked = torch.from_numpy(np.stack(waves)).to(device)
         return separator.spectrum(model.encoder(stacked, length.expand(len(waves)))[0])[:, 0]
 
-    def inverse(spectrum):
+    def inverse(spectrum: torch.Tensor) -> torch.Tensor:
         """(signal, freq, frame) -> (signal, sample)."""
         return model.decoder(separator.feature(spectrum, mixture), length.expand(len(spectrum)))[0]
 
@@ -172,14 +168,9 @@ def diagnose(model, utt_id, signals):
         )
 
 
-def settings(model) -> dict:
+def settings(training: TrainingConfig) -> dict:
     """What `words.diagnose_set` wants to know of the training."""
-    loss = model.separator.mixture_constraint
-    names = ("alpha", "anchor_weight", "anchor_order", "anchor_fade", "isms_weight")
-    return {name: getattr(loss, name) for name in names} | {
-        "close_talk": model.close_talk,
-        "supervised": not any(wrapper.criterion.name == "mixture_constraint" for wrapper in model.loss_wrappers),
-    }
+    return training.loss | {"close_talk": training.uses_headsets, "supervised": training.criterion is None}
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 Of separated speech (stage 7 of the recipes):
 
-    python -m espnet2_m2m.bin.talker_data_dir --data_dir dump/raw/test --enhanced_dir exp/X/enhanced_test \\
+    espnet2_m2m talker_data_dir --data_dir dump/raw/test --enhanced_dir exp/X/enhanced_test \\
         --train_config exp/X/config.yaml --out_dir exp/X/enhanced_test/talkers
 
 or of signals that a set itself has, here the image of each talker at the reference mic:
 
-    python -m espnet2_m2m.bin.talker_data_dir --data_dir dump/raw/test --signal spk --out_dir data/test_clean
+    espnet2_m2m talker_data_dir --data_dir dump/raw/test --signal spk --out_dir data/test_clean
 
 OUT_DIR gets wav.scp, utt2spk, spk2utt, utt2mix and utt2stream, text where text_spk{n} is known, and
 segments where the set has them; the audio stays where it is. Ids are TALKER-MIXTURE.
@@ -20,21 +20,18 @@ the streams keep their order, are called SPEAKER-stream1 ..., and have no text.
 import argparse
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, positive
+from espnet2_m2m.bin import cli_errors, command_parser, positive
 from espnet2_m2m.data_dir import numbered_files, parallel_map, require_finished
 from espnet2_m2m.data_dir.cache import Cache, input_key
 from espnet2_m2m.data_dir.signals import Utterance, find_utterances
 from espnet2_m2m.data_dir.talkers import lines_of_set, lines_of_streams, talker_ids, write_talker_data_dir
+from espnet2_m2m.enh.training_config import TrainingConfig
 
 ORDER_VERSION = 1  # raise when the same signals get another order: old ones are then found anew
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.talker_data_dir",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--data_dir", required=True, help="the set, formatted (dump/raw/SET)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--enhanced_dir", help="its separated speech, spk{n}.scp")
@@ -50,7 +47,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     if args.signal:
         lines, how = lines_of_set(args.data_dir, args.signal), f"{args.signal} of the set"
@@ -62,38 +59,19 @@ def main(cmd=None):
     print(f"{args.out_dir}: {len(lines)} lines of {len({line.talker for line in lines})} talkers ({how})")
 
 
-def assign(args):
+def assign(args: argparse.Namespace) -> tuple[dict[str, dict[int, int]] | None, str]:
     """Mixture -> talker -> stream, both from 1, or None; and how that was found, in words."""
-    import yaml
-
-    config = {}
-    if args.train_config:
-        config = yaml.safe_load(Path(args.train_config).read_text(encoding="utf-8")) or {}
-    if has_fixed_anchor(config):
+    config = TrainingConfig.load(args.train_config) if args.train_config else TrainingConfig({})
+    if config.has_fixed_order:
         talkers = talker_ids(args.data_dir, len(numbered_files(args.enhanced_dir, "spk")))
         return {mixture: {number: number for number in names} for mixture, names in talkers.items()}, "fixed order"
-    family = "spk" if (config.get("model_conf") or {}).get("closetalk_from_ref") else "closetalk"
+    family = config.closetalk_family
     if not numbered_files(args.data_dir, family):
         return None, "streams in the model's order: no headsets tell whose they are"
     return fit_all(args, family), "order from the headsets"
 
 
-def has_fixed_anchor(config):
-    """Whether a training tied source n to headset n."""
-    confs = [
-        criterion.get("conf") or {}
-        for criterion in config.get("criterions") or ()
-        if criterion["name"] == "mixture_constraint"
-    ]
-    return any(
-        conf.get("anchor_weight", 0) > 0
-        and conf.get("close_talk", True)
-        and conf.get("anchor_order", "fixed") == "fixed"
-        for conf in confs
-    )
-
-
-def fit_all(args, family):
+def fit_all(args: argparse.Namespace, family: str) -> dict[str, dict[int, int]]:
     """Mixture -> headset -> its stream; finished mixtures are kept in order.jsonl.
 
     Args:

@@ -104,14 +104,14 @@ def require_current(
     if different:
         raise ValueError(
             f"{scoring_dir}/scores.csv and {data_dir} need the same utterances, but only one has"
-            f" {name_some(sorted(different))}; run stage 8 (espnet2_m2m.bin.enh_scoring) again"
+            f" {name_some(sorted(different))}; run stage 8 (espnet2_m2m enh_scoring) again"
         )
     kept = read_cache(scoring_dir / "utterances.jsonl")
     changed = [utt_id for utt_id, job in jobs.items() if utt_id not in kept or kept[utt_id][0] != job.key()]
     if changed:
         raise ValueError(
             f"{scoring_dir}/scores.csv: the audio is not what was scored, for utterance"
-            f" {name_some(changed)}; run stage 8 (espnet2_m2m.bin.enh_scoring) again"
+            f" {name_some(changed)}; run stage 8 (espnet2_m2m enh_scoring) again"
         )
 
 

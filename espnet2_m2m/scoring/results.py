@@ -20,7 +20,7 @@ ROWS = {
 }
 PREAMBLE = """# Results
 
-Written by `python -m espnet2_m2m.bin.enh_scoring`: one section per scored set, replaced when the
+Written by `espnet2_m2m enh_scoring`: one section per scored set, replaced when the
 set is scored again.
 """
 
@@ -182,7 +182,7 @@ def read_scores(enhanced_dir: Path) -> tuple[dict, list[dict]]:
     scoring_dir = enhanced_dir / "scoring"
     for name in ("summary.json", "scores.csv"):
         if not (scoring_dir / name).is_file():
-            raise FileNotFoundError(f"{scoring_dir / name}: no such file; run espnet2_m2m.bin.enh_scoring first")
+            raise FileNotFoundError(f"{scoring_dir / name}: no such file; run espnet2_m2m enh_scoring first")
     summary = json.loads((scoring_dir / "summary.json").read_text(encoding="utf-8"))
     with open(scoring_dir / "scores.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

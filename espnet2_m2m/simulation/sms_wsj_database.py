@@ -41,6 +41,9 @@ class ExampleAudio:
     sources: tuple[tuple[Path, ...], ...]
 
 
+Mixture = tuple[Scene, ExampleAudio]  # a mixture, and the files of SMS-WSJ that it is made from
+
+
 def read_database(path: Path | str) -> dict[str, dict[str, Example]]:
     """The datasets of an sms_wsj.json: dataset -> example id -> example.
 

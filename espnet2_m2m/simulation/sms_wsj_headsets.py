@@ -29,7 +29,7 @@ from espnet2_m2m.data_dir.audio import write_wav
 from espnet2_m2m.simulation.image_source import impulse_responses, sabine_reflection
 from espnet2_m2m.simulation.render import REF_MIC, convolve, headset_noise, talker_paths
 from espnet2_m2m.simulation.scene import Scene
-from espnet2_m2m.simulation.sms_wsj_database import ExampleAudio, load_dry, load_images
+from espnet2_m2m.simulation.sms_wsj_database import ExampleAudio, Mixture, load_dry, load_images
 
 SMS_WSJ_TAPS = 8192  # of SMS-WSJ's own RIRs
 # The number of images grows with the cube of the number of taps. What comes later than 2 * T60 is at
@@ -50,18 +50,18 @@ DELAY_STEPS = 128
 HIGHPASS_HZ = 100.0
 
 
-def render_headsets(task: tuple[Scene, ExampleAudio], set_dir: Path | str) -> float:
+def render_headsets(mixture: Mixture, set_dir: Path | str) -> float:
     """Render the headsets of one mixture and write its wav files (FLOAT, as SMS-WSJ's are).
 
     Args:
-        task: a scene of `sms_wsj_scenes` and its files.
+        mixture: a scene of `sms_wsj_scenes` and its files.
         set_dir: folder of the set.
     Returns:
         Agreement with the far-field files in dB, the worst of the talkers.
     Raises:
         ValueError: audio that does not fit, or an agreement below `MIN_AGREEMENT_DB`.
     """
-    scene, audio = task
+    scene, audio = mixture
     farfield = load_images(scene, audio)
     images, agreement_db = closetalk_images(scene, load_dry(scene, audio), farfield, audio)
     closetalk = images.sum(axis=0) + headset_noise(scene, images)
@@ -76,7 +76,7 @@ def render_headsets(task: tuple[Scene, ExampleAudio], set_dir: Path | str) -> fl
     return agreement_db
 
 
-def check_farfield(task: tuple[Scene, ExampleAudio]) -> float:
+def check_farfield(mixture: Mixture) -> float:
     """As `render_headsets`, but only makes the far-field images at the reference mic.
 
     Returns:
@@ -84,7 +84,7 @@ def check_farfield(task: tuple[Scene, ExampleAudio]) -> float:
     Raises:
         ValueError: as there.
     """
-    scene, audio = task
+    scene, audio = mixture
     signals = zip(load_dry(scene, audio), load_images(scene, audio), strict=True)
     return min(_talker_images(scene, k, [], *pair, audio)[1] for k, pair in enumerate(signals))
 

@@ -428,7 +428,7 @@ class TestMessages:
 
     def test_not_scored(self, capsys, root):
         (root / "exp" / "enhanced_test" / "scoring" / "summary.json").unlink()
-        assert "run espnet2_m2m.bin.enh_scoring first" in self.error(capsys, root)
+        assert "run espnet2_m2m enh_scoring first" in self.error(capsys, root)
 
     def test_scores_of_another_set(self, capsys, root):
         path = root / "exp" / "enhanced_test" / "scoring" / "scores.csv"
