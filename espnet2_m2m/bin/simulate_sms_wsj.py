@@ -23,10 +23,12 @@ from espnet2_m2m.data_dir.audio import read_audio
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import write_bytes
 from espnet2_m2m.simulation.render import missing_scenes, remove_temporaries_of, talker_paths
-from espnet2_m2m.simulation.scene import scenes_to_text
+from espnet2_m2m.simulation.scene import Scene, scenes_to_text
 from espnet2_m2m.simulation.simulated_set import check_same_scenes, write_tables
 from espnet2_m2m.simulation.sms_wsj_database import (
     DATASETS,
+    Example,
+    ExampleAudio,
     Mixture,
     example_audio,
     load_images,
@@ -99,7 +101,7 @@ def main(cmd: list[str] | None = None) -> None:
 
 
 def read_sets(args: argparse.Namespace) -> dict[str, list[Mixture]]:
-    """The mixtures of every set that is asked for: dict set name -> list of (scene, ExampleAudio)."""
+    """The mixtures of every set that is asked for: set name -> mixtures."""
     json_path = Path(args.sms_wsj)
     if json_path.is_dir():
         json_path = json_path / "sms_wsj.json"
@@ -148,7 +150,7 @@ def evenly_spread(items: list, number: int) -> list:
     return [items[k * len(items) // count] for k in range(count)]
 
 
-def check_finished(scene: dict, audio: ExampleAudio, set_dir: Path) -> None:
+def check_finished(scene: Scene, audio: ExampleAudio, set_dir: Path) -> None:
     """What was rendered earlier must belong to the far-field files that are there now.
 
     Raises:
@@ -164,7 +166,9 @@ def check_finished(scene: dict, audio: ExampleAudio, set_dir: Path) -> None:
             )
 
 
-def _chosen_examples(database: dict, name: str, number: int | None, json_path: Path) -> dict:
+def _chosen_examples(
+    database: dict[str, dict[str, Example]], name: str, number: int | None, json_path: Path
+) -> dict[str, Example]:
     """The first `number` (None: all) examples of a set; {} when it is left out."""
     if number == 0:
         return {}
