@@ -16,7 +16,7 @@ import espnet2_m2m.loss
 import espnet2_m2m.scoring
 
 
-def modules():
+def modules() -> list[str]:
     """All modules but the commands, which have --help; pdoc alone would stop at a package's __all__."""
     names = ["espnet2_m2m"]
     for package in (espnet2_m2m, espnet2_m2m.data_dir, espnet2_m2m.loss, espnet2_m2m.scoring):
@@ -26,7 +26,7 @@ def modules():
     return names
 
 
-def theory():
+def theory() -> str:
     """docs/method.md, for the first page: its links to modules lead to their pages here."""
     text = (Path(__file__).parent / "method.md").read_text(encoding="utf-8")
     text = re.sub(r"(\]: |\]\()\.\./(espnet2_m2m/\S+?)\.py", r"\1\2.html", text)
@@ -34,7 +34,8 @@ def theory():
     return re.sub(r"\]\((\w+\.md)", r"](../\1", text)
 
 
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
+    """Write the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", type=Path, required=True, help="folder for index.html and the pages")
     args = parser.parse_args(cmd)

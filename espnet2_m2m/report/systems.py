@@ -1,13 +1,15 @@
 """The systems that a report page compares: trainings whose separated speech is at hand, scored if it can be."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from espnet2_m2m.data_dir.cache import read_cache
 from espnet2_m2m.data_dir.directory import name_some, numbered_files
-from espnet2_m2m.report.study import require_one_test_set
+from espnet2_m2m.report.study import Study, require_one_test_set
 from espnet2_m2m.scoring import scored_set
 from espnet2_m2m.scoring.results import read_scores
 
@@ -19,16 +21,17 @@ class System:
     name: str
     folder: Path  # of the training
     enhanced_dir: Path
-    summary: dict  # summary.json; without references only the numbers of speakers and utterances
-    scores: list  # rows of scores.csv, numbers as numbers; empty without references
-    jobs: dict  # utt_id -> job of `scored_set.list_jobs`
+    summary: dict[str, Any]  # summary.json; without references only the numbers of talkers and utterances
+    scores: list[dict[str, Any]]  # rows of scores.csv, numbers as numbers; empty without references
+    jobs: dict[str, scored_set.ScoringJob]  # by utt_id
 
 
-def load(data_dir, enhanced_dirs, names=None):
+def load(data_dir: Path | str, enhanced_dirs: Iterable[Path | str], names: list[str] | None = None) -> list[System]:
     """The systems whose output stands in `enhanced_dirs`, each a folder of its training.
 
     Args:
         data_dir: the set that they have separated.
+        enhanced_dirs: one for each system.
         names: of the systems; default: the trainings' folders.
     Raises:
         FileNotFoundError: not scored, although the set has references.
@@ -50,15 +53,19 @@ def load(data_dir, enhanced_dirs, names=None):
     return systems
 
 
-def _without_scores(data_dir, enhanced_dir, name):
+def _without_scores(data_dir: Path | str, enhanced_dir: Path, name: str) -> System:
     jobs = scored_set.list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
     summary = {"num_utterances": len(jobs), "num_speakers": len(jobs[0].utterance.signals["stream"])}
     jobs = {job.utt_id: job for job in jobs}
     return System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, [], jobs)
 
 
-def load_study(data_dir, study):
-    """A system for each row of a `study.Study`: the run with the lowest seed."""
+def load_study(data_dir: Path | str, study: Study) -> list[System]:
+    """A system for each row of a study: the run with the lowest seed.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`.
+    """
     first = {}
     for run in study.runs:  # ordered by seed
         first.setdefault(run.key, run)
@@ -70,7 +77,7 @@ def load_study(data_dir, study):
     return load(data_dir, [run.enhanced_dir for run in first.values()], names)
 
 
-def _names(enhanced_dirs):
+def _names(enhanced_dirs: list[Path]) -> list[str]:
     """The trainings' names, and the outputs' where one training has several."""
     trainings = [enhanced_dir.parent for enhanced_dir in enhanced_dirs]
     if len(set(enhanced_dirs)) < len(enhanced_dirs):
@@ -81,12 +88,14 @@ def _names(enhanced_dirs):
     ]
 
 
-def require_current(rows, jobs, data_dir, scoring_dir):
+def require_current(
+    rows: list[dict[str, Any]], jobs: dict[str, scored_set.ScoringJob], data_dir: Path | str, scoring_dir: Path
+) -> None:
     """Refuse scores of other audio than is there now; of pipes, nobody can tell.
 
     Args:
         rows: of scores.csv.
-        jobs: utt_id -> job of `scored_set.list_jobs`.
+        jobs: by utt_id.
         data_dir, scoring_dir: for the message, and to read the keys that the scores were kept with.
     Raises:
         ValueError: other utterances, or files that changed since they were scored.
@@ -106,8 +115,8 @@ def require_current(rows, jobs, data_dir, scoring_dir):
         )
 
 
-def gains(systems):
-    """utt_id -> SI-SDR improvement in dB, mean over speakers and systems."""
+def gains(systems: list[System]) -> dict[str, float]:
+    """utt_id -> SI-SDR improvement in dB, mean over talkers and systems."""
     values = {}
     for system in systems:
         for row in system.scores:
