@@ -132,7 +132,7 @@ def measure(way, shape, device, threads, repeats):
 def print_table(batches, device, threads, repeats):
     """Lines appear as they are measured: outer products of a batch take minutes."""
     print(
-        "| batch | way | seconds | ours is faster by | peak memory (GB) | of it ours | loss error |"
+        "| batch | method | seconds | ours is faster by | peak memory (GB) | ours / this | loss error |"
         " gradient error |\n|--:|:--|--:|--:|--:|--:|--:|--:|"
     )
     for batch in batches:

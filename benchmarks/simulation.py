@@ -143,8 +143,8 @@ def print_ways(scenes, speech, num_generated):
         name = "rir-generator, 8,192 taps"
         seconds[name], _ = timed(rir_generator_loop, scenes[:num_generated], dry)
     print(
-        "| signals alone | mixtures | CPU seconds a mixture | mixtures per second and core |"
-        " ours is faster by | agreement (dB) | all 35,875 (core-hours) |\n|:--|--:|--:|--:|--:|--:|--:|"
+        "| signals alone | mixtures | CPU s per mixture | per s and core | factor | agreement (dB) |"
+        " all 35,875 (core-hours) |\n|:--|--:|--:|--:|--:|--:|--:|"
     )
     for name, taken in seconds.items():
         count = len(scenes) if name in ways else num_generated
@@ -158,8 +158,8 @@ def print_ways(scenes, speech, num_generated):
 
 def print_command(scenes, speech, numbers, folder):
     print(
-        "\n| complete, processes | seconds a mixture | mixtures per second | times one process |"
-        " CPU seconds a mixture | all 35,875 (hours) |\n|--:|--:|--:|--:|--:|--:|"
+        "\n| complete, processes | s per mixture | mixtures per s | times one process | CPU s per mixture |"
+        " all 35,875 (hours) |\n|--:|--:|--:|--:|--:|--:|"
     )
     first = None
     for nj in numbers:
