@@ -4,6 +4,9 @@ from pathlib import Path
 
 import yaml
 
+from espnet2_m2m.enh.config import read_config
+from espnet2_m2m.enh.training_config import TrainingConfig
+
 TAGS = ["espnet", "audio", "audio-to-audio", "source-separation"]
 CITATIONS = """@article{wang2024mixture,
   title={Mixture to Mixture: Leveraging Close-talk Mixtures as Weak-supervision for Speech Separation},
@@ -37,8 +40,7 @@ def model_card(exp_dir, tag, language, dataset, license):
         ValueError: it is not that of an enhancement model trained by this package.
     """
     exp_dir = Path(exp_dir)
-    config_text = (exp_dir / "config.yaml").read_text(encoding="utf-8")
-    config = yaml.safe_load(config_text)
+    config = read_config(exp_dir / "config.yaml")
     missing = [name for name in ("criterions", "separator", "sample_rate") if not config.get(name)]
     if missing:
         raise ValueError(
@@ -53,7 +55,7 @@ def model_card(exp_dir, tag, language, dataset, license):
             "",
             f"# {exp_dir.resolve().name}",
             "",
-            *_description(config, dataset),
+            *_description(config, TrainingConfig(config, exp_dir / "config.yaml"), dataset),
             "",
             "## Use",
             "",
@@ -76,7 +78,7 @@ def model_card(exp_dir, tag, language, dataset, license):
             "<details><summary>config.yaml</summary>",
             "",
             "```yaml",
-            config_text.rstrip(),
+            (exp_dir / "config.yaml").read_text(encoding="utf-8").rstrip(),
             "```",
             "",
             "</details>",
@@ -91,21 +93,20 @@ def model_card(exp_dir, tag, language, dataset, license):
     )
 
 
-def _description(config, dataset):
+def _description(config, training, dataset):
     """What it is, and what a recording must be like."""
     separator_conf = config.get("separator_conf") or {}
     model_conf = config.get("model_conf") or {}
-    names = [criterion["name"] for criterion in config["criterions"]]
-    if "mixture_constraint" not in names:
-        training = "supervised by the talkers' true images at the reference mic (PIT)"
-    elif any((criterion.get("conf") or {}).get("close_talk") is False for criterion in config["criterions"]):
-        training = "trained on far-field mixtures alone (UNSSOR)"
-    else:
-        training = (
+    if training.criterion is None:
+        how = "supervised by the talkers' true images at the reference mic (PIT)"
+    elif training.uses_headsets:
+        how = (
             "trained by mixture-to-mixture (M2M): supervised by headset recordings, cross-talk "
             "included, not by clean speech"
         )
-    yield f"Separates far-field recordings of several talkers; {training}."
+    else:
+        how = "trained on far-field mixtures alone (UNSSOR)"
+    yield f"Separates far-field recordings of several talkers; {how}."
     yield ""
     yield f"- network: `{config['separator']}`"
     mics = model_conf.get("input_mics")

@@ -42,7 +42,7 @@ if requested() and requested()[0] not in WITHOUT_MODEL:
     register()
 
 
-def main():
+def main() -> None:
     arguments = requested()
     if not arguments or arguments[0].startswith("-"):
         sys.exit("usage: python -m espnet2_m2m.run [-m] MODULE [ARGUMENT ...], e.g. MODULE = espnet2.bin.enh_train")

@@ -61,7 +61,6 @@ if [ "${use_enh_sh}" = false ]; then
 fi
 . ./path.sh
 . local/jobs.sh
-. local/training_settings.sh
 if [ $# -ne 0 ]; then
     echo "$0: unexpected argument '$1'; see --help" >&2
     exit 1
@@ -148,7 +147,7 @@ fi
 
 if runs 6; then
     log "stage 6: training -> ${enh_exp} (log: ${enh_exp}/train.log)"
-    keep_settings "${enh_exp}" "$(training_settings "${enh_config}" "${enh_args}" "${dumpdir}")"
+    ${python} -m espnet2_m2m.enh.training_settings "${enh_exp}" "${dumpdir}" "${enh_args}" ${enh_config}
     status=0
     # A step allocates the same large tensors again and again. glibc would return each to the kernel at
     # once, and page it in anew: a sixth of a CPU step.

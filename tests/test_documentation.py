@@ -15,6 +15,7 @@ import torch
 import yaml
 
 import espnet2_m2m
+from espnet2_m2m.bin import run_study
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("egs2/*/*/README.md"))]
@@ -111,7 +112,9 @@ def commands(page):
             while words and re.fullmatch(r"\w+=\S*", words[0]):  # VARIABLE=value before the command
                 words.pop(0)
             if words and words[0] == "espnet2_m2m":  # the console script
-                words[:2] = ["python", "-m", f"espnet2_m2m.bin.{words[1]}"]
+                words[:1] = ["python", "-m", "espnet2_m2m"]
+            if words[1:3] == ["-m", "espnet2_m2m"]:
+                words[2:4] = [f"espnet2_m2m.bin.{words[3]}"] if words[3][0] != "-" else ["espnet2_m2m.bin.NAME"]
             if words and words[0] in ("python", "python3", "make", "./run.sh", "./run_table.sh"):
                 yield words
 
@@ -160,7 +163,8 @@ def options_of_recipes():
     stages = variables(ROOT / "local/m2m.sh")
     for script in ROOT.glob("local/*_data.sh"):
         stages |= variables(script)
-    return {"./run.sh": stages, "./run_table.sh": variables(ROOT / "local/run_table.sh")}
+    study = {option.lstrip("-") for option in run_study.get_parser()._option_string_actions}
+    return {"./run.sh": stages, "./run_table.sh": study}
 
 
 @pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES])

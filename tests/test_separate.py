@@ -343,7 +343,7 @@ def test_code_in_a_model_does_not_run(model, tmp_path):
             SeparateRecording.from_pretrained(copied(model, tmp_path, weights=weights))
     copied(model, tmp_path)
     (tmp_path / "config.yaml").write_text(f"a: !!python/object/apply:pathlib.Path.touch [{executed}]")
-    with pytest.raises(ValueError, match="not plain yaml"):
+    with pytest.raises(ValueError, match="not plain YAML"):
         SeparateRecording.from_pretrained(tmp_path)
     assert not executed.exists()
 
@@ -366,7 +366,7 @@ def test_all_that_does_not_fit_is_named(model, tmp_path):
     "changes, message",
     [
         ({"criterions": []}, "expected a model that was trained by a criterion of this package"),
-        ({"criterions": 3}, "expected a model that was trained by a criterion of this package"),
+        ({"criterions": 3}, "criterions must be a list whose entries have a name"),
         ({"separator": "asteroid"}, "may load further files by code of its own"),
         ({"separator": "nonsense"}, "nonsense"),
         ({"separator_conf": {"n_layer": 1}}, "no network can be built from its config"),

@@ -1,31 +1,93 @@
-"""Commands, one a file: `espnet2_m2m NAME --help`, or `python -m espnet2_m2m.bin.NAME --help`."""
+"""Commands, one a file: `espnet2_m2m NAME --help`; `python -m espnet2_m2m NAME` is the same without pip's script."""
 
 import argparse
 import ast
+import difflib
 import functools
 import importlib
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from espnet2_m2m import __version__
 
-def main():
+# The commands by what people want to do, each group in the order in which it is done.
+GROUPS = {
+    "Separate recordings": ("separate",),
+    "Prepare and simulate data": (
+        "make_demo_speech",
+        "prepare_librispeech",
+        "simulate",
+        "simulate_sms_wsj",
+        "format_data_dir",
+        "filter_data_dir",
+        "validate_data_dir",
+    ),
+    "Train, separate and score": ("enh_train", "enh_inference", "enh_scoring"),
+    "Recognise": ("talker_data_dir", "asr_inference", "asr_scoring"),
+    "Study and report": ("diagnose", "make_tables", "report"),
+    "Share": ("pack_model", "upload_model"),
+    "ESPnet checkout": ("setup_recipe",),
+}
+
+
+def main() -> None:
     """The console script `espnet2_m2m NAME [ARGUMENT ...]`."""
-    commands = {path.stem: path for path in sorted(Path(__file__).parent.glob("[a-z]*.py"))}
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    commands = [command for group in GROUPS.values() for command in group]
     if name in ("--help", "-h"):
-        print("usage: espnet2_m2m COMMAND [ARGUMENT ...]; espnet2_m2m COMMAND --help says more\n")
-        for command, path in commands.items():
-            doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-            print(f"  {command:<20}  {doc.splitlines()[0]}")
+        print(overview())
+    elif name == "--version":
+        print(f"espnet2_m2m {__version__}")
     elif name not in commands:
-        sys.exit(f"espnet2_m2m: error: no command '{name}'; espnet2_m2m --help lists them")
+        near = " or ".join(difflib.get_close_matches(name, commands, n=2, cutoff=0.75))
+        meant = f"did you mean {near}? " if near else ""
+        sys.exit(f"espnet2_m2m: error: no command '{name}'; {meant}espnet2_m2m --help lists them")
     else:
         sys.argv[:2] = [f"espnet2_m2m {name}"]
         importlib.import_module(f"{__name__}.{name}").main()
 
 
-def cli_errors(main):
+def overview() -> str:
+    """All commands with the first line of what they say of themselves."""
+    lines = ["usage: espnet2_m2m NAME [ARGUMENT ...]; espnet2_m2m NAME --help says more; espnet2_m2m --version"]
+    for group, names in GROUPS.items():
+        lines += ["", f"{group}:"]
+        for name in names:
+            # Parsed, not imported: some modules take a while.
+            doc = ast.get_docstring(ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")))
+            lines.append(f"  {name:<21}{doc.splitlines()[0]}")
+    return "\n".join(lines)
+
+
+def command_parser(file: str, doc: str, **options: object) -> argparse.ArgumentParser:
+    """The parser of the command in `file`, whose help begins with the module's docstring."""
+    return argparse.ArgumentParser(
+        prog=f"espnet2_m2m {Path(file).stem}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
+
+
+def rendering_parser(file: str, doc: str, closetalk_gain_db: float) -> argparse.ArgumentParser:
+    """`command_parser` of a command that renders sets of mixtures, with the options that all of these have."""
+    parser = command_parser(file, doc)
+    add = parser.add_argument
+    add("--out_dir", required=True, help="the sets are written to OUT_DIR/{train,valid,test}")
+    add(
+        "--closetalk_gain_db",
+        type=float,
+        default=closetalk_gain_db,
+        help="gain of the headsets relative to the far-field mics",
+    )
+    add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
+    add("--job", type=parse_job, metavar="K/N", help="render the K-th of N shares of every set and write no tables")
+    return parser
+
+
+def cli_errors(main: Callable) -> Callable:
     """Show a user's mistake as one line on stderr and exit with status 1.
 
     ValueError and OSError are what this package raises for wrong input; anything else is our own
@@ -33,7 +95,7 @@ def cli_errors(main):
     """
 
     @functools.wraps(main)
-    def wrapped(cmd=None):
+    def wrapped(cmd: list[str] | None = None) -> object:
         try:
             return main(cmd)
         except (ValueError, OSError) as error:
@@ -46,17 +108,40 @@ def cli_errors(main):
     return wrapped
 
 
-def parse_job(job):
+# ---- Values of options ---------------------------------------------------------------------------
+
+
+def boolean(text: str) -> bool:
+    """ "true" -> True; and ESPnet's other ways to say so."""
+    if text.lower() in ("true", "t", "yes", "y", "on", "1"):
+        return True
+    if text.lower() in ("false", "f", "no", "n", "off", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
+
+
+def positive(text: str) -> int:
+    """ "3" -> 3, for options that take a number above 0."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text!r}")
+    return int(text)
+
+
+def mic_list(text: str) -> list[int]:
+    """ "0,2" -> [0, 2], different channels counted from 0."""
+    try:
+        mics = [int(mic) for mic in text.split(",")]
+    except ValueError:
+        mics = [-1]
+    if min(mics) < 0 or len(set(mics)) < len(mics):
+        raise argparse.ArgumentTypeError(f"expected different channels counted from 0 such as 0,2, found {text!r}")
+    return mics
+
+
+def parse_job(job: str) -> tuple[int, int]:
     """ "3/100" -> (3, 100): the third of a hundred jobs, which does the tasks [2::100]."""
     match = re.fullmatch(r"(\d+)/(\d+)", job)
     number, num_jobs = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= num_jobs:
         raise argparse.ArgumentTypeError(f"expected k/n with 1 <= k <= n, found '{job}'")
     return number, num_jobs
-
-
-def positive(text):
-    """ "3" -> 3, for options that take a number above 0."""
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text!r}")
-    return int(text)

@@ -1,6 +1,6 @@
-"""Recognise a set's mixtures, separated speech, close-talk mixtures and clean speech with an ESPnet ASR model.
+"""Recognise a set's mixtures, separated speech, headsets and clean speech by an ESPnet ASR model.
 
-    python -m espnet2_m2m.bin.asr_inference --asr_exp exp/asr_train --data_dir dump/raw/test \\
+    espnet2_m2m asr_inference --asr_exp exp/asr_train --data_dir dump/raw/test \\
         --separated exp/X/enhanced_test/talkers --name X --out_dir exp/decode_asr/test
 
 The conditions, each a Kaldi data dir OUT_DIR/CONDITION with a line per talker and the hypotheses in `hyp`:
@@ -8,47 +8,46 @@ The conditions, each a Kaldi data dir OUT_DIR/CONDITION with a line per talker a
     mixture     wav.scp at --ref_channel, for each of its talkers (and decoded once)
     closetalk   closetalk{n}.scp, the headsets, if the set has them
     clean       spk{n}.scp, each talker alone at the reference mic, with reverberation, if the set has them
-    NAME        what bin/talker_data_dir wrote of the separated speech
+    NAME        what talker_data_dir wrote of the separated speech
 
 The model is an experiment folder of ESPnet's asr task (config.yaml and --asr_model_file in it), or a tag that
 espnet_model_zoo downloads. Audio is resampled to the model's rate. --inference_config has the options of
 espnet2.bin.asr_inference.Speech2Text: beam_size, ctc_weight, lm_train_config, lm_file ... One process decodes
 all conditions; a rerun decodes what is missing or has changed (OUT_DIR/hypotheses*.jsonl keep the rest).
-bin/asr_scoring computes WER and CER.
+`espnet2_m2m asr_scoring` computes WER and CER.
 
 `--job k/n`, for k = 1 ... n, decodes the k-th of n shares. The jobs may run at the same time, on machines that
 see the same folders. When all have ended, the same command without --job writes the data dirs.
 """
 
 import argparse
-import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-import yaml
+import numpy as np
 
-from espnet2_m2m.bin import cli_errors, parse_job
-from espnet2_m2m.data_dir import AudioError, numbered_files, read_audio, require_finished, source_stamp, write_table
-from espnet2_m2m.data_dir.talkers import lines_of_set, read_talker_data_dir, write_talker_data_dir
-from espnet2_m2m.scoring.scored_set import cache_writer, read_cache
+from espnet2_m2m.bin import cli_errors, command_parser, parse_job
+from espnet2_m2m.data_dir import numbered_files, require_finished, source_stamp, write_table
+from espnet2_m2m.data_dir.audio import audio_errors, resample
+from espnet2_m2m.data_dir.cache import Cache, input_key
+from espnet2_m2m.data_dir.signals import channel_of, read_signal
+from espnet2_m2m.data_dir.talkers import TalkerLine, lines_of_set, read_talker_data_dir, write_talker_data_dir
+from espnet2_m2m.enh.config import read_config
 
 CONDITIONS = {"mixture": "wav", "closetalk": "closetalk", "clean": "spk"}  # name -> family of files
 DEFAULT_RATE = 16000  # Hz, of ESPnet's frontends
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.asr_inference",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--asr_exp", help="experiment folder of ESPnet's asr task")
     model.add_argument("--asr_tag", help="tag of a model that espnet_model_zoo can download")
     parser.add_argument("--asr_model_file", default="valid.acc.ave.pth", help="in ASR_EXP (default: %(default)s)")
     parser.add_argument("--inference_config", help="YAML with options of Speech2Text")
     parser.add_argument("--data_dir", required=True, help="the set, formatted (dump/raw/SET)")
-    parser.add_argument("--separated", help="data dir of its separated speech, by bin/talker_data_dir")
+    parser.add_argument("--separated", help="data dir of its separated speech, by talker_data_dir")
     parser.add_argument("--name", default="separated", help="name of that condition (default: %(default)s)")
     parser.add_argument("--out_dir", required=True)
     parser.add_argument("--ref_channel", type=int, default=0, help="far-field mic to decode, from 0")
@@ -60,7 +59,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     if args.name in CONDITIONS or Path(args.name).name != args.name:
         raise ValueError(f"--name '{args.name}' must be a folder's name other than {', '.join(CONDITIONS)}")
@@ -78,7 +77,7 @@ def main(cmd=None):
         write_table(Path(args.out_dir, name, "hyp"), found)
 
 
-def list_conditions(args):
+def list_conditions(args: argparse.Namespace) -> dict[str, list[TalkerLine]]:
     """Condition -> list of TalkerLine."""
     require_finished(args.data_dir)
     present = {
@@ -92,13 +91,9 @@ def list_conditions(args):
     return conditions
 
 
-def model_options(args):
+def model_options(args: argparse.Namespace) -> dict:
     """Arguments of Speech2Text, with the model's files."""
-    options = {}
-    if args.inference_config:
-        options = yaml.safe_load(Path(args.inference_config).read_text(encoding="utf-8")) or {}
-        if not isinstance(options, dict):
-            raise ValueError(f"{args.inference_config}: expected options of Speech2Text, `name: value`")
+    options = read_config(args.inference_config) if args.inference_config else {}
     if args.asr_tag:
         try:
             from espnet_model_zoo.downloader import ModelDownloader
@@ -115,71 +110,54 @@ def model_options(args):
     return {**{name: str(path) for name, path in files.items()}, **options}
 
 
-def signal_of(line):
+def signal_of(line: TalkerLine) -> str:
     """What is decoded, as text; the talkers of a mixture share it."""
-    return json.dumps([line.entry, line.segment and list(line.segment)])
+    return json.dumps(line.signal)
 
 
-def decode(args, options, lines):
+def decode(args: argparse.Namespace, options: dict, lines: list[TalkerLine]) -> dict[str, str]:
     """signal -> hypothesis, for all lines, or for this job's share; each signal is decoded once."""
     # Files of the model by size and time, and the options: another model's hypotheses do not count.
     model = {
         name: [value, source_stamp(value) if isinstance(value, str) and Path(value).is_file() else None]
         for name, value in sorted(options.items())
     }
-    keys = {signal_of(line): _key([model, args.ref_channel], line) for line in lines}
+    keys, line_of = {}, {}
+    for line in lines:
+        with audio_errors(f"utterance '{line.utt_id}'"):
+            source_stamp(line.signal.entry)  # a missing file is found before hours of decoding
+        signal = signal_of(line)
+        line_of.setdefault(signal, line)
+        keys[signal] = input_key([[model, args.ref_channel], signal], [line.signal.entry])
     if args.job:
         number, num_jobs = args.job
         keys = dict(list(keys.items())[number - 1 :: num_jobs])
     # Each job appends to a file of its own, so that jobs may run at the same time.
-    cache = Path(args.out_dir, "hypotheses" + (".{}-{}".format(*args.job) if args.job else "") + ".jsonl")
-    hypotheses = {
-        signal: text
-        for path in Path(args.out_dir).glob("hypotheses*.jsonl")
-        for signal, (key, text) in read_cache(path).items()
-        if key is not None and keys.get(signal) == key
-    }
-    todo = {signal_of(line): line for line in lines if signal_of(line) in keys and signal_of(line) not in hypotheses}
-    print(f"asr_inference: {len(keys) - len(todo)} of {len(keys)} signals are decoded already", flush=True)
+    path = Path(args.out_dir, "hypotheses" + (".{}-{}".format(*args.job) if args.job else "") + ".jsonl")
+    cache = Cache(path, keys, Path(args.out_dir).glob("hypotheses*.jsonl"))
+    todo, num_done = cache.missing(), len(cache.results)
+    print(f"asr_inference: {num_done} of {len(keys)} signals are decoded already", flush=True)
     if not todo:
-        return hypotheses
+        return cache.results
     recognise = _recogniser(options, args.ngpu)
     from tqdm import tqdm
 
-    with cache_writer(cache) as keep:
-        for signal, line in tqdm(
-            todo.items(), initial=len(keys) - len(todo), total=len(keys), desc="decode", unit="signal"
-        ):
-            try:
-                samples, sample_rate = read_audio(line.entry, line.segment)
-                channel = args.ref_channel if samples.shape[1] > 1 else 0
-                if not 0 <= channel < samples.shape[1]:
-                    raise AudioError(
-                        f"{line.entry} has {samples.shape[1]} channels, so no channel {channel}",
-                        "choose another --ref_channel",
-                    )
-                hypotheses[signal] = recognise(samples[:, channel], sample_rate)
-            except ValueError as error:
-                raise ValueError(f"utterance '{line.utt_id}': {error}") from error
-            keep(signal, keys[signal], hypotheses[signal])
-    return hypotheses
+    for signal in tqdm(todo, initial=num_done, total=len(keys), desc="decode", unit="signal"):
+        line = line_of[signal]
+        try:
+            samples, sample_rate = read_signal(line.signal)
+            mic = args.ref_channel if samples.shape[1] > 1 else 0
+            text = recognise(channel_of(samples, mic, line.signal.entry), sample_rate)
+        except ValueError as error:
+            raise ValueError(f"utterance '{line.utt_id}': {error}") from error
+        cache.keep(signal, text)
+    return cache.results
 
 
-def _key(model, line):
-    stamp = source_stamp(line.entry)
-    if stamp is None:  # of a pipe nobody knows whether it gives the same again
-        return None
-    content = json.dumps([model, signal_of(line), stamp], default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
-
-
-def _recogniser(options, ngpu):
+def _recogniser(options: dict, ngpu: int) -> Callable:
     """Function (sample,) float32, sample rate in Hz -> text, of an ESPnet ASR model."""
     import humanfriendly
-    import numpy as np
     from espnet2.bin.asr_inference import Speech2Text, TooShortUttError
-
-    from espnet2_m2m.data_dir.format import resample
 
     try:
         speech2text = Speech2Text(device="cuda" if ngpu else "cpu", **options)
@@ -188,13 +166,11 @@ def _recogniser(options, ngpu):
     rate = (speech2text.asr_train_args.frontend_conf or {}).get("fs", DEFAULT_RATE)
     rate = humanfriendly.parse_size(rate) if isinstance(rate, str) else rate
 
-    def recognise(samples, sample_rate):
-        if not np.isfinite(samples).all():
-            raise ValueError("the samples are not finite (NaN or infinity)")
+    def recognise(samples: np.ndarray, sample_rate: int) -> str:
         if sample_rate != rate:
             samples = resample(samples, sample_rate, rate)
         try:
-            results = speech2text(samples.astype(np.float32))
+            results = speech2text(samples.astype("float32"))
         except TooShortUttError:
             return ""
         if isinstance(results, tuple):  # with the outputs of intermediate CTC

@@ -1,6 +1,6 @@
-"""Word and character error rates of what bin/asr_inference has recognised.
+"""Word and character error rates of what asr_inference has recognised.
 
-    python -m espnet2_m2m.bin.asr_scoring --data_dir dump/raw/test --decode_dir exp/decode_asr/test
+    espnet2_m2m asr_scoring --data_dir dump/raw/test --decode_dir exp/decode_asr/test
 
 scores every condition of DECODE_DIR against text_spk{n} of the set. Of every mixture, the hypotheses are
 assigned to the talkers with the fewest errors (cpWER, by meeteval); the mixture's one hypothesis counts for
@@ -14,27 +14,23 @@ import argparse
 import json
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.data_dir import atomic_path
 from espnet2_m2m.scoring.results import replace_section
 from espnet2_m2m.scoring.word_errors import markdown_section, score_set
 
-PREAMBLE = "# RESULTS_ASR\n\nWritten by `espnet2_m2m.bin.asr_scoring`."
+PREAMBLE = "# RESULTS_ASR\n\nWritten by `espnet2_m2m asr_scoring`."
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.asr_scoring",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--data_dir", required=True, help="the set, with text_spk{n}")
-    parser.add_argument("--decode_dir", required=True, help="OUT_DIR of bin/asr_inference")
+    parser.add_argument("--decode_dir", required=True, help="OUT_DIR of asr_inference")
     return parser
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     summary = score_set(args.data_dir, args.decode_dir)
     section = markdown_section(summary)

@@ -1,33 +1,35 @@
-"""Separate: ESPnet's enh_inference, which with an M2M model writes FCP images at the reference mic.
+"""Separate by ESPnet's enh_inference: of M2M models, FCP images at the reference mic.
 
-    python -m espnet2_m2m.bin.enh_inference --train_config exp/X/config.yaml \\
+    espnet2_m2m enh_inference --train_config exp/X/config.yaml \\
         --model_file exp/X/valid.loss.best.pth --fs 8000 \\
         --data_path_and_name_and_type data/test/wav.scp,speech_mix,sound --output_dir exp/X/enhanced
 
-The options are ESPnet's; --normalize_segment_scale is false by default, and --fcp_output and --job are new.
-Output is float at the level it has in the mixture (unless --normalize_output_wav true), each file is written
-whole or not at all, and a rerun separates only what is missing: settings.json says what the files were
-made with, and a file is valid if it is newer than that and its recording (unless this is a pipe).
---model_tag also takes a packed model, a folder or a zip (model_files.py). For recordings without a data
-dir there is bin/separate.
+The options are ESPnet's (`python -m espnet2.bin.enh_inference --help` lists them), but
+--normalize_segment_scale is false by default, and --fcp_output and --job are new. Output is float at the level
+it has in the mixture (unless --normalize_output_wav true), each file is written whole or not at all, and a
+rerun separates only what is missing: settings.json says what the files were made with, and a file is valid if
+it is newer than that and its recording (unless this is a pipe). --model_tag also takes a packed model, a
+folder or a zip (model_files.py). For recordings without a data dir there is `espnet2_m2m separate`.
 
 `--job k/n`, for k = 1 ... n, separates the k-th of n shares. The jobs may run at the same time, on machines
 that see the same folders. When all have ended, the same command without --job writes the lists spk{n}.scp.
 """
 
+import argparse
 import functools
 import hashlib
 import json
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import soundfile
-import yaml
 
-from espnet2_m2m.bin import cli_errors, parse_job
+from espnet2_m2m.bin import boolean, cli_errors, command_parser, parse_job
 from espnet2_m2m.data_dir import AudioError, atomic_path, audio_header, read_table, source_stamp, write_table
+from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.model_files import model_files
 
 # These do not change the output.
@@ -35,20 +37,11 @@ NOT_SETTINGS = ("config", "output_dir", "key_file", "job", "log_level", "num_wor
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
+    _add_options(command_parser(__file__, __doc__, allow_abbrev=False)).parse_known_args(cmd)  # --help, at once
     stock = _stock()
-    from espnet2.utils.types import str2bool
-
-    parser = stock.get_parser()
+    parser = _add_options(stock.get_parser())
     parser.set_defaults(normalize_segment_scale=False)
-    parser.add_argument(
-        "--fcp_output",
-        type=str2bool,
-        default=None,
-        help="output is the FCP image of the estimates (true for M2M by default) or the "
-        "estimates themselves (false for PIT by default)",
-    )
-    parser.add_argument("--job", type=parse_job, metavar="K/N", help="separate the K-th of N shares and write no lists")
     args = parser.parse_args(cmd)
     if args.model_tag is None:
         check_trained_rate(train_config(args), args.fs)
@@ -89,13 +82,26 @@ def main(cmd=None):
         write_table(output_dir / f"spk{folder.name}.scp", entries)
 
 
+def _add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Give a parser what ESPnet's command does not have."""
+    parser.add_argument(
+        "--fcp_output",
+        type=boolean,
+        metavar="true|false",
+        help="output is the FCP image of the estimates (true for M2M by default) or the "
+        "estimates themselves (false for PIT by default)",
+    )
+    parser.add_argument("--job", type=parse_job, metavar="K/N", help="separate the K-th of N shares and write no lists")
+    return parser
+
+
 class AtomicWriter:
     """Stands in for ESPnet's SoundScpWriter: 32-bit float files, whole or not at all.
 
     Args: as SoundScpWriter; the scp is written by `main` once all files exist.
     """
 
-    def __init__(self, outdir, scpfile, format="wav"):
+    def __init__(self, outdir: str | Path, scpfile: str | Path | None, format: str = "wav") -> None:
         self.folder = Path(outdir)
         # Before the first file, so that an interrupted run shows how many streams belong together;
         # an older folder was left by a model with more streams.
@@ -103,7 +109,7 @@ class AtomicWriter:
         self.folder.touch()
         self.format = format
 
-    def __setitem__(self, utt_id, value):
+    def __setitem__(self, utt_id: str, value: tuple[int, np.ndarray]) -> None:
         sample_rate, signal = value
         if not np.isfinite(signal).all():
             raise ValueError(f"{utt_id}: stream {self.folder.name} of the model's output has NaN or infinite samples")
@@ -111,11 +117,11 @@ class AtomicWriter:
         with atomic_path(self.folder / f"{utt_id}.{self.format}") as temporary:
             soundfile.write(temporary, signal, sample_rate, subtype=subtype)
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
-def check_trained_rate(config: Path, sample_rate: int) -> None:
+def check_trained_rate(config: Path | None, sample_rate: int) -> None:
     """Refuse another --fs than an M2M model was trained at.
 
     Args:
@@ -126,14 +132,14 @@ def check_trained_rate(config: Path, sample_rate: int) -> None:
     """
     if config is None:
         return
-    content = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-    names = [criterion["name"] for criterion in content.get("criterions") or []]
-    trained = content.get("sample_rate")
-    if {"mixture_constraint", "ri_mag"} & set(names) and trained is not None and trained != sample_rate:
-        raise ValueError(f"--fs is {sample_rate}, but the model was trained at {trained} Hz (sample_rate in {config})")
+    trained = TrainingConfig.load(config)
+    if trained.is_ours and trained.sample_rate not in (None, sample_rate):
+        raise ValueError(
+            f"--fs is {sample_rate}, but the model was trained at {trained.sample_rate} Hz (sample_rate in {config})"
+        )
 
 
-def check_recordings(scp: str, utt_ids: list[str], args) -> dict[str, int]:
+def check_recordings(scp: str, utt_ids: list[str], args: argparse.Namespace) -> dict[str, int]:
     """ESPnet writes its output at --fs whatever the rate of the input; refuse a mismatch.
 
     Args:
@@ -170,14 +176,14 @@ def check_recordings(scp: str, utt_ids: list[str], args) -> dict[str, int]:
     return num_channels
 
 
-def train_config(args):
+def train_config(args: argparse.Namespace) -> Path | None:
     """The training config that ESPnet will read, by default the one beside the model."""
     if args.train_config is not None:
         return Path(args.train_config)
     return Path(args.model_file).parent / "config.yaml" if args.model_file is not None else None
 
 
-def _write_settings(args) -> int:
+def _write_settings(args: argparse.Namespace) -> int:
     """Note in settings.json what decides on the output; rewritten only when that has changed.
 
     Returns:
@@ -213,7 +219,7 @@ def _streams(output_dir: Path, settings: int) -> list[Path]:
     return [folder for folder in sorted(output_dir.glob("wavs/*")) if folder.stat().st_mtime_ns > settings]
 
 
-def _done(args, utt_id: str, settings: int, tables: list[dict]) -> bool:
+def _done(args: argparse.Namespace, utt_id: str, settings: int, tables: list[dict]) -> bool:
     """Whether all streams of an utterance exist and are newer than the settings and its recordings."""
     changed = settings
     for table in tables:
@@ -225,7 +231,7 @@ def _done(args, utt_id: str, settings: int, tables: list[dict]) -> bool:
 
 
 @functools.cache
-def _stock():
+def _stock() -> ModuleType:
     """ESPnet's module, whose functions look up these names when they run."""
     from espnet2.bin import enh_inference as stock
 

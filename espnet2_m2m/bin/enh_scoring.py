@@ -1,6 +1,6 @@
 """Score separated speech: SI-SDR, SDR, PESQ and eSTOI of every utterance and speaker.
 
-    python -m espnet2_m2m.bin.enh_scoring --data_dir data/test --enhanced_dir exp/X/enhanced_test
+    espnet2_m2m enh_scoring --data_dir data/test --enhanced_dir exp/X/enhanced_test
 
 reads the references `data_dir/spk{n}.scp`, the mixture `data_dir/wav.scp` (its channel --ref_mic)
 and the estimates `enhanced_dir/spk{n}.scp`, and writes
@@ -22,30 +22,20 @@ see the same folders. When all have ended, the same command without --job writes
 import argparse
 import os
 
-from espnet2_m2m.bin import cli_errors, parse_job, positive
+from espnet2_m2m.bin import boolean, cli_errors, command_parser, parse_job, positive
 from espnet2_m2m.scoring.results import markdown_section
 from espnet2_m2m.scoring.scored_set import score_set, score_share
 
 
-def _bool(text):
-    if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
-    return text == "true"
-
-
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.enh_scoring",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--data_dir", required=True, help="the set, with spk{n}.scp and wav.scp")
     parser.add_argument("--enhanced_dir", required=True, help="the estimates, as spk{n}.scp")
     parser.add_argument("--nj", type=positive, default=os.cpu_count() or 1, help="worker processes (default: CPUs)")
     parser.add_argument("--ref_mic", type=int, default=0, help="far-field mic of the references, from 0 (default 0)")
     parser.add_argument(
         "--fixed_order",
-        type=_bool,
+        type=boolean,
         default=True,
         metavar="true|false",
         help="also score output n against speaker n; false where the order means nothing, as for"
@@ -56,7 +46,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     options = args.data_dir, args.enhanced_dir, args.nj, args.ref_mic, args.fixed_order
     if args.job:

@@ -1,17 +1,17 @@
 """Keep the utterances of a formatted data dir whose duration is inside limits (stage 4).
 
-python -m espnet2_m2m.bin.filter_data_dir --data_dir dump/raw/org/train --out_dir dump/raw/train \\
-    --min_duration 0.1 --max_duration 20
+    espnet2_m2m filter_data_dir --data_dir dump/raw/org/train --out_dir dump/raw/train \\
+        --min_duration 0.1 --max_duration 20
 """
 
 import argparse
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.data_dir import filter_data_dir
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--data_dir", required=True, help="data dir to read")
     parser.add_argument("--out_dir", required=True, help="data dir to write")
     parser.add_argument("--min_duration", type=float, default=0.1, help="seconds, exclusive")
@@ -20,7 +20,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     kept, too_short, too_long = filter_data_dir(args.data_dir, args.out_dir, args.min_duration, args.max_duration)
     print(

@@ -1,6 +1,6 @@
 """Synthesise the clean speech of the demo recipe: many talkers, GRID-like sentences.
 
-    python -m espnet2_m2m.bin.make_demo_speech --out_dir data/clean
+    espnet2_m2m make_demo_speech --out_dir data/clean
 
 writes a Kaldi data dir (wav.scp, utt2spk, spk2utt, text) and its audio, 22.05 kHz, in
 data/clean/wav. The same options give the same bits. It may be killed at any moment: the same
@@ -12,17 +12,16 @@ import json
 from functools import partial
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors
-from espnet2_m2m.corpora.demo import SAMPLE_RATE_HZ, sentences, speak, talkers
+from espnet2_m2m.bin import cli_errors, command_parser
+from espnet2_m2m.corpora.demo import SAMPLE_RATE_HZ, Talker, sentences, speak, talkers
 from espnet2_m2m.data_dir.audio import write_wav
 from espnet2_m2m.data_dir.directory import spk2utt_from
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import read_table, remove_temporaries, write_bytes, write_table
 
 
-def get_parser():
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--out_dir", required=True)
     parser.add_argument("--num_talkers", type=int, default=24)
     parser.add_argument(
@@ -34,7 +33,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     """Synthesise the talkers that are not yet there, then write the tables."""
     args = get_parser().parse_args(cmd)
     if args.first_talker < 1:
@@ -62,7 +61,7 @@ def main(cmd=None):
     write_table(Path(args.out_dir, "wav.scp"), wav)
 
 
-def begin(out_dir, texts, seed, first_talker=1):
+def begin(out_dir: str, texts: dict[str, list[str]], seed: int, first_talker: int = 1) -> None:
     """Note in settings.json what `out_dir` is made of, so that its wavs can be kept.
 
     Raises:
@@ -87,7 +86,7 @@ def begin(out_dir, texts, seed, first_talker=1):
     write_bytes(path, content)
 
 
-def _finished_with(texts, out_dir):
+def _finished_with(texts: dict[str, list[str]], out_dir: str) -> bool:
     """True for a finished folder without settings.json that has the same sentences."""
     if not Path(out_dir, "wav.scp").is_file() or not Path(out_dir, "text").is_file():
         return False
@@ -95,24 +94,24 @@ def _finished_with(texts, out_dir):
     return read_table(Path(out_dir, "text")) == desired
 
 
-def _missing(talker_id, texts, out_dir):
+def _missing(talker_id: str, texts: dict[str, list[str]], out_dir: str) -> list[int]:
     """Numbers of the sentences that have no wav."""
     paths = [_wav_path(out_dir, _utt_id(talker_id, k)) for k in range(len(texts[talker_id]))]
     return [k for k, path in enumerate(paths) if not path.is_file()]
 
 
-def _synthesise_talker(talker, texts, out_dir):
+def _synthesise_talker(talker: Talker, texts: dict[str, list[str]], out_dir: str) -> None:
     missing = _missing(talker.talker_id, texts, out_dir)
     for k, samples in enumerate(speak(talker, texts[talker.talker_id])):
         if k in missing:
             write_wav(_wav_path(out_dir, _utt_id(talker.talker_id, k)), samples, SAMPLE_RATE_HZ)
 
 
-def _utt_id(talker_id, k):
+def _utt_id(talker_id: str, k: int) -> str:
     return f"{talker_id}-{k:05d}"
 
 
-def _wav_path(out_dir, utt_id):
+def _wav_path(out_dir: str, utt_id: str) -> Path:
     return Path(out_dir, "wav", f"{utt_id}.wav")
 
 

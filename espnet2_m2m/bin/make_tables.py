@@ -1,6 +1,6 @@
-"""Print Tables I-III of the M2M paper with the paper's figures, ours and the difference side by side.
+"""Print Tables I-III of the M2M paper: its figures, ours, and the difference.
 
-    python -m espnet2_m2m.bin.make_tables --study_dir exp/small_6ep
+    espnet2_m2m make_tables --study_dir exp/small_6ep
 
 reads the runs `<row>_seed<k>` of a study (local/run_table.sh makes it) and writes into its folder
 
@@ -15,16 +15,12 @@ Runs without scores are named below the tables; nothing is computed anew.
 import argparse
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.data_dir import atomic_path
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.make_tables",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--study_dir", required=True, help="folder of the runs")
     parser.add_argument("--test_set", default="test", help="scored set (default test)")
     parser.add_argument(
@@ -34,7 +30,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     # matplotlib, not needed for --help
     from espnet2_m2m.report import study_figures, tables

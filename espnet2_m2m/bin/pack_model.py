@@ -1,14 +1,14 @@
 """Pack a training to give it away (stage 11), by ESPnet's packer.
 
-    python -m espnet2_m2m.bin.pack_model --exp_dir exp/X --language en --dataset librispeech_ff_ct
+    espnet2_m2m pack_model --exp_dir exp/X --language en --dataset librispeech_ff_ct
 
 writes
 
     exp/X/README.md                     the model card, with results, config and citation
     exp/X/X_valid.loss.best.zip         config, weights, RESULTS.md, images and the card
 
-`SeparateRecording.from_pretrained` and bin/separate take the zip as it is; so does ESPnet where the plug-in is
-registered.
+`SeparateRecording.from_pretrained` and `espnet2_m2m separate` take the zip as it is; so does ESPnet where the
+plug-in is registered.
 """
 
 import argparse
@@ -16,18 +16,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.data_dir.tables import atomic_path
 from espnet2_m2m.model_card import model_card
 from espnet2_m2m.model_files import DEFAULT_MODEL, model_files
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.pack_model",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--exp_dir", required=True, help="the training, with config.yaml")
     parser.add_argument(
         "--inference_model", default=DEFAULT_MODEL, help=f"the weights, a file of exp_dir (default {DEFAULT_MODEL})"
@@ -36,13 +32,13 @@ def get_parser():
     parser.add_argument("--dataset", required=True, help="name of the corpus, for the card")
     parser.add_argument("--license", default="cc-by-4.0", help="of the weights, for the card (default cc-by-4.0)")
     parser.add_argument(
-        "--hf_repo", default="", help="user/name that bin/upload_model will give it on Hugging Face, for the card"
+        "--hf_repo", default="", help="user/name that upload_model will give it on Hugging Face, for the card"
     )
     return parser
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     exp_dir = Path(args.exp_dir).resolve()
     for name in ("config.yaml", args.inference_model):

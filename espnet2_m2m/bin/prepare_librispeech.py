@@ -1,6 +1,6 @@
 """Make a Kaldi data dir of clean speech from subsets of LibriSpeech or Mini LibriSpeech.
 
-    python -m espnet2_m2m.bin.prepare_librispeech --corpus_dir downloads/LibriSpeech \\
+    espnet2_m2m prepare_librispeech --corpus_dir downloads/LibriSpeech \\
         --subsets train-clean-100 train-clean-360 --out_dir data/clean_train --download
 
 writes wav.scp (the flac files, where they are), utt2spk, spk2utt and text. --download gets the
@@ -11,15 +11,14 @@ subsets that are missing from openslr.org (dev-clean 0.3 GB, train-clean-100 6 G
 import argparse
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.corpora.librispeech import download_subset, read_subset
 from espnet2_m2m.data_dir.directory import spk2utt_from
 from espnet2_m2m.data_dir.tables import write_table
 
 
-def get_parser():
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     add = parser.add_argument
     add("--corpus_dir", required=True, type=Path, help="the folder LibriSpeech")
     add("--subsets", required=True, nargs="+", help="its folders to take, such as dev-clean")
@@ -29,7 +28,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     """Download what is missing, then write the tables."""
     args = get_parser().parse_args(cmd)
     utterances = {}

@@ -1,11 +1,11 @@
 """Write the report page of one system, of several side by side, or of a study.
 
-    python -m espnet2_m2m.bin.report --data_dir dump/raw/test \\
+    espnet2_m2m report --data_dir dump/raw/test \\
         --enhanced_dir exp/A/enhanced_test exp/B/enhanced_test --out_dir exp/report
-    python -m espnet2_m2m.bin.report --data_dir dump/raw/test \\
+    espnet2_m2m report --data_dir dump/raw/test \\
         --study_dir exp/small_6ep --out_dir exp/small_6ep/report
 
-An enhanced_dir is separated speech that bin/enh_scoring.py has scored, in the folder of its training.
+An enhanced_dir is separated speech that enh_scoring has scored, in the folder of its training.
 Of a study (local/run_table.sh makes it), the page has Tables I-III beside the paper's, and for each row
 the run with the lowest seed to listen to. Open
 
@@ -19,15 +19,11 @@ in a browser, from disk; both may be copied anywhere together.
 import argparse
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, positive
+from espnet2_m2m.bin import cli_errors, command_parser, positive
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--data_dir", required=True, help="the set that was separated")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--enhanced_dir", nargs="+", help="the separated and scored speech of each system")
@@ -40,7 +36,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     # matplotlib, not needed for --help
     from espnet2_m2m.report import systems

@@ -1,7 +1,7 @@
 """Separate recordings: all you need is a model and files with all mics as channels.
 
     espnet2_m2m separate --model exp/X meeting.wav -o out
-    python -m espnet2_m2m.bin.separate --model user/name *.wav -o out --ref_mic 2
+    espnet2_m2m separate --model user/name *.wav -o out --ref_mic 2
 
 writes out/meeting_spk1.wav, out/meeting_spk2.wav, ..., each talker as heard by the reference mic, at the
 level it has there, as 32-bit float, which cannot clip. Recordings may be of any length: they are separated in
@@ -19,22 +19,13 @@ from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, command_parser, mic_list
 from espnet2_m2m.model_files import model_files
 from espnet2_m2m.separate import HOP_S, SEGMENT_S, SeparateRecording, read_header
 
 
-def mic_list(text):
-    try:
-        return [int(mic) for mic in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers such as 0,1,2, found {text!r}") from None
-
-
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="espnet2_m2m separate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("recordings", nargs="+", metavar="recording", help="wav, flac ... of all mics")
     parser.add_argument(
         "--model", required=True, help="a training's folder, a .pth file, a packed zip, or a Hugging Face tag"
@@ -73,7 +64,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     # What is mistyped shall show before ESPnet is imported.
     with model_files(args.model):

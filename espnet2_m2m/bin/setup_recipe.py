@@ -1,6 +1,6 @@
 """Make a recipe of the plug-in, egs2/CORPUS/enh1, in an ESPnet checkout.
 
-    python -m espnet2_m2m.bin.setup_recipe ~/espnet meeting_demo
+    espnet2_m2m setup_recipe ~/espnet meeting_demo
     cd ~/espnet/egs2/meeting_demo/enh1 && ./run.sh
 
 There run.sh drives ESPnet's own enh.sh. The new folder has the links of ESPnet's recipes (enh.sh, path.sh,
@@ -16,7 +16,7 @@ import os
 import shutil
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.data_dir.tables import atomic_path
 
 # Link in the recipe -> what it points to in egs2/TEMPLATE.
@@ -35,16 +35,15 @@ SITE_FILES = ("enh1/cmd.sh", "enh1/conf/*.conf")
 EXTRA_PATH = "tools/extra_path.sh"
 
 
-def get_parser():
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("espnet_root", type=Path, help="an ESPnet checkout, the folder that has egs2")
     parser.add_argument("corpus", nargs="*", help="folders of egs2 of the plug-in; default: all")
     return parser
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     """Make the recipes and say what to do next."""
     args = get_parser().parse_args(cmd)
     source = recipes_root()
@@ -61,7 +60,7 @@ def main(cmd=None):
             print(f"  kept as it was, though the plug-in's file differs: {path.relative_to(recipe)}")
 
 
-def recipes_root():
+def recipes_root() -> Path:
     """The folder that has the plug-in's egs2, conf and local: the repository, or what setup.py installed."""
     package = Path(__file__).resolve().parent.parent
     for root in (package / "recipes", package.parent):
@@ -70,7 +69,7 @@ def recipes_root():
     raise FileNotFoundError(f"{package}: no recipes in the package or beside it; install it again")
 
 
-def check_checkout(root):
+def check_checkout(root: Path) -> None:
     """Refuse a folder that is no ESPnet checkout, or one that is too old.
 
     Raises:
@@ -93,7 +92,7 @@ def check_checkout(root):
         )
 
 
-def make_recipe(root, source, corpus):
+def make_recipe(root: Path, source: Path, corpus: str) -> list[Path]:
     """Make egs2/CORPUS/enh1 below `root`; what is there already stays.
 
     Args:
@@ -123,7 +122,7 @@ def make_recipe(root, source, corpus):
     return [paths[path] for path in files if not copy(path, paths[path])]
 
 
-def copy(source, target):
+def copy(source: Path, target: Path) -> bool:
     """Copy a file with its permissions unless `target` exists; returns whether they are now the same."""
     if not target.exists():
         with atomic_path(target) as temporary:

@@ -1,6 +1,6 @@
 """Simulate two-talker mixtures with far-field and close-talk mics from clean speech.
 
-    python -m espnet2_m2m.bin.simulate --source_data data/clean --out_dir data --room meeting \\
+    espnet2_m2m simulate --source_data data/clean --out_dir data --room meeting \\
         --num_train 400 --num_valid 20 --num_test 40 --nj 2
 
 writes the Kaldi data dirs data/train, data/valid and data/test, their audio in data/*/wav. It may
@@ -16,7 +16,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, parse_job
+from espnet2_m2m.bin import cli_errors, rendering_parser
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
 from espnet2_m2m.simulation.render import render_set, wav_paths
 from espnet2_m2m.simulation.rooms import ROOMS
@@ -30,9 +30,9 @@ from espnet2_m2m.simulation.simulated_set import (
 )
 
 
-def get_parser():
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def get_parser() -> argparse.ArgumentParser:
+    default = SceneSettings()
+    parser = rendering_parser(__file__, __doc__, default.closetalk_gain_db)
     add = parser.add_argument
     add(
         "--source_data",
@@ -41,7 +41,6 @@ def get_parser():
         help="Kaldi data dir of clean speech (wav.scp, utt2spk ...), shared out among the sets, or"
         " three of them with different speakers: for train, valid and test",
     )
-    add("--out_dir", required=True, help="the sets are written to OUT_DIR/{train,valid,test}")
     add("--room", choices=sorted(ROOMS), default="meeting", help="one room, or one per mixture")
     add("--num_train", type=int, default=400, help="number of mixtures; 0 leaves the set out")
     add("--num_valid", type=int, default=20)
@@ -52,7 +51,6 @@ def get_parser():
         default="speaker",
         help="what the three sets must not share, when made from one data dir",
     )
-    default = SceneSettings()
     add("--sample_rate", type=int, default=default.sample_rate_hz, help="Hz")
     add(
         "--min_duration",
@@ -67,20 +65,12 @@ def get_parser():
         default=default.farfield_level_dbfs,
         help="RMS of a talker's far-field image",
     )
-    add(
-        "--closetalk_gain_db",
-        type=float,
-        default=default.closetalk_gain_db,
-        help="gain of the headsets relative to the far-field mics",
-    )
     add("--seed", type=int, default=0)
-    add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
-    add("--job", type=parse_job, metavar="K/N", help="render the K-th of N shares of every set and write no tables")
     return parser
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     """Draw the scenes of all sets, then render one set after the other."""
     args = get_parser().parse_args(cmd)
     _check(args)
@@ -119,7 +109,7 @@ def main(cmd=None):
             write_tables(scenes, set_dir, [wav_paths(scene, set_dir) for scene in scenes])
 
 
-def read_sources(args):
+def read_sources(args: argparse.Namespace) -> tuple[dict[str, CleanSpeech], dict[str, dict[str, list[str]]]]:
     """The clean speech of every set that is asked for, and who may say what in it.
 
     Returns:
@@ -147,7 +137,7 @@ def read_sources(args):
     return speech, {name: speech[name].utts_of_speaker for name in names}
 
 
-def _check(args):
+def _check(args: argparse.Namespace) -> None:
     if max(args.num_train, args.num_valid, args.num_test) < 1:
         raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")
     if len(args.source_data) not in (1, len(SETS)):

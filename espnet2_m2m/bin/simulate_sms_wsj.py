@@ -1,6 +1,6 @@
 """Add the close-talk mics of SMS-WSJ-FF-CT to an existing SMS-WSJ.
 
-    python -m espnet2_m2m.bin.simulate_sms_wsj --sms_wsj /corpora/sms_wsj --out_dir data --nj 16
+    espnet2_m2m simulate_sms_wsj --sms_wsj /corpora/sms_wsj --out_dir data --nj 16
 
 writes the Kaldi data dirs data/train, data/valid and data/test. Far-field mixtures stay where they
 are; headsets and the images at the reference mic are written to data/*/wav. It may be killed at any
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m.bin import cli_errors, parse_job
+from espnet2_m2m.bin import cli_errors, rendering_parser
 from espnet2_m2m.data_dir.audio import read_audio
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import write_bytes
@@ -27,6 +27,7 @@ from espnet2_m2m.simulation.scene import SETS, scenes_to_text
 from espnet2_m2m.simulation.simulated_set import check_same_scenes, write_tables
 from espnet2_m2m.simulation.sms_wsj import (
     DATASETS,
+    ExampleAudio,
     check_farfield,
     draw_scenes,
     example_audio,
@@ -36,13 +37,13 @@ from espnet2_m2m.simulation.sms_wsj import (
     wav_paths,
 )
 
+Mixture = tuple[dict, ExampleAudio]  # its scene, and the files of SMS-WSJ that it is made from
 
-def get_parser():
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = rendering_parser(__file__, __doc__, closetalk_gain_db=-20.0)
     add = parser.add_argument
     add("--sms_wsj", required=True, help="sms_wsj.json, or the folder that holds it")
-    add("--out_dir", required=True, help="the sets are written to OUT_DIR/{train,valid,test}")
     add(
         "--reroot",
         nargs="*",
@@ -64,14 +65,11 @@ def get_parser():
         help="mixtures of each set whose far-field images are made again before all else",
     )
     add("--sample_rate", type=int, default=8000, help="Hz, of SMS-WSJ's files")
-    add("--closetalk_gain_db", type=float, default=-20.0, help="gain of the headsets relative to the far-field mics")
-    add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
-    add("--job", type=parse_job, metavar="K/N", help="render the K-th of N shares of every set and write no tables")
     return parser
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     """Draw the headsets of all sets, check some mixtures, then render one set after the other."""
     args = get_parser().parse_args(cmd)
     _check(args)
@@ -103,7 +101,7 @@ def main(cmd=None):
             write_tables(scenes[name], set_dir, paths)
 
 
-def read_sets(args):
+def read_sets(args: argparse.Namespace) -> dict[str, list[Mixture]]:
     """The mixtures of every set that is asked for: dict set name -> list of (scene, ExampleAudio)."""
     json_path = Path(args.sms_wsj)
     if json_path.is_dir():
@@ -122,14 +120,14 @@ def read_sets(args):
     return sets
 
 
-def missing_mixtures(mixtures, set_dir):
+def missing_mixtures(mixtures: list[Mixture], set_dir: Path) -> list[Mixture]:
     """Those that lack a wav file."""
     missing = missing_scenes([scene for scene, _ in mixtures], set_dir, wav_paths)
     utt_ids = {scene["utt_id"] for scene in missing}
     return [mixture for mixture in mixtures if mixture[0]["utt_id"] in utt_ids]
 
 
-def check_some(todo, num_checks, nj):
+def check_some(todo: dict[str, list[Mixture]], num_checks: int, nj: int) -> None:
     """Make far-field images again, of mixtures evenly spread over what is to be rendered.
 
     Raises:
@@ -147,13 +145,13 @@ def check_some(todo, num_checks, nj):
         )
 
 
-def evenly_spread(items, number):
+def evenly_spread(items: list, number: int) -> list:
     """At most `number` of the items."""
     count = min(number, len(items))
     return [items[k * len(items) // count] for k in range(count)]
 
 
-def check_finished(scene, audio, set_dir):
+def check_finished(scene: dict, audio: ExampleAudio, set_dir: Path) -> None:
     """What was rendered earlier must belong to the far-field files that are there now.
 
     Raises:
@@ -169,7 +167,7 @@ def check_finished(scene, audio, set_dir):
             )
 
 
-def _chosen_examples(database, name, number, json_path):
+def _chosen_examples(database: dict, name: str, number: int | None, json_path: Path) -> dict:
     """The first `number` (None: all) examples of a set; {} when it is left out."""
     if number == 0:
         return {}
@@ -185,7 +183,7 @@ def _chosen_examples(database, name, number, json_path):
     return dict(list(examples.items())[:number])
 
 
-def _check(args):
+def _check(args: argparse.Namespace) -> None:
     numbers = [getattr(args, f"num_{name}") for name in SETS]
     if not any(number is None or number > 0 for number in numbers):
         raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")

@@ -2,12 +2,12 @@
 
 Of separated speech (stage 7 of the recipes):
 
-    python -m espnet2_m2m.bin.talker_data_dir --data_dir dump/raw/test --enhanced_dir exp/X/enhanced_test \\
+    espnet2_m2m talker_data_dir --data_dir dump/raw/test --enhanced_dir exp/X/enhanced_test \\
         --train_config exp/X/config.yaml --out_dir exp/X/enhanced_test/talkers
 
 or of signals that a set itself has, here the image of each talker at the reference mic:
 
-    python -m espnet2_m2m.bin.talker_data_dir --data_dir dump/raw/test --signal spk --out_dir data/test_clean
+    espnet2_m2m talker_data_dir --data_dir dump/raw/test --signal spk --out_dir data/test_clean
 
 OUT_DIR gets wav.scp, utt2spk, spk2utt, utt2mix and utt2stream, text where text_spk{n} is known, and
 segments where the set has them; the audio stays where it is. Ids are TALKER-MIXTURE.
@@ -20,19 +20,18 @@ the streams keep their order, are called SPEAKER-stream1 ..., and have no text.
 import argparse
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, positive
-from espnet2_m2m.data_dir import numbered_files, parallel_map, read_audio, read_table, require_finished
-from espnet2_m2m.data_dir.directory import read_segments
+from espnet2_m2m.bin import cli_errors, command_parser, positive
+from espnet2_m2m.data_dir import numbered_files, parallel_map, require_finished
+from espnet2_m2m.data_dir.cache import Cache, input_key
+from espnet2_m2m.data_dir.signals import Utterance, find_utterances
 from espnet2_m2m.data_dir.talkers import lines_of_set, lines_of_streams, talker_ids, write_talker_data_dir
-from espnet2_m2m.scoring.scored_set import cache_writer, input_key, read_cache
+from espnet2_m2m.enh.training_config import TrainingConfig
+
+ORDER_VERSION = 1  # raise when the same signals get another order: old ones are then found anew
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.talker_data_dir",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--data_dir", required=True, help="the set, formatted (dump/raw/SET)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--enhanced_dir", help="its separated speech, spk{n}.scp")
@@ -48,7 +47,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     if args.signal:
         lines, how = lines_of_set(args.data_dir, args.signal), f"{args.signal} of the set"
@@ -60,99 +59,49 @@ def main(cmd=None):
     print(f"{args.out_dir}: {len(lines)} lines of {len({line.talker for line in lines})} talkers ({how})")
 
 
-def assign(args):
-    """Mixture -> stream of each talker, from 1, or None; and how that was found, in words."""
-    import yaml
-
-    config = {}
-    if args.train_config:
-        config = yaml.safe_load(Path(args.train_config).read_text(encoding="utf-8")) or {}
-    if has_fixed_anchor(config):
+def assign(args: argparse.Namespace) -> tuple[dict[str, dict[int, int]] | None, str]:
+    """Mixture -> talker -> stream, both from 1, or None; and how that was found, in words."""
+    config = TrainingConfig.load(args.train_config) if args.train_config else TrainingConfig({})
+    if config.has_fixed_order:
         talkers = talker_ids(args.data_dir, len(numbered_files(args.enhanced_dir, "spk")))
-        return {mixture: list(range(1, len(names) + 1)) for mixture, names in talkers.items()}, "fixed order"
-    family = "spk" if (config.get("model_conf") or {}).get("closetalk_from_ref") else "closetalk"
-    headsets = [Path(args.data_dir, f"{family}{n}.scp") for n in numbered_files(args.data_dir, family)]
-    if not headsets:
+        return {mixture: {number: number for number in names} for mixture, names in talkers.items()}, "fixed order"
+    family = config.closetalk_family
+    if not numbered_files(args.data_dir, family):
         return None, "streams in the model's order: no headsets tell whose they are"
-    return fit_all(args, headsets), "order from the headsets"
+    return fit_all(args, family), "order from the headsets"
 
 
-def has_fixed_anchor(config):
-    """Whether a training tied source n to headset n."""
-    confs = [
-        criterion.get("conf") or {}
-        for criterion in config.get("criterions") or ()
-        if criterion["name"] == "mixture_constraint"
-    ]
-    return any(
-        conf.get("anchor_weight", 0) > 0
-        and conf.get("close_talk", True)
-        and conf.get("anchor_order", "fixed") == "fixed"
-        for conf in confs
-    )
+def fit_all(args: argparse.Namespace, family: str) -> dict[str, dict[int, int]]:
+    """Mixture -> headset -> its stream; finished mixtures are kept in order.jsonl.
 
-
-def fit_all(args, headsets):
-    """Mixture -> the stream of each headset, from 1; finished mixtures are kept in order.jsonl."""
-    data_dir = Path(args.data_dir)
-    tables = {
-        "closetalk": list(map(read_table, headsets)),
-        "streams": [
-            read_table(Path(args.enhanced_dir) / f"spk{n}.scp") for n in numbered_files(args.enhanced_dir, "spk")
-        ],
+    Args:
+        family: of the headsets' files.
+    """
+    utterances = {u.utt_id: u for u in find_utterances(args.data_dir, [family], args.enhanced_dir)}
+    keys = {
+        mixture: input_key([ORDER_VERSION, mixture, u.signals], (signal.entry for _, _, signal in u))
+        for mixture, u in utterances.items()
     }
-    segments = read_segments(data_dir / "segments") if (data_dir / "segments").is_file() else {}
-    jobs = []
-    for mixture in read_table(data_dir / "utt2spk"):
-        recording, *times = segments.get(mixture, (mixture,))
-        try:
-            signals = {
-                "closetalk": [[table[recording], times or None] for table in tables["closetalk"]],
-                "streams": [[table[mixture], None] for table in tables["streams"]],
-            }
-        except KeyError as error:
-            raise ValueError(
-                f"'{mixture}' of {data_dir}: {error} is missing in {headsets[0].name} ... there or"
-                f" in spk{{n}}.scp of {args.enhanced_dir}"
-            ) from error
-        jobs.append({"utt_id": mixture, "signals": signals})
-    keys = {job["utt_id"]: input_key(job) for job in jobs}
-    cache = Path(args.out_dir, "order.jsonl")
-    orders = {
-        mixture: order
-        for mixture, (key, order) in read_cache(cache).items()
-        if key is not None and keys.get(mixture) == key
-    }
-    todo = [job for job in jobs if job["utt_id"] not in orders]
-    bar = {"initial": len(orders), "desc": "fit streams to headsets", "unit": "mix"}
-    with cache_writer(cache) as keep:
-        fitted = parallel_map(fit_one, todo, args.nj, progress=bar)
-        for job, order in zip(todo, fitted):
-            orders[job["utt_id"]] = order
-            keep(job["utt_id"], keys[job["utt_id"]], order)
-    return orders
+    cache = Cache(Path(args.out_dir, "order.jsonl"), keys, tidy=True)
+    todo = cache.missing()
+    bar = {"initial": len(cache.results), "desc": "fit streams to headsets", "unit": "mix"}
+    fitted = parallel_map(fit_one, [utterances[mixture] for mixture in todo], args.nj, progress=bar)
+    for mixture, streams in zip(todo, fitted):
+        cache.keep(mixture, streams)
+    return {mixture: dict(zip(u.signals[family], cache.results[mixture])) for mixture, u in utterances.items()}
 
 
-def fit_one(job):
+def fit_one(utterance: Utterance) -> list[int]:
     """The stream of each headset of one mixture, from 1."""
     from espnet2_m2m.headset_order import streams_of_headsets
 
+    waves, sample_rate = utterance.read()
+    streams, (headsets,) = waves.pop("stream"), waves.values()
     try:
-        waves, rates = {}, set()
-        for family, signals in job["signals"].items():
-            loaded = [read_audio(*signal) for signal in signals]
-            waves[family] = [samples[:, 0] for samples, _ in loaded]
-            rates |= {rate for _, rate in loaded}
-        lengths = {len(wave) for family in waves.values() for wave in family}
-        if len(lengths) > 1 or len(rates) > 1:
-            raise ValueError(
-                f"streams and headsets need the same length and rate, found {sorted(lengths)}"
-                f" samples, {sorted(rates)} Hz"
-            )
-        order = streams_of_headsets(waves["streams"], waves["closetalk"], rates.pop())
+        order = streams_of_headsets(list(streams.values()), list(headsets.values()), sample_rate)
     except ValueError as error:
-        raise ValueError(f"mixture '{job['utt_id']}': {error}") from error
-    return [stream + 1 for stream in order]
+        raise ValueError(f"utterance '{utterance.utt_id}': {error}") from error
+    return [list(streams)[stream] for stream in order]
 
 
 if __name__ == "__main__":

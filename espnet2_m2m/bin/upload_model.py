@@ -1,7 +1,7 @@
 """Put a packed model on Hugging Face (stage 12): what the zip holds, and the card on top.
 
     hf auth login               # once, or set HF_TOKEN
-    python -m espnet2_m2m.bin.upload_model --packed exp/X/X_valid.loss.best.zip --hf_repo user/name
+    espnet2_m2m upload_model --packed exp/X/X_valid.loss.best.zip --hf_repo user/name
 
 The repository is made where there is none; files that are there already are not sent again.
 """
@@ -12,23 +12,19 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.model_files import HF_TAG, model_files
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet2_m2m.bin.upload_model",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--packed", required=True, help="zip of bin/pack_model")
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
+    parser.add_argument("--packed", required=True, help="zip of pack_model")
     parser.add_argument("--hf_repo", required=True, help="user/name on Hugging Face")
     return parser
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     if not HF_TAG.fullmatch(args.hf_repo) or "@" in args.hf_repo:
         raise ValueError(f"--hf_repo is user/name, found '{args.hf_repo}'")

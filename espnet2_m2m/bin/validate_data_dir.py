@@ -1,7 +1,7 @@
 """Check Kaldi-style data dirs: all problems at once, with file, line and remedy.
 
-python -m espnet2_m2m.bin.validate_data_dir data/train data/valid --sample_rate 8000 \\
-    --num_channels 6 --num_speakers 2 --require closetalk spk
+    espnet2_m2m validate_data_dir data/train data/valid --sample_rate 8000 \\
+        --num_channels 6 --num_speakers 2 --require closetalk spk
 
 Exit status 1 if there is any problem.
 """
@@ -9,12 +9,12 @@ Exit status 1 if there is any problem.
 import argparse
 import sys
 
-from espnet2_m2m.bin import cli_errors
+from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.data_dir import inspect_data_dir
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def get_parser() -> argparse.ArgumentParser:
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("data_dirs", nargs="+", metavar="data_dir", help="data dir to check")
     parser.add_argument("--sample_rate", type=int, help="Hz of all audio; default: all the same")
     parser.add_argument("--num_channels", type=int, help="of wav.scp; default: all the same")
@@ -33,7 +33,7 @@ def get_parser():
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     failed = False
     for data_dir in args.data_dirs:

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 
-def read_config(*paths) -> dict:
+def read_config(*paths: str | Path) -> dict:
     """Merge configs, the files they are based on first, later ones over earlier ones.
 
     Args:
@@ -22,7 +22,8 @@ def read_config(*paths) -> dict:
     Returns:
         the merged config, without `base`.
     Raises:
-        FileNotFoundError, ValueError: a file that is missing, not a mapping, or based on itself.
+        FileNotFoundError, ValueError: a file that is missing, not YAML, not a mapping, or based on itself or on no
+            file; names the file.
     """
     merged = {}
     for path in paths:
@@ -30,7 +31,7 @@ def read_config(*paths) -> dict:
     return merged
 
 
-def merge(config, changes):
+def merge(config: object, changes: object) -> object:
     """`config` with `changes` made to it; neither is altered."""
     if isinstance(config, dict) and isinstance(changes, dict):
         merged = dict(config)
@@ -49,21 +50,40 @@ def merge(config, changes):
     return changes
 
 
-def _are_named(value) -> bool:
+def read_file(path: Path) -> dict:
+    """What one file says by itself, `base` included; errors as in `read_config`."""
+    raw = path.read_bytes()
+    try:
+        content = yaml.safe_load(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{line}: not UTF-8 ({error.reason}); convert the file with iconv") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)  # no mark for a character that YAML does not know
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise ValueError(f"{where}: not plain YAML ({problem}); correct it there or in the line before") from error
+    if not isinstance(content, dict | None):
+        raise ValueError(f"{path}: expected a mapping of options, `name: value`, found {type(content).__name__}")
+    return content or {}
+
+
+def _are_named(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(entry, dict) and "name" in entry for entry in value)
 
 
-def _read(path: Path, users: tuple) -> dict:
+def _read(path: Path, users: tuple[Path, ...]) -> dict:
     if path.resolve() in users:
         raise ValueError(f"{path}: is `base` of itself, through {users[-1]}")
     if not path.is_file():
         asked = f", the base of {users[-1]}" if users else ""
         raise FileNotFoundError(f"{path}: no such config{asked}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping of options, found {type(content).__name__}")
+    content = read_file(path)
     bases = content.pop("base", None) or []
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ValueError(f"{path}: `base` is a file or a list of files, relative to this one, found {bases!r}")
     merged = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         merged = merge(merged, _read(path.parent / base, (*users, path.resolve())))
     return merge(merged, content)

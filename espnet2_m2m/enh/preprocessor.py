@@ -32,7 +32,7 @@ class CheckedPreprocessor:
             if len(signal) != len(mix):
                 raise ValueError(
                     f"{utt_id}: {name} has {len(signal)} samples, speech_mix has {len(mix)}; is a "
-                    "file truncated? espnet2_m2m.bin.validate_data_dir finds the file"
+                    "file truncated? espnet2_m2m validate_data_dir finds the file"
                 )
             if not np.isfinite(signal).all():
                 raise ValueError(f"{utt_id}: {name} has NaN or infinite samples")

@@ -192,7 +192,8 @@ def word_error_table(systems, set_name):
 
 def _changed_since(system, path):
     """Whether the system's output is newer than a file."""
-    outputs = (Path(entry) for job in system.jobs.values() for entry, _ in job["signals"]["estimates"])
+    streams = (job.utterance.signals["stream"].values() for job in system.jobs.values())
+    outputs = (Path(signal.entry) for numbered in streams for signal in numbered)
     return any(output.is_file() and output.stat().st_mtime > path.stat().st_mtime for output in outputs)
 
 
@@ -329,4 +330,4 @@ def read_diagnosis(path):
             "figure": figure,
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a diagnosis ({error!r}); run espnet2_m2m.bin.diagnose again") from error
+        raise ValueError(f"{path}: not a diagnosis ({error!r}); run espnet2_m2m diagnose again") from error

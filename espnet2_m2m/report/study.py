@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import yaml
-
 from espnet2_m2m.data_dir.directory import name_some
+from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.report.paper import CAPTIONS, OUR_SYSTEMS, PANELS, PAPER, QUALITIES, Row
 from espnet2_m2m.report.training import read_stats
 from espnet2_m2m.scoring.metrics import METRICS
@@ -114,21 +113,13 @@ def our_row(key, config_path):
     """A row that the paper does not have; taps and alpha from the training's config.yaml."""
     name = key.partition("_")[2].removeprefix("ours_")
     row = Row(key[len("table")], "-", OUR_SYSTEMS.get(key, name), "-", "-")
-    if not config_path.is_file():
+    config = TrainingConfig.load(config_path) if config_path.is_file() else TrainingConfig({})
+    if not config.uses_headsets:
         return row
-    criterions = yaml.safe_load(config_path.read_text(encoding="utf-8")).get("criterions") or []
-    for criterion in criterions:
-        conf = criterion.get("conf") or {}
-        if criterion["name"] == "mixture_constraint" and conf.get("close_talk", True):
-            taps = (
-                ("closetalk", "past", 19),
-                ("closetalk", "future", 1),
-                ("farfield", "past", 19),
-                ("farfield", "future", 1),
-            )
-            taps = "/".join(str(conf.get(f"{mic}_{side}_taps", n)) for mic, side, n in taps)
-            return Row(row.table, "-", row.system, taps, _format_alpha(conf.get("alpha", 1.0)))
-    return row
+    taps = "/".join(
+        str(config.loss[f"{mic}_{side}_taps"]) for mic in ("closetalk", "farfield") for side in ("past", "future")
+    )
+    return Row(row.table, "-", row.system, taps, _format_alpha(config.loss["alpha"]))
 
 
 def _format_alpha(alpha):

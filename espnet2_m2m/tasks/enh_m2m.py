@@ -1,12 +1,10 @@
 """M2M inside ESPnet's enhancement task."""
 
-import argparse
 import copy
 import re
 import sys
 from pathlib import Path
 
-import yaml
 from espnet2.tasks import enh
 from espnet2.tasks.enh import EnhancementTask
 from espnet2.train.distributed_utils import get_rank
@@ -18,6 +16,7 @@ from espnet2_m2m.enh.preprocessor import CheckedPreprocessor
 from espnet2_m2m.enh.segments import SegmentDataset
 from espnet2_m2m.enh.separator.tfgridnet import TFGridNet
 from espnet2_m2m.enh.spectra import SpectraDecoder, SpectraEncoder
+from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.tasks.checkpoints import atomic_torch_save, load_weights, repair_checkpoints, without_step
 
 CRITERIONS = {"mixture_constraint": MixtureConstraintCriterion, "ri_mag": RIMagCriterion}
@@ -49,7 +48,7 @@ class M2MEnhancementTask(EnhancementTask):
     def build_preprocess_fn(cls, args, train):
         """ESPnet's preprocessor, followed by checks of what reaches the model."""
         preprocess = super().build_preprocess_fn(args, train)
-        return CheckedPreprocessor(preprocess) if names_criterion(args) else preprocess
+        return CheckedPreprocessor(preprocess) if TrainingConfig(args).is_ours else preprocess
 
     @classmethod
     def build_chunk_iter_factory(cls, args, iter_options, mode):
@@ -57,7 +56,7 @@ class M2MEnhancementTask(EnhancementTask):
         factory = super().build_chunk_iter_factory(args, iter_options, mode)
         data = iter_options.data_path_and_name_and_type
         if (
-            names_criterion(args)
+            TrainingConfig(args).is_ours
             and args.preprocessor is None
             and str(args.chunk_length).isdigit()
             and args.chunk_default_fs is None
@@ -82,7 +81,7 @@ class M2MEnhancementTask(EnhancementTask):
         with atomic_torch_save():
             if args.resume and (not args.distributed or get_rank(args.dist_rank, args.dist_launcher) == 0):
                 repair_checkpoints(args.output_dir, args.best_model_criterion)
-            if not names_criterion(args):
+            if not TrainingConfig(args).is_ours:
                 EnhancementTask.main_worker(args)  # a stock config meets ESPnet's own checks
                 return
             check_numbers(vars(args))
@@ -101,18 +100,11 @@ class M2MEnhancementTask(EnhancementTask):
         """
         if config_file is None:
             config_file = Path(model_file).parent / "config.yaml"
-        content = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
-        if model_file is None or not names_criterion(argparse.Namespace(**content)):
+        if model_file is None or not TrainingConfig.load(config_file).is_ours:
             return super().build_model_from_file(config_file, model_file, device)
         model, args = super().build_model_from_file(config_file, None, device)
         load_weights(model, model_file)
         return model, args
-
-
-def names_criterion(args) -> bool:
-    """Whether a config names a criterion of the plug-in."""
-    criterions = getattr(args, "criterions", None) or []
-    return any(criterion["name"] in CRITERIONS for criterion in criterions)
 
 
 def check_numbers(options: dict, name: str = "") -> None:
@@ -185,7 +177,7 @@ def register() -> None:
 
 
 def _build_model(cls, args):
-    if not names_criterion(args):
+    if not TrainingConfig(args).is_ours:
         return _stock_build_model(cls, args)
     if getattr(args, "diffusion_model", None) is not None:  # ESPnet would build a model without the criterions
         raise ValueError(

@@ -1,14 +1,13 @@
 """ESPnet's SeparateSpeech for the plug-in's models; importing this puts it into espnet2.bin.enh_inference."""
 
-import argparse
-
 import numpy as np
-import yaml
 from espnet2.bin import enh_inference as stock
 
+from espnet2_m2m.enh.config import read_config
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
+from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.model_files import model_files
-from espnet2_m2m.tasks.enh_m2m import CRITERIONS, M2MEnhancementTask, names_criterion
+from espnet2_m2m.tasks.enh_m2m import CRITERIONS, M2MEnhancementTask
 
 
 class SeparateSpeech(stock.SeparateSpeech):
@@ -26,7 +25,7 @@ class SeparateSpeech(stock.SeparateSpeech):
                     name,
                     num_mics,
                     separator.ref_channel,
-                    ("--ref_channel", "espnet2_m2m.bin.format_data_dir --channels"),
+                    ("--ref_channel", "espnet2_m2m format_data_dir --channels"),
                 )
         if self.fcp_output is not None:
             if not isinstance(self.enh_model, ESPnetM2MModel):
@@ -75,13 +74,10 @@ class SeparateSpeech(stock.SeparateSpeech):
 def _check_foreign_config(train_config, model_tag) -> None:
     """Refuse configs whose loading is ESPnet's, which unpickles anything."""
     try:
-        content = yaml.safe_load(train_config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{model_tag}: its config is not plain yaml: {error}") from error
-    try:
-        ours = names_criterion(argparse.Namespace(**content))
-    except (TypeError, KeyError):
-        ours = False
+        content = read_config(train_config)
+        ours = TrainingConfig(content).is_ours
+    except ValueError as error:
+        raise ValueError(f"{model_tag}: {error}") from error
     if not ours:
         raise ValueError(
             f"{model_tag}: expected a model that was trained by a criterion of this package "

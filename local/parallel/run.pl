@@ -7,20 +7,8 @@
 set -uo pipefail
 
 max_jobs_run=$(env -u OMP_NUM_THREADS nproc)     # which would be nproc's answer
-first=
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --max_jobs_run|--max-jobs-run) max_jobs_run=$2; shift 2 ;;
-        --*) shift 2 ;;
-        JOB=*:*) first=${1#JOB=}; last=${first#*:}; first=${first%:*}; shift ;;
-        *) break ;;
-    esac
-done
-if [ $# -lt 2 ]; then
-    echo "usage: ${0##*/} [--name value] ... [JOB=1:N] LOG COMMAND [ARGUMENT ...]" >&2
-    exit 1
-fi
-mkdir -p "$(dirname "$1")"
+option() { case "$1" in --max_jobs_run|--max-jobs-run) max_jobs_run=$2 ;; esac; }
+. "$(dirname "$0")"/arguments.sh
 
 begin_log() { { echo "# ${*:2}"; echo "# Started at $(date) on $(hostname)"; } > "$1"; }
 end_log() { echo "# Ended (code $2) at $(date)" >> "$1"; }

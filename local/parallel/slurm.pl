@@ -6,27 +6,20 @@
 # Fails if one copy fails, and shows the end of its log. ESPnet's launcher knows Slurm by the name slurm.pl.
 set -uo pipefail
 
-options=() first= max_jobs_run=
-while [ $# -gt 0 ]; do
+options=() max_jobs_run=
+option() {
     case "$1" in
-        --gpu) [ "$2" -eq 0 ] || options+=(--gres "gpu:$2"); shift 2 ;;
+        --gpu) [ "$2" -eq 0 ] || options+=(--gres "gpu:$2") ;;
         --num_threads|--num-threads)    # ESPnet's launcher adds it for several nodes: a thread for each GPU
-            [[ " ${options[*]} " == *" --cpus-per-task "* ]] || options+=(--cpus-per-task "$2")
-            shift 2 ;;
-        --num_nodes|--num-nodes) options+=(--nodes "$2" --ntasks-per-node 1); shift 2 ;;
-        --max_jobs_run|--max-jobs-run) max_jobs_run=%$2; shift 2 ;;
-        --*) options+=("$1" "$2"); shift 2 ;;
-        JOB=*:*) first=${1#JOB=}; last=${first#*:}; first=${first%:*}; shift ;;
-        *) break ;;
+            [[ " ${options[*]} " == *" --cpus-per-task "* ]] || options+=(--cpus-per-task "$2") ;;
+        --num_nodes|--num-nodes) options+=(--nodes "$2" --ntasks-per-node 1) ;;
+        --max_jobs_run|--max-jobs-run) max_jobs_run=%$2 ;;
+        *) options+=("$1" "$2") ;;
     esac
-done
-if [ $# -lt 2 ]; then
-    echo "usage: ${0##*/} [--name value] ... [JOB=1:N] LOG COMMAND [ARGUMENT ...]" >&2
-    exit 1
-fi
+}
+. "$(dirname "$0")"/arguments.sh
 log=$1
 shift
-mkdir -p "$(dirname "${log}")"
 
 # srun, which the launcher puts before a training on several nodes, does not take the CPUs from sbatch.
 script="#!/usr/bin/env bash

@@ -6,9 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 import yaml
 from espnet2.main_funcs.pack_funcs import unpack
@@ -185,17 +183,3 @@ def test_an_upload_under_another_name_is_refused(exp, capsys, repository, messag
     with pytest.raises(SystemExit):
         upload_model.main(["--packed", str(exp / ZIP), "--hf_repo", repository])
     assert message in capsys.readouterr().err
-
-
-def test_the_console_script_lists_and_runs_commands(tmp_path):
-    """As pip installs it: espnet2_m2m = espnet2_m2m.bin:main."""
-    script = "import sys; from espnet2_m2m.bin import main; sys.exit(main())"
-    code, printed, _ = run(os.environ, "-c", script)
-    assert code == 0 and "separate " in printed and "simulate " in printed
-    code, _, errors = run(os.environ, "-c", script, "separat")
-    assert code == 1 and errors == "espnet2_m2m: error: no command 'separat'; espnet2_m2m --help lists them\n"
-    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
-    code, _, errors = run(
-        os.environ, "-c", script, "separate", "--model", "nothing", str(tmp_path / "a.wav"), "-o", "x"
-    )
-    assert code == 1 and errors.startswith("separate: error: nothing: no such file or folder")

@@ -16,6 +16,7 @@ from espnet2.train.reporter import Reporter
 from espnet_configs import M2M, VALID_SI_SNR, config, save
 
 from espnet2_m2m.bin import enh_inference, enh_train
+from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.tasks.checkpoints import repair_checkpoints
 from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask, check_numbers, common_sample_rate
 from espnet2_m2m.tasks.separate_speech import SeparateSpeech
@@ -190,7 +191,7 @@ def test_options_that_do_not_fit_end_in_one_line(experiment, capsys, options, me
             4,
             [],
             "wav.scp: utt3: has 4 channel(s), the model needs 3; choose those of the array that it was "
-            "trained for, in its order, e.g. espnet2_m2m.bin.format_data_dir --channels 0,1,2",
+            "trained for, in its order, e.g. espnet2_m2m format_data_dir --channels 0,1,2",
         ),
         (3, ["--ref_channel", "3"], "wav.scp: utt1: has 3 channel(s), but --ref_channel is 3"),
     ],
@@ -213,13 +214,15 @@ def test_a_non_finite_signal_is_not_written(tmp_path):
 def test_headsets_stand_in_spk_scp_with_closetalk_from_ref(tmp_path):
     for name in ("wav.scp", "spk1.scp", "spk2.scp", "closetalk1.scp"):
         (tmp_path / name).touch()
-    actual = enh_train.data_options(tmp_path, [M2M], validation=False, closetalk_from_ref=True)
+    content = {"criterions": [M2M], "model_conf": {"closetalk_from_ref": True}}
+    actual = enh_train.data_options(tmp_path, TrainingConfig(content), validation=False)
     assert actual == [
         f"{tmp_path}/wav.scp,speech_mix,sound",
         f"{tmp_path}/spk1.scp,speech_ref1,sound",
         f"{tmp_path}/spk2.scp,speech_ref2,sound",
     ]
-    actual = enh_train.data_options(tmp_path, [M2M, VALID_SI_SNR], validation=False)
+    training = TrainingConfig({"criterions": [M2M, VALID_SI_SNR]})
+    actual = enh_train.data_options(tmp_path, training, validation=False)
     assert actual[1:] == [f"{tmp_path}/closetalk1.scp,closetalk_mix1,sound"]
 
 
@@ -277,7 +280,7 @@ def test_a_gap_in_the_headsets_is_not_passed_over(tmp_path):
     for name in ("wav.scp", "closetalk1.scp", "closetalk3.scp"):
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match="without a gap, found closetalk1.scp, closetalk3.scp"):
-        enh_train.data_options(tmp_path, [M2M], validation=False)
+        enh_train.data_options(tmp_path, TrainingConfig({"criterions": [M2M]}), validation=False)
 
 
 def test_numbers_that_are_text_to_yaml_are_named():

@@ -67,6 +67,26 @@ def test_mistakes_are_named(tmp_path):
         read_config(tmp_path / "list.yaml")
 
 
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"a: 1\nb: [1\nc: 2\n", r":3: not plain YAML \(expected ',' or '\]'"),
+        (b"a: 1\n\tb: 2\n", r":2: not plain YAML \(found character '\\t'"),
+        (b"a: !!python/object:os.x 1\n", r":1: not plain YAML \(could not determine a constructor"),
+        (b"a: \0\n", r": not plain YAML \(unacceptable character #x0000"),
+        (b"# fine\na: J\xfcrgen\n", r":2: not UTF-8 .*; convert the file with iconv"),
+        (b"base: 3\n", ": `base` is a file or a list of files, relative to this one, found 3"),
+        (b"base: {a.yaml: b.yaml}\n", ": `base` is a file or a list"),
+        (b"base: [a.yaml, 3]\n", ": `base` is a file or a list"),
+    ],
+)
+def test_a_file_that_is_no_config_is_named_with_the_line(tmp_path, content, message):
+    """Also where it is another's base: the file at fault, not the one that was asked for."""
+    (tmp_path / "wrong.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"wrong\.yaml{message}"):
+        read_config(write(tmp_path / "user.yaml", base="wrong.yaml"))
+
+
 def test_the_command_hands_espnet_one_file(tmp_path):
     base = write(tmp_path / "base.yaml", batch_size=4, criterions=[])
     row = write(tmp_path / "row.yaml", base="base.yaml", batch_size=1)

@@ -1,4 +1,4 @@
-"""local/run_table.sh in a small recipe whose stages' script only pretends: order, resumption, failures."""
+"""run_table.sh in a small recipe whose stages' script only pretends: order, resumption, failures."""
 
 import json
 import os
@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from fake_study import write_run
 
-ROOT = Path(__file__).parent.parent
+from espnet2_m2m.bin import run_study
+
+ROOT = Path(__file__).parents[2]
 ROWS = "table2_1a_m2m table2_4b_pit"
 # What local/m2m.sh is asked for goes to calls.log. `behaviour/<tag>` makes a run misbehave.
 STAGES = r"""#!/usr/bin/env bash
 set -eu
-. local/training_settings.sh
 while [ $# -gt 0 ]; do declare "${1#--}=$2"; shift 2; done
 exp=${expdir}/${enh_tag}
 echo "${enh_tag} ${stage}-${stop_stage} ${inference_tag:-}|${enh_config}|${enh_args}|${inference_args:-}|\
@@ -25,7 +26,7 @@ ${OMP_NUM_THREADS:-}|${fs}|${test_sets}" >> calls.log
 mkdir -p "${exp}"
 behaviour=$(cat "behaviour/${enh_tag}" 2> /dev/null || true)
 if [ "${stage}" = 6 ]; then
-    keep_settings "${exp}" "$(training_settings "${enh_config}" "${enh_args}" "${dumpdir}")"
+    python3 -m espnet2_m2m.enh.training_settings "${exp}" "${dumpdir}" "${enh_args}" ${enh_config}
     echo "${CUDA_VISIBLE_DEVICES:-}" > "${exp}/gpus"
     mkdir "active/${enh_tag}"
     if [ "${behaviour}" = together ]; then      # goes on only when two are at work
@@ -45,7 +46,9 @@ else
     cp -r template/enhanced_test/scoring "${out}/scoring"
 fi
 """
+# Only the study itself is run; what comes after it goes to python.log.
 PYTHON = """#!/bin/sh
+case "$2" in *.run_study) exec python3 "$@" ;; esac
 echo "$*" >> python.log
 """
 
@@ -56,8 +59,7 @@ def recipe(tmp_path):
     folder = tmp_path / "my recipe"
     for name in ("local", "conf/tuning", "behaviour", "active", "met"):
         (folder / name).mkdir(parents=True)
-    for name in ("run_table.sh", "parse_options.sh", "training_settings.sh"):
-        shutil.copy(ROOT / "local" / name, folder / "local")
+    shutil.copy(ROOT / "local/run_table.sh", folder / "local")
     for name in ("path.sh", "cmd.sh"):
         shutil.copy(ROOT / "egs2/meeting_demo/enh1" / name, folder)
     (folder / "run_table.sh").symlink_to("local/run_table.sh")
@@ -78,12 +80,12 @@ def recipe(tmp_path):
     return folder
 
 
-def start(recipe, *options, python="./python", **env):
+def start(recipe, *options, python="./python", before=(), **env):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **env}
     if "OMP_NUM_THREADS" not in env:
         environment.pop("OMP_NUM_THREADS", None)
     return subprocess.Popen(
-        ["./run_table.sh", "--python", python, *options],
+        [*before, "./run_table.sh", "--python", python, *options],
         cwd=recipe,
         env=environment,
         text=True,
@@ -223,6 +225,38 @@ def test_a_config_that_was_changed_is_another_training(recipe):
     assert called == [] and "is a training with other options" in printed
 
 
+def test_a_training_of_an_earlier_version_can_be_taken_over(recipe):
+    """Its train.settings cannot be compared; the message says to remove it, and then nothing is trained anew."""
+    options = ["--seeds", "0", "--rows", "table2_1a_m2m"]
+    run(recipe, *options)
+    noted = recipe / "exp/small_2ep/table2_1a_m2m_seed0/train.settings"
+    noted.write_text("conf/tuning/table2_1a_m2m.yaml --seed 0 /data/dump 0123456789abcdef\n")
+    printed, called = run(recipe, *options, desired=1)
+    assert (
+        called == [] and "train.settings was written by an earlier version" in printed and "remove the file" in printed
+    )
+    noted.unlink()
+    printed, called = run(recipe, *options)
+    assert called == [] and "finished before" in printed
+
+
+def test_a_config_that_cannot_be_read_is_found_before_anything_is_trained(recipe):
+    (recipe / "conf/tuning/table2_4b_pit.yaml").write_text("base: size_paper.yaml\nencoder: [\n")
+    printed, called = run(recipe, desired=1)
+    assert "run_study: error: conf/tuning/table2_4b_pit.yaml:3: not plain YAML" in printed and called == []
+
+
+def test_a_value_may_begin_with_dashes_and_a_name_may_have_them():
+    args = run_study.parse(["--enh-args", "--ngpu=1", "--rows", "a  b", "--max_epoch", "3"])
+    assert (args.enh_args, args.ngpu, args.rows, args.max_epoch, args.seeds) == (
+        "--ngpu=1",
+        0,
+        ["a", "b"],
+        3,
+        [0, 1, 2],
+    )
+
+
 def test_options_may_be_mended_when_nothing_was_trained(recipe):
     options = ["--seeds", "0", "--rows", "table2_1a_m2m"]
     (recipe / "behaviour/table2_1a_m2m_seed0").write_text("broken")
@@ -247,10 +281,7 @@ def test_kill_ends_the_training_too_and_a_second_call_waits_for_nobody(recipe):
     options = ["--seeds", "0", "--rows", "table2_1a_m2m"]
     (recipe / "calls.log").write_text("")
     process = start(recipe, *options)
-    deadline = time.time() + 30
-    while not (recipe / "active/table2_1a_m2m_seed0").exists():
-        assert time.time() < deadline
-        time.sleep(0.02)
+    wait_for((recipe / "active/table2_1a_m2m_seed0").exists)
     other = start(recipe, *options)
     printed, _ = other.communicate(timeout=30)
     assert other.returncode == 1 and "another run_table.sh is at work" in printed, printed
@@ -259,12 +290,31 @@ def test_kill_ends_the_training_too_and_a_second_call_waits_for_nobody(recipe):
     assert process.returncode == 130, printed
     (recipe / "behaviour/table2_1a_m2m_seed0").unlink()
     (recipe / "active/table2_1a_m2m_seed0").rmdir()
-    deadline = time.time() + 30
     command = ["flock", "-n", recipe / "exp/small_2ep/table2_1a_m2m_seed0/.lock", "true"]
-    while subprocess.run(command).returncode:
-        assert time.time() < deadline, "the training still runs"
-        time.sleep(0.05)
+    wait_for(lambda: subprocess.run(command).returncode == 0)
     run(recipe, *options)
+
+
+def wait_for(condition):
+    deadline = time.time() + 30
+    while not condition():
+        assert time.time() < deadline
+        time.sleep(0.02)
+
+
+def test_a_run_ends_although_the_terminal_is_closed_or_its_parent_killed(recipe):
+    """nohup has SIGHUP ignored, which must not be undone; and a killed run_table.sh leaves no half a run behind."""
+    row = "table2_1a_m2m"
+    (recipe / f"behaviour/{row}_seed0").write_text("together")  # waits for a second one until its time is up
+    process = start(recipe, "--seeds", "0", "--rows", row, before=["nohup"])
+    wait_for((recipe / f"active/{row}_seed0").exists)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.kill()
+    process.communicate(timeout=30)
+    (record,) = (recipe / f"exp/small_2ep/{row}_seed0/run_table.jsonl").read_text().splitlines()
+    assert json.loads(record)["status"] == "finished"
 
 
 def test_tables_come_at_the_end(recipe):
@@ -280,13 +330,15 @@ def test_tables_come_at_the_end(recipe):
         (["--dumpdir", "nowhere"], "nowhere/raw/train: no finished data dir; make it with ./run.sh --stop_stage 4"),
         (["--rows", "table2_1a_m2m table2_9"], "no row 'table2_9'; conf/tuning has table2_1a_m2m table2_4b_pit"),
         (["--rows", "size_small"], "no row 'size_small'"),
-        (["--size", "medium"], "--size is paper or small, found 'medium'"),
-        (["--seeds", "one"], "--seeds are numbers"),
-        (["--seeds", ""], "--seeds needs at least one seed"),
-        (["--jobs", "0"], "numbers above 0, found '0'"),
-        (["--max_epoch", "2.5"], "numbers above 0, found '2.5'"),
-        (["--row", "x"], "unknown option --row"),
-        (["x"], "unexpected argument 'x'"),
+        (["--size", "medium"], "--size: invalid choice: 'medium' (choose from "),
+        (["--seeds", "one"], "--seeds: expected numbers, e.g. \"0 1 2\", found 'one'"),
+        (["--seeds", ""], "--seeds: expected numbers, e.g. \"0 1 2\", found ''"),
+        (["--jobs", "0"], "--jobs: expected a number of at least 1, found '0'"),
+        (["--max_epoch", "2.5"], "--max_epoch: expected a number of at least 1, found '2.5'"),
+        (["--row", "x"], "unrecognized arguments: --row"),
+        (["--jobs"], "--jobs: expected one argument"),
+        (["x"], "unrecognized arguments: x"),
+        (["--ngpu", "-1"], "--ngpu is a number of at least 0, found -1"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(recipe, options, message):
