@@ -20,7 +20,11 @@ from espnet2_m2m.fir_least_squares import stack_taps
 from espnet2_m2m.scoring import metrics
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("egs2/*/*/README.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(ROOT.glob("egs2/*/*/README.md")),
+]
 
 
 def blocks(page, language):
@@ -197,13 +201,48 @@ def test_commands_are_found():
     assert found["recipes.md"] >= 4 and found["demo.md"] >= 6 and found["loss_in_your_config.md"] >= 5
 
 
-# ---- Links and the index -------------------------------------------------------------------------
+# ---- Promises ------------------------------------------------------------------------------------
+
+
+def test_what_is_called_stable_exists():
+    """All public names and config keys are on the page, and nothing else."""
+    from espnet2_m2m.tasks.enh_m2m import CRITERIONS, MODEL_OPTIONS, WRAPPERS
+
+    text = (ROOT / "docs/stability.md").read_text(encoding="utf-8")
+    python, configs = (text.partition(f"**{start}**")[2].partition("\n\n**")[0] for start in ("Python.", "Configs."))
+    rows = re.findall(r"^\| (`.+?) \|", python, flags=re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == espnet2_m2m.__all__
+    cells = dict(re.findall(r"^\| (.+?) \| (.+) \|$", configs, flags=re.MULTILINE))
+    named = {part: re.findall(r"`(\w+)`", cell) for part, cell in cells.items()}
+    assert set(named["`criterions`"]) == CRITERIONS.keys() | WRAPPERS.keys()
+    assert set(named["`model_conf`"]) == set(MODEL_OPTIONS)
+    for criterion in CRITERIONS:
+        arguments = set(inspect.signature(CRITERIONS[criterion]).parameters) - {"conf"}
+        assert set(named[f"`conf` of `{criterion}`"]) - {"MixtureConstraintLoss"} == arguments
+
+
+# ---- Links, the index, lines ---------------------------------------------------------------------
 
 
 def test_files_and_folders_that_the_documents_name_exist():
     for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_are_no_longer_than_those_of_the_code(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert not [f"{page}:{number}" for number, line in enumerate(lines, 1) if len(line) > 120]
+
+
+def test_links_within_a_page_lead_to_headings():
+    """GitHub's names of headings: small letters and hyphens, without punctuation."""
+    for page in PAGES:
+        for target, heading in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
+            text = (page.parent / target if target else page).read_text(encoding="utf-8")
+            headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+            assert heading in [re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings], page
 
 
 def test_the_index_has_a_line_for_each_page():

@@ -185,6 +185,11 @@ def register() -> None:
 def _build_model(cls, args):
     if not TrainingConfig(args).is_ours:
         return _stock_build_model(cls, args)
+    if getattr(args, "diffusion_model", None) is not None:  # ESPnet would build a model without the criterions
+        raise ValueError(
+            f"criterion {args.criterions[0]['name']} does not go with diffusion_model: {args.diffusion_model}, which "
+            "learns from clean speech; remove it"
+        )
     options = {name: args.model_conf[name] for name in MODEL_OPTIONS if name in args.model_conf}
     args = copy.copy(args)
     args.model_conf = {k: v for k, v in args.model_conf.items() if k not in options}

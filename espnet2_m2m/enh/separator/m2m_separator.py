@@ -333,6 +333,10 @@ def _check_separator(separator: AbsSeparator) -> None:
         raise ValueError(
             f"{name} needs references in training, which mixture_constraint does without; choose another separator"
         )
+    if name == "iNeuBe":  # the encoder's dimension, 1, takes the place of n_spk
+        raise ValueError(
+            "ESPnet's task builds iNeuBe with one source, which separates nothing; choose another separator"
+        )
     if name == "NeuralBeamformer" and str(separator.loss_type).startswith("mask"):
         raise ValueError(
             "in training NeuralBeamformer gives masks but no estimates with "
