@@ -1,5 +1,6 @@
 """The systems that a report page compares: trainings whose separated speech is at hand, scored if it can be."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import numpy as np
 
 from espnet2_m2m.data_dir.cache import read_cache
 from espnet2_m2m.data_dir.directory import name_some, numbered_files
-from espnet2_m2m.report.study import require_one_test_set
-from espnet2_m2m.scoring import scored_set
+from espnet2_m2m.report.study import Study, require_one_test_set
 from espnet2_m2m.scoring.results import read_scores
+from espnet2_m2m.scoring.scored_set import ScoringJob, list_jobs
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,11 @@ class System:
     folder: Path  # of the training
     enhanced_dir: Path
     summary: dict  # summary.json; without references only the numbers of speakers and utterances
-    scores: list  # rows of scores.csv, numbers as numbers; empty without references
-    jobs: dict  # utt_id -> job of `scored_set.list_jobs`
+    scores: list[dict]  # rows of scores.csv, numbers as numbers; empty without references
+    jobs: dict[str, ScoringJob]  # by utt_id
 
 
-def load(data_dir, enhanced_dirs, names=None):
+def load(data_dir: Path | str, enhanced_dirs: Iterable[Path | str], names: list[str] | None = None) -> list[System]:
     """The systems whose output stands in `enhanced_dirs`, each a folder of its training.
 
     Args:
@@ -42,7 +43,7 @@ def load(data_dir, enhanced_dirs, names=None):
     for name, enhanced_dir in zip(names, enhanced_dirs):
         summary, rows = read_scores(enhanced_dir)
         fixed_order = summary["fixed_order_agrees"] is not None
-        jobs = scored_set.list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
+        jobs = list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
         jobs = {job.utt_id: job for job in jobs}
         require_current(rows, jobs, data_dir, enhanced_dir / "scoring")
         systems.append(System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, rows, jobs))
@@ -50,14 +51,14 @@ def load(data_dir, enhanced_dirs, names=None):
     return systems
 
 
-def _without_scores(data_dir, enhanced_dir, name):
-    jobs = scored_set.list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
+def _without_scores(data_dir: Path | str, enhanced_dir: Path, name: str) -> System:
+    jobs = list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
     summary = {"num_utterances": len(jobs), "num_speakers": len(jobs[0].utterance.signals["stream"])}
     jobs = {job.utt_id: job for job in jobs}
     return System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, [], jobs)
 
 
-def load_study(data_dir, study):
+def load_study(data_dir: Path | str, study: Study) -> list[System]:
     """A system for each row of a `study.Study`: the run with the lowest seed."""
     first = {}
     for run in study.runs:  # ordered by seed
@@ -70,7 +71,7 @@ def load_study(data_dir, study):
     return load(data_dir, [run.enhanced_dir for run in first.values()], names)
 
 
-def _names(enhanced_dirs):
+def _names(enhanced_dirs: list[Path]) -> list[str]:
     """The trainings' names, and the outputs' where one training has several."""
     trainings = [enhanced_dir.parent for enhanced_dir in enhanced_dirs]
     if len(set(enhanced_dirs)) < len(enhanced_dirs):
@@ -81,12 +82,12 @@ def _names(enhanced_dirs):
     ]
 
 
-def require_current(rows, jobs, data_dir, scoring_dir):
+def require_current(rows: list[dict], jobs: dict[str, ScoringJob], data_dir: Path | str, scoring_dir: Path) -> None:
     """Refuse scores of other audio than is there now; of pipes, nobody can tell.
 
     Args:
         rows: of scores.csv.
-        jobs: utt_id -> job of `scored_set.list_jobs`.
+        jobs: of `list_jobs`, by utt_id.
         data_dir, scoring_dir: for the message, and to read the keys that the scores were kept with.
     Raises:
         ValueError: other utterances, or files that changed since they were scored.
@@ -106,7 +107,7 @@ def require_current(rows, jobs, data_dir, scoring_dir):
         )
 
 
-def gains(systems):
+def gains(systems: list[System]) -> dict[str, float]:
     """utt_id -> SI-SDR improvement in dB, mean over speakers and systems."""
     values = {}
     for system in systems:
