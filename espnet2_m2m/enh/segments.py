@@ -66,7 +66,7 @@ class SegmentDataset(AbsDataset):
         chunk_shift: int,
         random_place: bool,
         sample_rate: int | None = None,
-    ):
+    ) -> None:
         self.dataset = dataset
         self.paths = {name: loader.loader.data for name, loader in dataset.loader_dict.items()}
         self.options = chunk_length, chunk_shift, random_place, sample_rate
