@@ -15,9 +15,11 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -33,7 +35,7 @@ SAMPLE_RATE = 8000
 CONFIG = Path(__file__).parents[1] / "conf" / "tuning" / "table2_1a_m2m.yaml"
 
 
-def make_set(folder, num_mixtures, seconds):
+def make_set(folder: Path, num_mixtures: int, seconds: float) -> None:
     """A data dir of noise; a file serves several utterances, since reading is from memory anyway."""
     rng = np.random.default_rng(0)
     names = {"wav": 6, "closetalk1": 1, "closetalk2": 1}
@@ -53,36 +55,29 @@ class WholeFiles(M2MEnhancementTask):
     """With ESPnet's own reading."""
 
     @classmethod
-    def build_chunk_iter_factory(cls, *args, **kwargs):
+    def build_chunk_iter_factory(cls, *args: Any, **kwargs: Any) -> Any:
         return super(M2MEnhancementTask, cls).build_chunk_iter_factory(*args, **kwargs)
 
 
 TASKS = {"segments (ours)": M2MEnhancementTask, "whole files (ESPnet)": WholeFiles}
 
 
-def training_batches(task, folder, num_workers):
-    """Iterator over the batches of the first epoch."""
-    command = espnet_command(
-        [
-            "--config",
-            str(CONFIG),
-            "--output_dir",
-            str(folder),
-            "--train_dir",
-            str(folder),
-            "--num_workers",
-            str(num_workers),
-        ]
-    )
+def training_batches(task: type[M2MEnhancementTask], folder: Path, num_workers: int) -> Iterator[Any]:
+    """The batches of the first epoch."""
+    options = ["--config", CONFIG, "--output_dir", folder, "--train_dir", folder, "--num_workers", num_workers]
+    command = espnet_command(list(map(str, options)))
     args = task.get_parser().parse_args(command)
     return task.build_iter_factory(args, DistributedOption(), mode="train").build_iter(1)
 
 
-def cpu_seconds():
+def cpu_seconds() -> float:
+    """Of this process and its children so far."""
     return sum(os.times()[:4])
 
 
-def measure(task, folder, num_workers, num_batches, skipped=20):
+def measure(
+    task: type[M2MEnhancementTask], folder: Path, num_workers: int, num_batches: int, skipped: int = 20
+) -> tuple[float, float]:
     """Segments per second after `skipped` batches (a cache of 64 segments fills first), CPU seconds."""
     cpu = cpu_seconds()
     batches = training_batches(task, folder, num_workers)
@@ -97,7 +92,8 @@ def measure(task, folder, num_workers, num_batches, skipped=20):
     return rate, cpu_seconds() - cpu
 
 
-def main():
+def main() -> None:
+    """Command line of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, nargs="+", default=[5, 60])
     parser.add_argument("--num_workers", type=int, nargs="+", default=[1, 2])

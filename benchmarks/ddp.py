@@ -23,8 +23,10 @@ CONF = Path(__file__).resolve().parents[1] / "conf/tuning"
 WHOLE = {"iterator_type": "sequence", "batch_type": "unsorted", "batch_size": 2, "max_epoch": 1, "num_workers": 1}
 
 
-def train(folder, dump, steps, interval, processes, threads):
-    """Mean loss of every `interval` steps, and the seconds a step took."""
+def train(
+    folder: Path, dump: Path, steps: int, interval: int, processes: int, threads: int
+) -> tuple[dict[int, float], float]:
+    """Mean loss of every `interval` steps, by the last of them, and the seconds a step took."""
     config = folder / "whole_utterances.yaml"
     config.write_text(yaml.safe_dump({**WHOLE, "num_iters_per_epoch": steps, "log_interval": interval}))
     launcher = [sys.executable]
@@ -34,31 +36,18 @@ def train(folder, dump, steps, interval, processes, threads):
     with log.open("w") as stream:
         status = subprocess.run(
             [
-                *launcher,
-                "-m",
-                "espnet2_m2m.bin.enh_train",
-                "--config",
-                CONF / "table2_ours_m2m_anchor.yaml",
-                "--config",
-                CONF / "size_small.yaml",
-                "--config",
-                config,
-                "--output_dir",
-                log.with_suffix(""),
-                "--train_dir",
-                dump / "train",
-                "--valid_dir",
-                dump / "valid",
-                "--ngpu",
-                "0",
-                "--train_shape_file",
-                dump / "train/wav.scp",
-                "--valid_shape_file",
-                dump / "valid/wav.scp",
-                "--multiprocessing_distributed",
-                "false",
-                "--dist_backend",
-                "gloo",
+                *(*launcher, "-m", "espnet2_m2m.bin.enh_train"),
+                *("--config", CONF / "table2_ours_m2m_anchor.yaml"),
+                *("--config", CONF / "size_small.yaml"),
+                *("--config", config),
+                *("--output_dir", log.with_suffix("")),
+                *("--train_dir", dump / "train"),
+                *("--valid_dir", dump / "valid"),
+                *("--ngpu", "0"),
+                *("--train_shape_file", dump / "train/wav.scp"),
+                *("--valid_shape_file", dump / "valid/wav.scp"),
+                *("--multiprocessing_distributed", "false"),
+                *("--dist_backend", "gloo"),
             ],
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdout=stream,
@@ -73,7 +62,8 @@ def train(folder, dump, steps, interval, processes, threads):
     return losses, sum(float(seconds) for *_, seconds in lines[1:]) / (len(lines) - 1)
 
 
-def main():
+def main() -> None:
+    """Command line of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dump_dir", type=Path)
     parser.add_argument("--steps", type=int, default=60)

@@ -13,18 +13,21 @@ import argparse
 import json
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 from measuring import in_new_process, timed
+from torch import Tensor
 
 from espnet2_m2m import MixtureConstraintLoss, fcp_weight, ri_mag_l1
 from espnet2_m2m.fir_least_squares import stack_taps
 
+Shape = dict[str, int]  # sizes of the signals, and `past` taps
 REFERENCE = dict(batch=4, sources=2, mics=6, headsets=2, freqs=129, frames=500, past=19)
 DIAG_LOAD = 1e-5
 
 
-def inputs(shape, device, dtype):
+def inputs(shape: Shape, device: str, dtype: torch.dtype) -> list[Tensor]:
     """est, far_field, close_talk: (batch, source | mic, freq, frame) complex noise."""
     generator = torch.Generator().manual_seed(0)
     # Drawn in single precision for all, so that the signals are the same, and no peak comes before the loss.
@@ -36,18 +39,20 @@ def inputs(shape, device, dtype):
     ]
 
 
-def ours(shape):
+def ours(shape: Shape) -> MixtureConstraintLoss:
+    """Our loss."""
     return MixtureConstraintLoss(
         closetalk_past_taps=shape["past"], farfield_past_taps=shape["past"], diag_load=DIAG_LOAD
     )
 
 
-def loaded(covariance):
+def loaded(covariance: Tensor) -> Tensor:
+    """Covariances (..., tap, tap) with a load on their diagonal, relative to its mean."""
     mean_diagonal = covariance.diagonal(dim1=-2, dim2=-1).real.mean(-1)[..., None, None]
     return covariance + DIAG_LOAD * mean_diagonal * torch.eye(covariance.shape[-1], device=covariance.device)
 
 
-def stacked_images(est, mix, weight, past):
+def stacked_images(est: Tensor, mix: Tensor, weight: Tensor, past: int) -> Tensor:
     """Stacked taps times stacked taps: one covariance for each weight. (batch, mic, source, freq, frame)"""
     taps = stack_taps(est, past, 1)  # (batch, source, freq, tap, frame)
     weighted = taps.conj() / weight[:, :, :, None]
@@ -55,7 +60,7 @@ def stacked_images(est, mix, weight, past):
     return (filters.mT @ taps).permute(0, 3, 1, 2, 4)
 
 
-def stacked_taps(est, far_field, close_talk, past):
+def stacked_taps(est: Tensor, far_field: Tensor, close_talk: Tensor, past: int) -> list[Tensor]:
     """Far-field mics share a weight and so a covariance; each headset has its own."""
     return [
         stacked_images(est, far_field, fcp_weight(far_field, shared=True), past),
@@ -69,7 +74,7 @@ def stacked_taps(est, far_field, close_talk, past):
     ]
 
 
-def outer_images(est, mix, weight, past):
+def outer_images(est: Tensor, mix: Tensor, weight: Tensor, past: int) -> Tensor:
     """An outer product for every frame, then their weighted sum, for one mic."""
     taps = stack_taps(est, past, 1).mT  # (batch, source, freq, frame, tap)
     scale = weight[:, 0][:, None, :, :, None]
@@ -79,7 +84,7 @@ def outer_images(est, mix, weight, past):
     return (taps @ filters)[..., 0][:, None]
 
 
-def outer_products(est, far_field, close_talk, past):
+def outer_products(est: Tensor, far_field: Tensor, close_talk: Tensor, past: int) -> list[Tensor]:
     """One covariance for each mic, as published implementations of FCP have it."""
     shared = fcp_weight(far_field, shared=True).expand(-1, far_field.shape[1], -1, -1)
     return [
@@ -93,19 +98,20 @@ def outer_products(est, far_field, close_talk, past):
 WAYS = {"ours": None, "stacked taps": stacked_taps, "outer products": outer_products}
 
 
-def loss_of(way, shape, est, far_field, close_talk):
+def loss_of(way: str, shape: Shape, est: Tensor, far_field: Tensor, close_talk: Tensor) -> Tensor:
+    """() mean over the batch."""
     if way == "ours":
         return ours(shape).to(est.device)(est, far_field, close_talk)[0].mean()
     images = WAYS[way](est, far_field, close_talk, shape["past"])
     return sum(ri_mag_l1(image.sum(2), mix).sum(-1) for image, mix in zip(images, (far_field, close_talk))).mean()
 
 
-def run(way, shape, device, dtype, repeats):
+def run(way: str, shape: Shape, device: str, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
     """Seconds, bytes, loss and gradient of one way."""
     est, far_field, close_talk = inputs(shape, device, dtype)
     est.requires_grad_()
 
-    def step():
+    def step() -> None:
         est.grad = None
         step.loss = loss_of(way, shape, est, far_field, close_talk)
         step.loss.backward()
@@ -114,7 +120,8 @@ def run(way, shape, device, dtype, repeats):
     return {"seconds": seconds, "bytes": num_bytes, "loss": float(step.loss), "grad": est.grad}
 
 
-def measure(way, shape, device, threads, repeats):
+def measure(way: str, shape: Shape, device: str, threads: int, repeats: int) -> dict[str, float]:
+    """Seconds and bytes of one way, and the errors of its loss and gradient."""
     torch.set_num_threads(threads)
     result = run(way, shape, device, torch.complex64, repeats)
     # A quarter of the batch suffices to compare with float64, whose results stand for the truth.
@@ -129,7 +136,7 @@ def measure(way, shape, device, threads, repeats):
     }
 
 
-def print_table(batches, device, threads, repeats):
+def print_table(batches: list[int], device: str, threads: int, repeats: int) -> None:
     """Lines appear as they are measured: outer products of a batch take minutes."""
     print(
         "| batch | way | seconds | ours is faster by | peak memory (GB) | of it ours | loss error |"
@@ -148,7 +155,7 @@ def print_table(batches, device, threads, repeats):
             )
 
 
-def plot(path, device, threads, repeats):
+def plot(path: Path, device: str, threads: int, repeats: int) -> None:
     """Cost of ours when one size of the reference shape changes; batch 1 but for the sweep of it."""
     import matplotlib
 
@@ -177,7 +184,8 @@ def plot(path, device, threads, repeats):
     figure.savefig(path, dpi=110)
 
 
-def main():
+def main() -> None:
+    """Command line of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)

@@ -1,16 +1,24 @@
-"""What the benchmarks share: time and memory of a step, measured in a process of its own."""
+"""What the benchmarks share: versions, and time and memory of a step, measured in a process of its own."""
 
 import json
+import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
 
-import torch
+
+def print_versions(*packages: str, note: str) -> None:
+    """A line with the versions of packages and Python, and what else the reader of the figures must know."""
+    print(*(f"{name} {version(name)}" for name in packages), f"Python {platform.python_version()}", note, sep=", ")
+    print()
 
 
-def timed(step, repeats, device="cpu"):
+def timed(step: Callable[[], None], repeats: int, device: str = "cpu") -> tuple[float, int]:
     """Call `step` once to warm up, then `repeats` times.
 
     Returns:
@@ -18,6 +26,8 @@ def timed(step, repeats, device="cpu"):
         process, or on a GPU of the allocator.
     """
     cuda = device == "cuda"
+    if cuda:
+        import torch
     before = torch.cuda.memory_allocated() if cuda else peak_bytes()
     seconds = []
     for _ in range(1 + repeats):
@@ -32,12 +42,12 @@ def timed(step, repeats, device="cpu"):
     return statistics.median(seconds[1:]), peak - before
 
 
-def peak_bytes():
+def peak_bytes() -> int:
     """Highest resident memory of this process so far."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def in_new_process(script, *job):
+def in_new_process(script: str, *job: Any) -> Any:
     """Run `script --measure JOB`, which does the work, and return what it prints as JSON."""
     command = [sys.executable, script, "--measure", json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -13,25 +13,29 @@ then the median of several runs.
 import argparse
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from measuring import in_new_process, timed
+from torch import Tensor, nn
 
 CONF = Path(__file__).parents[1] / "conf/tuning"
 RATE, SECONDS = 8000, 4
 WAYS = ("ESPnet", "ours", "ours, checkpointing")
 
 
-def separator_conf(size):
+def separator_conf(size: str) -> dict[str, Any]:
+    """Options of the network of size "small" or "paper"."""
     conf = yaml.safe_load((CONF / "size_paper.yaml").read_text())["separator_conf"]
     if size == "small":
         conf.update(yaml.safe_load((CONF / "size_small.yaml").read_text())["separator_conf"])
     return conf
 
 
-def networks(size):
+def networks(size: str) -> tuple[nn.Module, nn.Module]:
     """ESPnet's network, and ours with its weights."""
     from espnet2.enh.separator.tfgridnetv2_separator import TFGridNetV2
 
@@ -51,7 +55,7 @@ def networks(size):
     return espnet, ours
 
 
-def difference(size):
+def difference(size: str) -> float:
     """Largest relative difference of the two networks' estimates of a spectrum of RMS 1."""
     espnet, ours = networks(size)
     spectra = torch.randn(1, 100, 6, 129, dtype=torch.complex64)
@@ -67,8 +71,8 @@ def difference(size):
     return float((actual - expected).abs().max() / expected.abs().max())
 
 
-def estimator(way, size, device):
-    """The network, and a function from waveforms (batch, sample, mic) to the estimates' spectra."""
+def estimator(way: str, size: str, device: str) -> tuple[nn.Module, Callable[[Tensor], Tensor], nn.Module]:
+    """The network, a function from waveforms (batch, sample, mic) to the estimates' spectra, and the STFT."""
     from espnet2_m2m import STFT
 
     espnet, ours = networks(size)
@@ -76,13 +80,13 @@ def estimator(way, size, device):
     net = (espnet if way == "ESPnet" else ours).to(device)
     if way == "ESPnet":
 
-        def estimate(wave):
+        def estimate(wave: Tensor) -> Tensor:
             lengths = torch.full((len(wave),), wave.shape[1], device=device)
             return stft(torch.stack(net(wave, lengths)[0], dim=1).float())
     else:
         net.activation_checkpointing = way.endswith("checkpointing")
 
-        def estimate(wave):
+        def estimate(wave: Tensor) -> Tensor:
             spectra = stft(wave.transpose(1, 2)).permute(0, 3, 1, 2)
             lengths = torch.full((len(wave),), spectra.shape[1])
             return torch.stack(net(spectra, lengths)[0], dim=1).transpose(2, 3)
@@ -90,7 +94,8 @@ def estimator(way, size, device):
     return net, estimate, stft
 
 
-def measure(way, size, batch, device, amp, threads, repeats):
+def measure(way: str, size: str, batch: int, device: str, amp: bool, threads: int, repeats: int) -> dict[str, float]:
+    """Seconds of a step with and without the loss, bytes, and the real-time factor of one way."""
     from espnet2_m2m import MixtureConstraintLoss
 
     torch.set_num_threads(threads)
@@ -101,13 +106,13 @@ def measure(way, size, batch, device, amp, threads, repeats):
     close_talk = stft(torch.randn(batch, 2, SECONDS * RATE, device=device))
     autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=amp)
 
-    def network():
+    def network() -> None:
         optim.zero_grad()
         with autocast:
             est = estimate(wave)
         torch.view_as_real(est).square().mean().backward()
 
-    def training_step():
+    def training_step() -> None:
         optim.zero_grad()
         with autocast:
             est = estimate(wave)
@@ -123,13 +128,23 @@ def measure(way, size, batch, device, amp, threads, repeats):
     }
 
 
-def real_time_factor(net, estimate, stft, loss_of, device, amp, repeats, seconds=10):
+def real_time_factor(
+    net: nn.Module,
+    estimate: Callable[[Tensor], Tensor],
+    stft: nn.Module,
+    loss_of: nn.Module,
+    device: str,
+    amp: bool,
+    repeats: int,
+    seconds: int = 10,
+) -> float:
+    """Seconds that the separation of a second takes, network and FCP, on one thread."""
     torch.set_num_threads(1)
     wave = torch.randn(1, seconds * RATE, 6, device=device)
     net.eval()
 
     @torch.no_grad()
-    def separate():
+    def separate() -> None:
         with torch.autocast(device, dtype=torch.bfloat16, enabled=amp):
             est = estimate(wave)
         far_field = stft(wave.transpose(1, 2))
@@ -138,7 +153,8 @@ def real_time_factor(net, estimate, stft, loss_of, device, amp, repeats, seconds
     return timed(separate, min(repeats, 3), device)[0] / seconds
 
 
-def main():
+def main() -> None:
+    """Command line of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--amp", action="store_true", help="the network in bfloat16 autocast")

@@ -14,16 +14,16 @@ all processes without the start-up's, and depend less on what else the machine d
 import argparse
 import csv
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from measuring import print_versions
 
 from espnet2_m2m.data_dir import read_table, write_table, write_wav
 
@@ -35,7 +35,7 @@ ENV = {
 }
 
 
-def talker(rng, num_samples):
+def talker(rng: np.random.Generator, num_samples: int) -> np.ndarray:
     """(sample,) voice, peak 0.3."""
     seconds = np.arange(num_samples) / SAMPLE_RATE
     pitch_hz = rng.uniform(90, 220) * (1 + 0.1 * np.sin(2 * np.pi * 0.7 * seconds))
@@ -45,7 +45,7 @@ def talker(rng, num_samples):
     return 0.3 * voice / np.abs(voice).max()
 
 
-def make_set(folder, num_mixtures, seconds):
+def make_set(folder: Path, num_mixtures: int, seconds: float) -> None:
     """Data dir `folder`/data and estimates `folder`/exp/enhanced."""
     tables = {}
     for index in range(num_mixtures):
@@ -69,7 +69,7 @@ def make_set(folder, num_mixtures, seconds):
     write_table(folder / "data" / "utt2spk", dict.fromkeys(tables["data/wav"], "u"))
 
 
-def run(commands):
+def run(commands: list[list[Any]]) -> np.ndarray:
     """Wall-clock seconds, and CPU seconds of all processes, of commands that run at the same time."""
     start, cpu = time.perf_counter(), cpu_seconds()
     processes = [
@@ -85,30 +85,21 @@ def run(commands):
     return np.array([time.perf_counter() - start, cpu_seconds() - cpu])
 
 
-def cpu_seconds():
+def cpu_seconds() -> float:
+    """Of all children so far."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
-def ours(folder, nj):
-    return run(
-        [
-            [
-                "-m",
-                "espnet2_m2m.bin.enh_scoring",
-                "--data_dir",
-                folder / "data",
-                "--enhanced_dir",
-                folder / "exp" / "enhanced",
-                "--nj",
-                nj,
-            ]
-        ]
-    )
+def ours(folder: Path, nj: int) -> np.ndarray:
+    """Seconds (see `run`) of our command."""
+    data, enhanced = folder / "data", folder / "exp" / "enhanced"
+    options = ["--data_dir", data, "--enhanced_dir", enhanced, "--nj", nj]
+    return run([["-m", "espnet2_m2m.bin.enh_scoring", *options]])
 
 
-def espnet(folder, nj, estimates):
-    """`estimates`: names of the scp files that are scored, one for each speaker."""
+def espnet(folder: Path, nj: int, estimates: list[Path]) -> np.ndarray:
+    """Seconds (see `run`) of ESPnet's command; `estimates` are the scp files to score, one for each talker."""
     utt_ids = list(read_table(folder / "data" / "wav.scp"))
     commands = []
     for job in range(nj):
@@ -122,7 +113,7 @@ def espnet(folder, nj, estimates):
     return run(commands)
 
 
-def differences(folder, nj):
+def differences(folder: Path, nj: int) -> dict[str, float]:
     """Largest difference of SDR (dB), PESQ and eSTOI between the two, over all estimates."""
     with open(folder / "exp" / "enhanced" / "scoring" / "scores.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -137,7 +128,7 @@ def differences(folder, nj):
     return largest
 
 
-def measure(folder, num_mixtures, seconds, nj):
+def measure(folder: Path, num_mixtures: int, seconds: float, nj: int) -> dict[str, np.ndarray]:
     """[wall-clock seconds, CPU seconds] of each way for one set."""
     make_set(folder, num_mixtures, seconds)
     enhanced, mixture = folder / "exp" / "enhanced", folder / "data" / "wav.scp"
@@ -148,19 +139,16 @@ def measure(folder, num_mixtures, seconds, nj):
     }
 
 
-def main():
+def main() -> None:
+    """Command line of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_mixtures", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--nj", type=int, default=2)
     args = parser.parse_args()
-    names = ("espnet", "mir_eval", "fast_bss_eval", "pesq", "pystoi", "numpy", "torch")
-    print(
-        ", ".join(f"{name} {version(name)}" for name in names),
-        f"Python {platform.python_version()}",
-        f"{args.num_mixtures} mixtures of {args.seconds:g} s, 2 talkers, {args.nj} processes\n",
-        sep=", ",
-    )
+    packages = ("espnet", "mir_eval", "fast_bss_eval", "pesq", "pystoi", "numpy", "torch")
+    note = f"{args.num_mixtures} mixtures of {args.seconds:g} s, 2 talkers, {args.nj} processes"
+    print_versions(*packages, note=note)
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as many:
         startup = measure(Path(one), args.nj, args.seconds, args.nj)
         total = measure(Path(many), args.num_mixtures, args.seconds, args.nj)

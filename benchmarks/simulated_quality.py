@@ -26,13 +26,13 @@ KINDS = {  # mixture and reference, as names of scp files
 }
 
 
-def score_mixture(signals):
+def score_mixture(signals: list[tuple[str, str]]) -> list[float]:
     """Scores of one mixture against its talkers, as the mean of the talkers.
 
     Args:
-        signals: list of (scp value of the mixture, scp value of the reference), one for each talker.
+        signals: for each talker the scp values of mixture and reference.
     Returns:
-        list of float, in the order of METRICS; NaN where a talker has no score.
+        scores in the order of METRICS; NaN where a talker has no score.
     """
     scores = []
     for mixture, reference in signals:
@@ -41,7 +41,7 @@ def score_mixture(signals):
     return [float(np.mean([score[name] for score in scores])) for name in METRICS]
 
 
-def row(name, table):
+def row(name: str, table: np.ndarray) -> str:
     """A line of the Markdown table: mean and standard error over the utterances that have a score."""
     cells = []
     for metric, values in zip(METRICS, table.T):
@@ -53,7 +53,8 @@ def row(name, table):
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
+    """Score all mixtures and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--nj", type=int, default=2, help="number of processes")

@@ -7,17 +7,16 @@ Scenes as egs2/librispeech_ff_ct draws them (a random room for each mixture, T60
 far-field mics and 2 headsets, 8 kHz), of noise that is modulated like speech, 5 s a talker. The first table is
 signals alone, in one process with one thread, in CPU time; ours leaves out what is more than 60 dB down,
 pyroomacoustics gives its complete responses, rir-generator the 8,192 taps that SMS-WSJ has. Agreement: of the
-worst image, speaker by mic, with pyroomacoustics's, over all mixtures. The second table is the command: speech
+worst image, talker by mic, with pyroomacoustics's, over all mixtures. The second table is the command: speech
 read, seven files a mixture written; CPU time is that of all processes, their start included, and does not grow
 if they do not disturb each other.
 """
 
 import argparse
 import os
-import platform
 import tempfile
 import time
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -25,18 +24,19 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ["TQDM_DISABLE"] = "1"
 
 import numpy as np  # noqa: E402
+from measuring import print_versions  # noqa: E402
 
 from espnet2_m2m.corpora.clean_speech import CleanSpeech  # noqa: E402
 from espnet2_m2m.data_dir import write_table, write_wav  # noqa: E402
 from espnet2_m2m.simulation import render  # noqa: E402
 from espnet2_m2m.simulation.rooms import RandomRoom  # noqa: E402
-from espnet2_m2m.simulation.scene import SceneSettings, draw_scenes  # noqa: E402
+from espnet2_m2m.simulation.scene import Scene, SceneSettings, draw_scenes  # noqa: E402
 
 SAMPLE_RATE = 8000
 PAPER_MIXTURES = 33_561 + 982 + 1_332
 
 
-def make_speech(folder):
+def make_speech(folder: Path) -> CleanSpeech:
     """A corpus of 8 speakers with 4 utterances of 5 s."""
     rng = np.random.default_rng(0)
     num_samples = 5 * SAMPLE_RATE
@@ -52,15 +52,15 @@ def make_speech(folder):
     return CleanSpeech(folder, SAMPLE_RATE)
 
 
-def positions(scene):
-    """Sources (speaker, 3) and mics (far-field mic then headset, 3)."""
+def positions(scene: Scene) -> tuple[list, list]:
+    """Sources (talker, 3) and mics (far-field mic then headset, 3)."""
     speakers = scene["speakers"]
     headsets = [speaker["closetalk_position_m"] for speaker in speakers]
     return [speaker["position_m"] for speaker in speakers], [*scene["mic_positions_m"], *headsets]
 
 
-def mixed(images, scene):
-    """Levels, sum and noise, plainly: images (speaker, mic, sample) -> mixtures (mic, sample)."""
+def mixed(images: np.ndarray, scene: Scene) -> np.ndarray:
+    """Levels, sum and noise, plainly: images (talker, mic, sample) -> mixtures (mic, sample)."""
     for image, speaker in zip(images, scene["speakers"]):
         level_db = scene["farfield_level_dbfs"] + speaker["level_db"]
         image *= 10 ** (level_db / 20) / image[: len(scene["mic_positions_m"])].std()
@@ -69,8 +69,8 @@ def mixed(images, scene):
     return mixture + noise * mixture.std(axis=1, keepdims=True) * 10 ** (-scene["snr_db"] / 20)
 
 
-def pyroomacoustics_loop(scene, dry):
-    """(speaker, mic, sample) images, of one room with all sources and mics."""
+def pyroomacoustics_loop(scene: Scene, dry: np.ndarray) -> np.ndarray:
+    """(talker, mic, sample) images, of one room with all sources and mics."""
     import pyroomacoustics as pra
 
     pra.constants.set("num_threads", 1)
@@ -88,7 +88,8 @@ def pyroomacoustics_loop(scene, dry):
     return images
 
 
-def rir_generator_loop(scene, dry):
+def rir_generator_loop(scene: Scene, dry: np.ndarray) -> np.ndarray:
+    """(talker, mic, sample) images, a talker after the other."""
     import rir_generator
     from scipy.signal import fftconvolve
 
@@ -110,20 +111,21 @@ def rir_generator_loop(scene, dry):
     return images
 
 
-def ours(scene, dry):
+def ours(scene: Scene, dry: np.ndarray) -> np.ndarray:
+    """(talker, mic, sample) images by this package."""
     rendering = render.render(scene, dry)
     return np.concatenate([rendering.farfield_images, rendering.closetalk_images], axis=1)
 
 
-def timed(way, scenes, dry):
+def timed(way: Callable, scenes: list[Scene], dry: list[np.ndarray]) -> tuple[float, list[np.ndarray]]:
     """CPU seconds a mixture and the images."""
     start = time.process_time()
     images = [way(scene, signals) for scene, signals in zip(scenes, dry)]
     return (time.process_time() - start) / len(scenes), images
 
 
-def agreement_db(images, desired):
-    """The worst over mixtures, speakers and mics; gains are free."""
+def agreement_db(images: list[np.ndarray], desired: list[np.ndarray]) -> float:
+    """The worst over mixtures, talkers and mics; gains are free."""
     worst = np.inf
     for made, wanted in zip(images, desired):
         gain = (made * wanted).sum(-1, keepdims=True) / (made**2).sum(-1, keepdims=True)
@@ -132,7 +134,8 @@ def agreement_db(images, desired):
     return worst
 
 
-def print_ways(scenes, speech, num_generated):
+def print_ways(scenes: list[Scene], speech: CleanSpeech, num_generated: int) -> None:
+    """The first table."""
     dry = [render.dry_signals(scene, speech) for scene in scenes]
     seconds, images = {}, {}
     ways = {"ours": ours, "pyroomacoustics": pyroomacoustics_loop}
@@ -156,7 +159,8 @@ def print_ways(scenes, speech, num_generated):
         )
 
 
-def print_command(scenes, speech, numbers, folder):
+def print_command(scenes: list[Scene], speech: CleanSpeech, numbers: list[int], folder: Path) -> None:
+    """The second table."""
     print(
         "\n| complete, processes | seconds a mixture | mixtures per second | times one process |"
         " CPU seconds a mixture | all 35,875 (hours) |\n|--:|--:|--:|--:|--:|--:|"
@@ -175,20 +179,16 @@ def print_command(scenes, speech, numbers, folder):
         )
 
 
-def main():
+def main() -> None:
+    """Command line of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_scenes", type=int, default=40, help="of the first table")
     parser.add_argument("--num_generated", type=int, default=1, help="scenes for rir-generator, some 20 s each")
     parser.add_argument("--num_complete", type=int, default=120, help="of the second table")
     parser.add_argument("--nj", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
-    names = ("numpy", "scipy", "pyroomacoustics", "rir-generator")
-    print(
-        ", ".join(f"{name} {version(name)}" for name in names),
-        f"Python {platform.python_version()}",
-        "one thread a process, 2 talkers, 8 mics, 5 s at 8 kHz\n",
-        sep=", ",
-    )
+    packages = ("numpy", "scipy", "pyroomacoustics", "rir-generator")
+    print_versions(*packages, note="one thread a process, 2 talkers, 8 mics, 5 s at 8 kHz")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         speech = make_speech(folder)

@@ -14,7 +14,7 @@ import espnet2_m2m.data_dir
 import espnet2_m2m.loss
 
 
-def modules():
+def modules() -> list[str]:
     """All modules but the commands, which have --help; pdoc alone would stop at a package's __all__."""
     names = ["espnet2_m2m"]
     for package in (espnet2_m2m, espnet2_m2m.data_dir, espnet2_m2m.loss):
@@ -24,7 +24,8 @@ def modules():
     return names
 
 
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
+    """Write the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", type=Path, required=True, help="folder for index.html and the pages")
     args = parser.parse_args(cmd)

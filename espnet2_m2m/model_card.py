@@ -26,7 +26,7 @@ CITATIONS = """@article{wang2024mixture,
 }"""
 
 
-def model_card(exp_dir, tag, language, dataset, license):
+def model_card(exp_dir: Path | str, tag: str, language: str, dataset: str, license: str) -> str:
     """The card.
 
     Args:
@@ -121,7 +121,7 @@ def _description(config, training, dataset):
     yield f"- trained on: {dataset}"
 
 
-def _results(path):
+def _results(path: Path) -> list[str]:
     """The sections of RESULTS.md, one level down."""
     if not path.is_file():
         return ["Not scored."]

@@ -22,7 +22,7 @@ from espnet2_m2m.data_dir.tables import write_table
 FIELD = re.compile(r"\{(\w+)\}")
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Command line of this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wav_dir", required=True)
@@ -32,7 +32,7 @@ def get_parser():
     return parser
 
 
-def pattern_to_regex(pattern):
+def pattern_to_regex(pattern: str) -> re.Pattern:
     """Compiled regular expression with one named group per field of `pattern`.
 
     Raises:
@@ -49,8 +49,12 @@ def pattern_to_regex(pattern):
     return re.compile("".join(parts))
 
 
-def parse_words(words):
-    """'0=zero,1=one' -> {'0': 'zero', '1': 'one'}."""
+def parse_words(words: str) -> dict[str, str]:
+    """'0=zero,1=one' -> {'0': 'zero', '1': 'one'}.
+
+    Raises:
+        ValueError: a part without '='.
+    """
     pairs = [pair.partition("=") for pair in words.split(",") if pair]
     for key, equals, _ in pairs:
         if not equals:
@@ -59,7 +63,7 @@ def parse_words(words):
 
 
 @cli_errors
-def main(cmd=None):
+def main(cmd: list[str] | None = None) -> None:
     """Write wav.scp, utt2spk, spk2utt and, with {text}, text."""
     args = get_parser().parse_args(cmd)
     regex, words = pattern_to_regex(args.pattern), parse_words(args.words)

@@ -11,15 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import recipes
 import slurm_cluster
 import torch
+from recipes import DEMO, ROOT
 from tiny_study import DATA_OPTIONS, STAGE_OPTIONS, TRAINING, make_clean_speech
 from warm_python import warm_python
 
 from espnet2_m2m.data_dir import read_table
 
-ROOT = Path(__file__).parent.parent
-RECIPE = ROOT / "egs2" / "meeting_demo" / "enh1"
 JOBS = ROOT / "local" / "parallel"
 EXPERIMENT = "train_enh_m2m_tfgridnet_small"
 needs_slurm = pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not()))
@@ -60,18 +60,13 @@ def start(folder, cluster, python, *options):
         f"{folder}/clean",
         *DATA_OPTIONS,
         *STAGE_OPTIONS,
-        "--datadir",
-        f"{folder}/data",
-        "--dumpdir",
-        f"{folder}/dump",
-        "--expdir",
-        f"{folder}/exp",
+        *recipes.folders_in(folder),
         *options,
     ]
     command = ["bash", "-c", f'{command} "$@"', "bash", *options]
     return subprocess.Popen(
         command,
-        cwd=RECIPE,
+        cwd=DEMO,
         env=cluster,
         text=True,
         stdout=subprocess.PIPE,
@@ -177,7 +172,7 @@ def test_training_on_two_nodes_is_one_job_that_starts_it_by_srun(tmp_path):
     env = {**os.environ, "cmd_backend": "slurm", "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin"}
     done = subprocess.run(
         ["./run.sh", "--stage", "6", "--stop_stage", "6", "--ngpu", "2", "--num_nodes", "2", "--expdir", tmp_path],
-        cwd=RECIPE,
+        cwd=DEMO,
         env=env,
         text=True,
         capture_output=True,
@@ -255,7 +250,7 @@ def sleepers():
 def test_cmd_sh_knows_its_backends():
     done = subprocess.run(
         ["./run.sh", "--stop_stage", "1"],
-        cwd=RECIPE,
+        cwd=DEMO,
         text=True,
         capture_output=True,
         env={**os.environ, "cmd_backend": "sge"},

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import recipes
 import soundfile
 import torch
 import yaml
@@ -21,59 +22,22 @@ from tiny_asr import make_asr
 from espnet2_m2m.data_dir import read_table, validate_data_dir
 from espnet2_m2m.enh.config import read_config
 
-ROOT = Path(__file__).parent.parent
-RECIPE = ROOT / "egs2" / "meeting_demo" / "enh1"
 CONFIG = "train_enh_m2m_tfgridnet_small"
+DATA_OPTIONS = "--num_train 4 --num_valid 2 --num_test 2 --num_talkers 6 --num_sentences 4".split()
 ONE_EPOCH = "--max_epoch 1 --num_iters_per_epoch 4"
 TWO_EPOCHS = "--max_epoch 2 --num_iters_per_epoch 4"
-ENV = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'helpers'}",
-    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-}
 
 
-def run(*options, folder, check=True):
+def run(*options, folder, check=True, **env):
     """./run.sh with its outputs in `folder`; returns what it printed."""
-    command = [
-        "./run.sh",
-        "--datadir",
-        f"{folder}/data",
-        "--dumpdir",
-        f"{folder}/dump",
-        "--expdir",
-        f"{folder}/exp",
-        *options,
-    ]
-    done = subprocess.run(
-        command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600
-    )
-    assert not check or done.returncode == 0, done.stdout[-5000:]
-    return done.stdout
+    return recipes.run("./run.sh", *recipes.folders_in(folder), *options, check=check, **env)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A finished run of all stages: 4 training, 2 validation, 2 test mixtures, one epoch."""
     folder = tmp_path_factory.mktemp("meeting demo")  # a path with a space
-    run(
-        "--num_train",
-        "4",
-        "--num_valid",
-        "2",
-        "--num_test",
-        "2",
-        "--num_talkers",
-        "6",
-        "--num_sentences",
-        "4",
-        "--enh_args",
-        ONE_EPOCH,
-        "--num_examples",
-        "1",
-        folder=folder,
-    )
+    run(*DATA_OPTIONS, "--enh_args", ONE_EPOCH, "--num_examples", "1", folder=folder)
     return folder
 
 
@@ -103,17 +67,8 @@ def test_separated_speech_is_a_data_dir_and_is_recognised(folder):
     assert set(read_table(talkers / "utt2stream").values()) == {"1", "2"}
     make_asr(folder / "asr tiny")
     (folder / "decode.yaml").write_text("{beam_size: 1, maxlenratio: -3}\n")
-    options = [
-        "--stage",
-        "9",
-        "--stop_stage",
-        "10",
-        "--asr_exp",
-        f"{folder}/asr tiny",
-        "--inference_asr_config",
-        f"{folder}/decode.yaml",
-    ]
-    run(*options, folder=folder)
+    options = ["--asr_exp", f"{folder}/asr tiny", "--inference_asr_config", f"{folder}/decode.yaml"]
+    run("--stage", "9", "--stop_stage", "10", *options, folder=folder)
     results = (folder / "exp" / "decode_asr tiny" / "RESULTS_ASR.md").read_text()
     rows = [line.split("|")[1] for line in results.splitlines() if line.count("|") == 10]
     conditions = [row for row in rows if row not in ("dataset", "---")]
@@ -131,7 +86,7 @@ def test_the_packed_model_separates_a_recording_elsewhere(folder, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "espnet2_m2m.bin.separate", "--model", packed, recording, "-o", str(tmp_path / "out")],
         cwd=tmp_path,
-        env=ENV,
+        env=recipes.environment(),
         text=True,
         capture_output=True,
         timeout=300,
@@ -166,21 +121,7 @@ def test_recordings_without_references_have_no_scores(folder, tmp_path):
 def test_a_rerun_does_nothing_twice(folder):
     wavs = sorted((folder / "data").rglob("*.wav")) + sorted(experiment(folder).rglob("*.wav"))
     before = [path.stat().st_mtime_ns for path in wavs]
-    printed = run(
-        "--num_train",
-        "4",
-        "--num_valid",
-        "2",
-        "--num_test",
-        "2",
-        "--num_talkers",
-        "6",
-        "--num_sentences",
-        "4",
-        "--stop_stage",
-        "4",
-        folder=folder,
-    )
+    printed = run(*DATA_OPTIONS, "--stop_stage", "4", folder=folder)
     printed += run("--stage", "7", "--stop_stage", "8", folder=folder)
     assert [path.stat().st_mtime_ns for path in wavs] == before
     assert "2 of 2 utterances are done already" in printed
@@ -189,23 +130,14 @@ def test_a_rerun_does_nothing_twice(folder):
 def test_training_continues_after_a_kill(folder):
     """Killed in its second epoch, the training resumes from the first."""
     log = experiment(folder) / "train.log"
-    command = [
-        "./run.sh",
-        "--datadir",
-        f"{folder}/data",
-        "--dumpdir",
-        f"{folder}/dump",
-        "--expdir",
-        f"{folder}/exp",
-        "--stage",
-        "6",
-        "--stop_stage",
-        "6",
-        "--enh_args",
-        TWO_EPOCHS,
-    ]
+    stage = ["--stage", "6", "--stop_stage", "6", "--enh_args"]
     process = subprocess.Popen(
-        command, cwd=RECIPE, env=ENV, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["./run.sh", *recipes.folders_in(folder), *stage, TWO_EPOCHS],
+        cwd=recipes.DEMO,
+        env=recipes.environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline, content = time.time() + 300, ""
     while "2/2epoch started" not in content:
@@ -215,11 +147,9 @@ def test_training_continues_after_a_kill(folder):
             content = log.read_text()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    printed = run(
-        "--stage", "6", "--stop_stage", "6", "--enh_args", f"{TWO_EPOCHS} --seed 9", folder=folder, check=False
-    )
+    printed = run(*stage, f"{TWO_EPOCHS} --seed 9", folder=folder, check=False)
     assert "is a training with other options" in printed
-    run("--stage", "6", "--stop_stage", "6", "--enh_args", TWO_EPOCHS, folder=folder)
+    run(*stage, TWO_EPOCHS, folder=folder)
     contents = [path.read_text() for path in sorted(experiment(folder).glob("train*.log"))]
     assert len(contents) == 3, "of the killed training, of the first and of the last"
     assert sum("The training was resumed using" in content for content in contents) == 2
@@ -228,27 +158,9 @@ def test_training_continues_after_a_kill(folder):
 
 def test_run_table_trains_separates_and_scores_a_row(folder):
     """PIT with one mic: trained by references, its estimates scored as they are and after FCP."""
-    command = [
-        "./run_table.sh",
-        "--rows",
-        "table3_3_pit",
-        "--seeds",
-        "0",
-        "--max_epoch",
-        "1",
-        "--enh_args",
-        "--num_iters_per_epoch 4",
-        "--datadir",
-        f"{folder}/data",
-        "--dumpdir",
-        f"{folder}/dump",
-        "--expdir",
-        f"{folder}/study",
-    ]
-    done = subprocess.run(
-        command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
+    command = ["./run_table.sh", "--rows", "table3_3_pit", "--seeds", "0", "--max_epoch", "1"]
+    command += ["--enh_args", "--num_iters_per_epoch 4", *recipes.folders_in(folder), "--expdir", f"{folder}/study"]
+    recipes.run(*command)
     exp = folder / "study" / "small_1ep" / "table3_3_pit_seed0"
     summaries = [
         json.loads((exp / name / "scoring" / "summary.json").read_text())
@@ -258,44 +170,23 @@ def test_run_table_trains_separates_and_scores_a_row(folder):
     assert si_sdr[0] != si_sdr[1]
     tables = (exp.parent / "TABLES.md").read_text()
     assert f"{si_sdr[0]:.1f}" in tables and f"{si_sdr[1]:.1f}" in tables
-    again = subprocess.run(command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE, timeout=300)
-    assert again.returncode == 0 and "finished before" in again.stdout
+    assert "finished before" in recipes.run(*command)
 
 
 def test_two_processes_train_with_ddp_and_both_know_the_plug_in(folder, tmp_path):
     """gloo on the CPU, ESPnet's stock task in spawned processes; headsets passed as speech_ref."""
-    config = read_config(RECIPE / "conf" / "tuning" / f"{CONFIG}.yaml")
+    config = read_config(recipes.DEMO / "conf" / "tuning" / f"{CONFIG}.yaml")
     config["criterions"] = config["criterions"][:1]
     config["model_conf"] = {"closetalk_from_ref": True}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
-    command = [
-        sys.executable,
-        "-m",
-        "espnet2_m2m.run",
-        "ddp_driver",
-        "--config",
-        str(tmp_path / "train.yaml"),
-        "--output_dir",
-        str(tmp_path / "exp"),
-        "--ngpu",
-        "0",
-        "--max_epoch",
-        "1",
-        "--batch_size",
-        "2",
-        "--num_workers",
-        "0",
-        "--num_iters_per_epoch",
-        "4",
-    ]
+    command = [sys.executable, "-m", "espnet2_m2m.run", "ddp_driver"]
+    command += ["--config", tmp_path / "train.yaml", "--output_dir", tmp_path / "exp", "--ngpu", "0"]
+    command += "--max_epoch 1 --batch_size 2 --num_workers 0 --num_iters_per_epoch 4".split()
     for phase, name in (("train", "train"), ("valid", "valid")):
         data_dir = folder / "dump" / "raw" / name
         for scp, data in (("wav", "speech_mix"), ("closetalk1", "speech_ref1"), ("closetalk2", "speech_ref2")):
             command += [f"--{phase}_data_path_and_name_and_type", f"{data_dir}/{scp}.scp,{data},sound"]
-    done = subprocess.run(
-        command, cwd=RECIPE, env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
+    recipes.run(*command)
     ranks = [json.loads((tmp_path / "exp" / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert [rank["rank"] for rank in ranks] == [0, 1]
     assert all(rank["registered"] and rank["world_size"] == 2 and rank["steps"] >= 1 for rank in ranks)
@@ -318,10 +209,9 @@ def test_mistakes_end_in_one_clear_line(folder, options, message):
     assert message in printed and "Traceback" not in printed, printed[-2000:]
 
 
-def test_a_variable_of_the_environment_is_no_option(folder, monkeypatch):
+def test_a_variable_of_the_environment_is_no_option(folder):
     """An exported `seed` made `--seed` an option of the stages, and the data script's was lost."""
-    monkeypatch.setitem(ENV, "seed", "3")
-    assert "x5" in run("--seed", "x5", "--stop_stage", "1", folder=folder / "new", check=False)
+    assert "x5" in run("--seed", "x5", "--stop_stage", "1", folder=folder / "new", check=False, seed="3")
 
 
 def test_a_truncated_recording_is_found_before_training(folder, tmp_path):

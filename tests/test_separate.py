@@ -55,6 +55,12 @@ def read(path):
     return samples
 
 
+def infer(folder, *options):
+    """Separate `folder`/wav.scp to `folder`/enhanced by enh_inference."""
+    data = ["--data_path_and_name_and_type", f"{folder}/wav.scp,speech_mix,sound", "--num_workers", "0"]
+    enh_inference.main([*options, *data, "--output_dir", f"{folder}/enhanced", "--log_level", "WARNING"])
+
+
 def errors(capsys, *arguments):
     """What the command says when it refuses."""
     with pytest.raises(SystemExit) as exit:
@@ -67,24 +73,8 @@ def errors(capsys, *arguments):
 def test_a_recording_shorter_than_a_segment_is_what_enh_inference_gives(model, tmp_path, capsys):
     recording = write(tmp_path / "meeting.wav", noise(2.2))
     (tmp_path / "wav.scp").write_text(f"utt {recording}\n")
-    enh_inference.main(
-        [
-            "--train_config",
-            f"{model}/config.yaml",
-            "--model_file",
-            f"{model}/valid.loss.best.pth",
-            "--fs",
-            "8000",
-            "--data_path_and_name_and_type",
-            f"{tmp_path}/wav.scp,speech_mix,sound",
-            "--num_workers",
-            "0",
-            "--output_dir",
-            f"{tmp_path}/enhanced",
-            "--log_level",
-            "WARNING",
-        ]
-    )
+    trained = ["--train_config", f"{model}/config.yaml", "--model_file", f"{model}/valid.loss.best.pth"]
+    infer(tmp_path, *trained, "--fs", "8000")
     command.main(["--model", str(model), str(recording), "-o", f"{tmp_path}/out"])
     assert "real-time factor" in capsys.readouterr().out
     for n in (1, 2):
@@ -305,23 +295,11 @@ def test_a_zip_of_espnets_packer_separates_on_its_own(separate, model, tmp_path,
 def test_enh_inference_takes_a_model_tag_and_checks_its_rate(model, tmp_path, capsys):
     write(tmp_path / "a.wav", noise(0.6))
     (tmp_path / "wav.scp").write_text(f"utt {tmp_path}/a.wav\n")
-    options = [
-        "--model_tag",
-        str(model),
-        "--data_path_and_name_and_type",
-        f"{tmp_path}/wav.scp,speech_mix,sound",
-        "--num_workers",
-        "0",
-        "--output_dir",
-        f"{tmp_path}/enhanced",
-        "--log_level",
-        "WARNING",
-    ]
     with pytest.raises(SystemExit):
-        enh_inference.main([*options, "--fs", "16000"])
+        infer(tmp_path, "--model_tag", str(model), "--fs", "16000")
     assert "trained at 8000 Hz" in capsys.readouterr().err
     for done in (0, 1):
-        enh_inference.main([*options, "--fs", "8000"])
+        infer(tmp_path, "--model_tag", str(model), "--fs", "8000")
         assert f"{done} of 1 utterances are done" in capsys.readouterr().out
 
 

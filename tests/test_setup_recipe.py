@@ -5,42 +5,26 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import recipes
 import soundfile
 import torch
 import yaml
 from espnet_checkout import make_checkout
+from recipes import ROOT
 from tiny_study import DATA_OPTIONS, STAGE_OPTIONS, TRAINING, make_clean_speech
 from warm_python import warm_python
 
 from espnet2_m2m.bin import setup_recipe, simulate
 from espnet2_m2m.data_dir import read_table
 
-ROOT = Path(__file__).parent.parent
 EXPERIMENT = "train_enh_m2m_tfgridnet_small"
 
 
 def run(folder, python, *options, check=True, **env):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        **env,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    done = subprocess.run(
-        ["./run.sh", "--python", python, *options],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=600,
-    )
-    assert not check or done.returncode == 0, done.stdout[-5000:]
-    return done.stdout
+    return recipes.run("./run.sh", "--python", python, *options, recipe=folder, check=check, **env)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +46,7 @@ def test_the_page_shows_these_commands(checkout):
     page = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
     commands, *others = re.findall(r"(?:^    .+\n)+", page, flags=re.MULTILINE)
     commands = commands.replace("~/espnet", f"'{checkout}'").replace("./run.sh", "./run.sh --help")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    printed = subprocess.run(["bash", "-euc", commands], env=env, check=True, text=True, stdout=subprocess.PIPE).stdout
+    printed = recipes.run("bash", "-euc", commands)
     assert "enh1: ready, start it by ./run.sh there" in printed and "--use_enh_sh []" in printed
     (simulate_command,) = [block for block in others if "simulate" in block]
     args = simulate.get_parser().parse_args(shlex.split(simulate_command)[3:])

@@ -24,8 +24,8 @@ matplotlib.use("Agg")
 ROWS = ("far-field mixture", "headset", "separated", "reference")
 
 
-def median_utterance(scores_csv):
-    """Utterance whose mean SI-SDR over speakers is the median of the set, and its SI-SDRs in dB."""
+def median_utterance(scores_csv: Path) -> tuple[str, list[float]]:
+    """Utterance whose mean SI-SDR over talkers is the median of the set, and its SI-SDRs in dB."""
     scores = defaultdict(list)
     with open(scores_csv, encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -34,7 +34,7 @@ def median_utterance(scores_csv):
     return ranked[len(ranked) // 2], scores[ranked[len(ranked) // 2]]
 
 
-def level_db(samples, sample_rate):
+def level_db(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """(sample,) -> (freq, frame) level in dB, 0 to -60 below the peak."""
     window = round(0.032 * sample_rate)
     _, _, spectrum = scipy.signal.stft(
@@ -44,7 +44,8 @@ def level_db(samples, sample_rate):
     return np.clip(level - level.max(), -60, 0)
 
 
-def main():
+def main() -> None:
+    """Draw and save the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--enhanced_dir", type=Path, required=True)

@@ -20,7 +20,7 @@ from espnet2_m2m.bin import cli_errors, rendering_parser
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
 from espnet2_m2m.simulation.render import render_set, wav_paths
 from espnet2_m2m.simulation.rooms import ROOMS
-from espnet2_m2m.simulation.scene import SETS, SceneSettings, draw_scenes, split_speech
+from espnet2_m2m.simulation.scene import SceneSettings, draw_scenes
 from espnet2_m2m.simulation.simulated_set import (
     check_same_scenes,
     digest,
@@ -28,6 +28,7 @@ from espnet2_m2m.simulation.simulated_set import (
     write_scenes,
     write_tables,
 )
+from espnet2_m2m.simulation.turns import SETS, split_speech
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -22,22 +22,21 @@ from espnet2_m2m.bin import cli_errors, rendering_parser
 from espnet2_m2m.data_dir.audio import read_audio
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import write_bytes
-from espnet2_m2m.simulation.render import missing_scenes, remove_temporaries_of
-from espnet2_m2m.simulation.scene import SETS, scenes_to_text
+from espnet2_m2m.simulation.render import missing_scenes, remove_temporaries_of, talker_paths
+from espnet2_m2m.simulation.scene import Scene, scenes_to_text
 from espnet2_m2m.simulation.simulated_set import check_same_scenes, write_tables
-from espnet2_m2m.simulation.sms_wsj import (
+from espnet2_m2m.simulation.sms_wsj_database import (
     DATASETS,
+    Example,
     ExampleAudio,
-    check_farfield,
-    draw_scenes,
+    Mixture,
     example_audio,
     load_images,
     read_database,
-    render_to_files,
-    wav_paths,
+    sms_wsj_scenes,
 )
-
-Mixture = tuple[dict, ExampleAudio]  # its scene, and the files of SMS-WSJ that it is made from
+from espnet2_m2m.simulation.sms_wsj_headsets import check_farfield, render_headsets
+from espnet2_m2m.simulation.turns import SETS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -93,16 +92,16 @@ def main(cmd: list[str] | None = None) -> None:
         remove_temporaries_of([scene for scene, _ in shares[name]], set_dir)
         num_done = len(shares[name]) - len(todo[name])
         bar = {"initial": num_done, "desc": str(set_dir), "unit": "mix"}
-        job = partial(render_to_files, set_dir=set_dir)
+        job = partial(render_headsets, set_dir=set_dir)
         for _ in parallel_map(job, todo[name], args.nj, in_order=False, progress=bar):
             pass
         if args.job is None:
-            paths = [{"farfield": audio.observation, **wav_paths(scene, set_dir)} for scene, audio in mixtures]
+            paths = [{"farfield": audio.observation, **talker_paths(scene, set_dir)} for scene, audio in mixtures]
             write_tables(scenes[name], set_dir, paths)
 
 
 def read_sets(args: argparse.Namespace) -> dict[str, list[Mixture]]:
-    """The mixtures of every set that is asked for: dict set name -> list of (scene, ExampleAudio)."""
+    """The mixtures of every set that is asked for: set name -> mixtures."""
     json_path = Path(args.sms_wsj)
     if json_path.is_dir():
         json_path = json_path / "sms_wsj.json"
@@ -113,7 +112,7 @@ def read_sets(args: argparse.Namespace) -> dict[str, list[Mixture]]:
     for name in SETS:
         examples = _chosen_examples(database, name, getattr(args, f"num_{name}"), json_path)
         if examples:
-            scenes = draw_scenes(examples, args.sample_rate, args.closetalk_gain_db)
+            scenes = sms_wsj_scenes(examples, args.sample_rate, args.closetalk_gain_db)
             ids = [scene["example_id"] for scene in scenes]
             audio = [example_audio(id_, examples[id_], folder, reroot) for id_ in ids]
             sets[name] = list(zip(scenes, audio))
@@ -122,7 +121,7 @@ def read_sets(args: argparse.Namespace) -> dict[str, list[Mixture]]:
 
 def missing_mixtures(mixtures: list[Mixture], set_dir: Path) -> list[Mixture]:
     """Those that lack a wav file."""
-    missing = missing_scenes([scene for scene, _ in mixtures], set_dir, wav_paths)
+    missing = missing_scenes([scene for scene, _ in mixtures], set_dir, talker_paths)
     utt_ids = {scene["utt_id"] for scene in missing}
     return [mixture for mixture in mixtures if mixture[0]["utt_id"] in utt_ids]
 
@@ -131,7 +130,7 @@ def check_some(todo: dict[str, list[Mixture]], num_checks: int, nj: int) -> None
     """Make far-field images again, of mixtures evenly spread over what is to be rendered.
 
     Raises:
-        ValueError: one differs from the file, see sms_wsj.MIN_AGREEMENT_DB.
+        ValueError: one differs from the file, see sms_wsj_headsets.MIN_AGREEMENT_DB.
     """
     chosen = []
     for mixtures in todo.values():
@@ -151,14 +150,14 @@ def evenly_spread(items: list, number: int) -> list:
     return [items[k * len(items) // count] for k in range(count)]
 
 
-def check_finished(scene: dict, audio: ExampleAudio, set_dir: Path) -> None:
+def check_finished(scene: Scene, audio: ExampleAudio, set_dir: Path) -> None:
     """What was rendered earlier must belong to the far-field files that are there now.
 
     Raises:
         ValueError: they have changed or are missing; names the file.
     """
     for n, image in enumerate(load_images(scene, audio), start=1):
-        path = wav_paths(scene, set_dir)[f"spk{n}"]
+        path = talker_paths(scene, set_dir)[f"spk{n}"]
         stored = read_audio(str(path))[0][:, 0]
         if stored.shape != image.shape or not np.allclose(stored, image, rtol=1e-5, atol=1e-9):
             raise ValueError(
@@ -167,7 +166,9 @@ def check_finished(scene: dict, audio: ExampleAudio, set_dir: Path) -> None:
             )
 
 
-def _chosen_examples(database: dict, name: str, number: int | None, json_path: Path) -> dict:
+def _chosen_examples(
+    database: dict[str, dict[str, Example]], name: str, number: int | None, json_path: Path
+) -> dict[str, Example]:
     """The first `number` (None: all) examples of a set; {} when it is left out."""
     if number == 0:
         return {}

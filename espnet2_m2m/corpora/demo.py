@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class Talker:
     rate_wpm: int  # words per minute
 
 
-def talkers(num_talkers):
+def talkers(num_talkers: int) -> list[Talker]:
     """The first talkers of the corpus, female-like and male-like voices in turn.
 
     No two have the same accent and variant. A talker's voice does not depend on `num_talkers`.
@@ -73,7 +74,7 @@ def talkers(num_talkers):
     return chosen
 
 
-def sentences(talker_id, num_sentences, seed):
+def sentences(talker_id: str, num_sentences: int, seed: int) -> list[str]:
     """`num_sentences` different sentences of the GRID grammar, drawn for one talker.
 
     Raises:
@@ -90,17 +91,17 @@ def sentences(talker_id, num_sentences, seed):
     ]
 
 
-def speak(talker, texts):
+def speak(talker: Talker, texts: list[str]) -> list[np.ndarray]:
     """Synthesise sentences with one voice.
 
     espeak-ng keeps state from one sentence to the next (its noise generator, the phase of its
     flutter). The result is the same to the bit only in a process that has not synthesised before.
 
     Args:
-        talker: Talker.
-        texts: list of str, sentences of the GRID grammar.
+        talker: whose voice it is.
+        texts: sentences of the GRID grammar.
     Returns:
-        list of (sample,) float32 at SAMPLE_RATE_HZ, trimmed of silence, peaks below 1.
+        for each sentence (sample,) float32 at SAMPLE_RATE_HZ, trimmed of silence, peaks below 1.
     Raises:
         ValueError: espeak-ng does not know the voice, or says nothing.
     """
@@ -109,8 +110,8 @@ def speak(talker, texts):
     return [trim_silence(synthesiser.synthesise(text)) for text in texts]
 
 
-def trim_silence(samples):
-    """`samples` without the quiet part at either end; see SILENCE_DB and MARGIN_S."""
+def trim_silence(samples: np.ndarray) -> np.ndarray:
+    """`samples` (sample,) without the quiet part at either end; see SILENCE_DB and MARGIN_S."""
     level = np.abs(samples)
     loud = np.flatnonzero(level > level.max() * 10 ** (SILENCE_DB / 20))
     margin = round(MARGIN_S * SAMPLE_RATE_HZ)
@@ -127,7 +128,7 @@ class _Espeak:
     VOLUME_PERCENT = 60  # at 100 some voices clip
     CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
-    def __init__(self):
+    def __init__(self) -> None:
         try:
             import espeakng_loader
         except ImportError as error:
@@ -139,10 +140,10 @@ class _Espeak:
             raise ValueError(f"espeak-ng speaks at {rate} Hz, expected {SAMPLE_RATE_HZ} Hz")
         self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else it is the time of day
         self._chunks = []
-        self._callback = self.CALLBACK(self._receive)  # kept: the library holds but a pointer
+        self._callback = self.CALLBACK(self._receive)  # kept: the library only holds a pointer
         self._lib.espeak_SetSynthCallback(self._callback)
 
-    def set_voice(self, talker):
+    def set_voice(self, talker: Talker) -> None:
         # espeak-ng silently leaves out a variant that it does not know: two talkers, one voice.
         variant = talker.voice.partition("+")[2]
         known = not variant or (self._data_path / "voices" / "!v" / variant).is_file()
@@ -152,7 +153,7 @@ class _Espeak:
         self._lib.espeak_SetParameter(self.PITCH, talker.pitch, 0)
         self._lib.espeak_SetParameter(self.VOLUME, self.VOLUME_PERCENT, 0)
 
-    def synthesise(self, text):
+    def synthesise(self, text: str) -> np.ndarray:
         self._chunks.clear()
         encoded = " ".join(_spelled(word) for word in text.split()).encode()
         status = self._lib.espeak_Synth(
@@ -171,13 +172,13 @@ class _Espeak:
             raise ValueError(f"espeak-ng could not say '{text}' (status {status})")
         return (samples / 32768).astype(np.float32)
 
-    def _receive(self, samples, num_samples, _events):
+    def _receive(self, samples: Any, num_samples: int, _events: int | None) -> int:
         if samples and num_samples > 0:
             self._chunks.append(ctypes.string_at(samples, 2 * num_samples))
         return 0  # go on
 
 
-def _spelled(word):
+def _spelled(word: str) -> str:
     """How espeak-ng must be given a word: letters in capitals, and `a` must not be the article."""
     if word == "a":
         return "[[eI]]"

@@ -17,7 +17,7 @@ import shutil
 import tarfile
 import urllib.error
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 
 # openslr.org's number of the corpus and MD5 of <subset>.tar.gz, as its md5sum.txt has them.
@@ -38,7 +38,7 @@ TIMEOUT_S = 60  # without any data
 SPEAKER_DIGITS = 4  # LibriSpeech numbers its readers from 14 to 8975
 
 
-def read_subset(subset_dir):
+def read_subset(subset_dir: Path | str) -> dict[str, tuple[Path, str, str]]:
     """Utterances of one subset.
 
     Speaker ids get leading zeros: with ids of different lengths the speaker pairs of mixtures could
@@ -47,7 +47,7 @@ def read_subset(subset_dir):
     Args:
         subset_dir: for example LibriSpeech/dev-clean.
     Returns:
-        dict utterance id -> (absolute path of the flac file, speaker id, transcript); the ids are
+        utterance id -> (absolute path of the flac file, speaker id, transcript); the ids are
         "0084-121123-0000" and "0084" for 84-121123-0000.flac.
     Raises:
         FileNotFoundError: no such folder.
@@ -86,7 +86,7 @@ def read_subset(subset_dir):
     return utterances
 
 
-def download_subset(subset, corpus_dir, mirror=MIRROR):
+def download_subset(subset: str, corpus_dir: Path | str, mirror: str = MIRROR) -> None:
     """Make `corpus_dir`/<subset> from its archive, which is fetched unless it lies beside already.
 
     May be interrupted at any moment: the next call goes on. The archive stays, as
@@ -115,7 +115,7 @@ def download_subset(subset, corpus_dir, mirror=MIRROR):
     unpack(archive, subset, corpus_dir)
 
 
-def fetch(url, path):
+def fetch(url: str, path: Path | str) -> None:
     """Download `url` to `path`; what an interrupted call left in `path`.part is not fetched again.
 
     Raises:
@@ -153,7 +153,7 @@ def fetch(url, path):
     os.replace(part, path)
 
 
-def _open_url(url, start):
+def _open_url(url: str, start: int) -> HTTPResponse | None:
     """Response with the bytes from `start` on (status 206) or all (200); None: none are left."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -164,7 +164,7 @@ def _open_url(url, start):
         raise
 
 
-def _md5(path):
+def _md5(path: Path) -> str:
     from tqdm import tqdm
 
     digest = hashlib.md5()
@@ -176,7 +176,7 @@ def _md5(path):
     return digest.hexdigest()
 
 
-def unpack(archive, subset, corpus_dir):
+def unpack(archive: Path | str, subset: str, corpus_dir: Path | str) -> None:
     """Unpack LibriSpeech/* of an archive to `corpus_dir`; `corpus_dir`/<subset> appears when whole.
 
     Nothing but folders and regular files below `corpus_dir` can come of it, whatever is inside.

@@ -1,14 +1,10 @@
-"""Is a data dir complete and consistent? Every problem at once, with file, line and remedy.
-
-The rules are Kaldi's (`validate_tables.py`), plus what enhancement needs: the numbered scps (`closetalk1.scp` ...)
-have no gaps, and the audio is what the tables say (`validate_audio.py`).
-"""
+"""Is a data dir complete and consistent: its tables (`validate_tables.py`), and its audio (`validate_audio.py`)?"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_m2m.data_dir.validate_audio import Summary, check_audio_files
-from espnet2_m2m.data_dir.validate_tables import Problem, TableChecker
+from espnet2_m2m.data_dir.validate_audio import check_audio_files
+from espnet2_m2m.data_dir.validate_tables import Problem, Summary, TableChecker
 
 
 def validate_data_dir(data_dir: Path | str, **options: object) -> list[Problem]:

@@ -18,32 +18,12 @@ from espnet2_m2m.data_dir.audio import (
 from espnet2_m2m.data_dir.directory import audio_scps, name_some, parse_segment
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.rules import value_problem
-from espnet2_m2m.data_dir.validate_tables import Entry, TableChecker
+from espnet2_m2m.data_dir.validate_tables import Entry, Summary, TableChecker
 
 MONO = ("closetalk", "spk", "closetalk_spk")
 BLOCK_SAMPLES = 2**18  # so that hours of many channels do not have to fit into memory
 UTT2DUR_TOLERANCE_S = 0.05  # Kaldi derives utt2dur from 10-ms frames where there are features
 AudioProblem = tuple[str, str]  # (message, remedy)
-
-
-@dataclass
-class Summary:
-    """What a data dir holds; None where it could not be told."""
-
-    num_utterances: int = 0
-    hours: float | None = None
-    num_channels: int | None = None
-    sample_rate: int | None = None
-
-    def __str__(self) -> str:
-        parts = [f"{self.num_utterances} utterances"]
-        if self.hours is not None:
-            parts.append(f"{self.hours:.2f} h")
-        if self.num_channels is not None:
-            parts.append(f"{self.num_channels} channels")
-        if self.sample_rate is not None:
-            parts.append(f"{self.sample_rate} Hz")
-        return ", ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""The tables of a data dir against Kaldi's rules (validate_data_dir.sh, validate_text.pl) and each other.
+"""Are the tables of a data dir complete and consistent? Every problem at once, with file, line and remedy.
 
-Kaldi's warning about a single speaker is left out.
+The rules are those of Kaldi's validate_data_dir.sh and validate_text.pl, plus what enhancement needs: the
+numbered scps (`closetalk1.scp` ...) have no gaps. Kaldi's warning about a single speaker is left out.
 """
 
 from collections import Counter
@@ -37,6 +38,26 @@ class Problem:
     def __str__(self) -> str:
         where = self.path if self.line is None else f"{self.path}:{self.line}"
         return f"{where}: {self.message}; remedy: {self.remedy}"
+
+
+@dataclass
+class Summary:
+    """What a data dir holds; None where it could not be told."""
+
+    num_utterances: int = 0
+    hours: float | None = None
+    num_channels: int | None = None
+    sample_rate: int | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{self.num_utterances} utterances"]
+        if self.hours is not None:
+            parts.append(f"{self.hours:.2f} h")
+        if self.num_channels is not None:
+            parts.append(f"{self.num_channels} channels")
+        if self.sample_rate is not None:
+            parts.append(f"{self.sample_rate} Hz")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,23 @@
 """The mixtures of a report page that are to be heard and seen: audio, spectrograms, scores, rooms."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from espnet2_m2m.data_dir import atomic_path, read_table, write_wav
 from espnet2_m2m.report import figures
+from espnet2_m2m.report.systems import System
 from espnet2_m2m.scoring.results import DECIMALS, TITLES, format_scores
+from espnet2_m2m.simulation.scene import Scene
 
 CLIP_RMS, CLIP_PEAK = 0.07, 0.95  # of full scale
 
 
-def choose(gains, num_examples):
-    """[(label, utt_id)]: evenly spaced ranks of the improvement, from worst to best.
+def choose(gains: dict[str, float | None], num_examples: int) -> list[tuple[str, str]]:
+    """(label, utt_id) of each example: evenly spaced ranks of the improvement, from worst to best.
 
     Args:
         gains: utt_id -> SI-SDR improvement in dB; None: unknown, the order of the ids counts.
@@ -32,22 +36,35 @@ def choose(gains, num_examples):
     return [(labels.get(int(rank), f"Rank {rank + 1} of {len(ranked)} from below"), ranked[rank]) for rank in ranks]
 
 
-def read_texts(data_dir, num_speakers):
-    """What the speakers say: a list with a table utt_id -> words for every speaker."""
-    paths = [Path(data_dir) / f"text_spk{number}" for number in range(1, num_speakers + 1)]
+def read_texts(data_dir: Path | str, num_talkers: int) -> list[dict[str, str]]:
+    """What the talkers say: utt_id -> words of each of them, empty without transcripts."""
+    paths = [Path(data_dir) / f"text_spk{number}" for number in range(1, num_talkers + 1)]
     return [read_table(path, allow_empty=True) if path.is_file() else {} for path in paths]
 
 
-def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
+def write_example(
+    out_dir: Path,
+    number: int,
+    label: str,
+    utt_id: str,
+    systems: list[System],
+    gain: float | None,
+    scene: Scene | None,
+    texts: list[dict[str, str]],
+) -> dict[str, Any]:
     """Write the clips of one mixture, out_dir/media/example<number>_*, and say what the page needs.
 
     Args:
-        systems: of report/systems.py; the order of their clips.
-        gain: SI-SDR improvement in dB, mean over speakers and systems; None without references.
-        scene: line of scenes.jsonl or None.
+        out_dir: folder of the page.
+        number: of the example, from 1.
+        label: why it was chosen.
+        utt_id: of the mixture.
+        systems: in the order of their clips.
+        gain: SI-SDR improvement in dB, mean over talkers and systems; None without references.
+        scene: where everybody sits; None: unknown.
         texts: of `read_texts`.
     Returns:
-        dict for index.html.
+        what index.html shows of it.
     """
     read = [system.jobs[utt_id].utterance.read(system.jobs[utt_id].ref_mic) for system in systems]
     first, sample_rate = read[0]
@@ -55,21 +72,7 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
     rows = [
         sorted((r for r in system.scores if r["utt_id"] == utt_id), key=lambda r: r["speaker"]) for system in systems
     ]
-
-    def clip(file_name, name, samples, scores=None, speaker=None, system=None):
-        path = out_dir / "media" / f"example{number}_{file_name}"
-        with atomic_path(path.with_suffix(".png")) as temporary:
-            figures.save_spectrogram(temporary, samples, sample_rate)
-        write_wav(path.with_suffix(".wav"), level_for_listening(samples), sample_rate, "PCM_16")
-        return {
-            "name": name,
-            "label": name if speaker is None else f"Speaker {speaker}: {name}",
-            "scores": scores,
-            "file": f"media/{path.name}",
-            "speaker": speaker,
-            "system": system,
-        }
-
+    clips = Clips(out_dir, number, sample_rate)
     orders = [[own["estimate"] for own in of_system] for of_system in rows]  # the best permutation
     if not rows[0]:
         orders = [streams_of_speakers(of_system, first["closetalk"], sample_rate) for of_system in streams]
@@ -77,38 +80,25 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
     for index in range(systems[0].summary["num_speakers"]):
         speaker = index + 1
         row = rows[0][index] if rows[0] else {}
-        clips = []
+        shown = []
         if speaker in first["closetalk"]:
             scores = _scores(row, "closetalk") if "closetalk_si_sdr" in row else None
-            name = f"speaker{speaker}_closetalk"
-            clips.append(clip(name, "Close-talk mixture", first["closetalk"][speaker], scores, speaker))
+            shown.append(clips.write("closetalk", "Close-talk mixture", first["closetalk"][speaker], speaker, scores))
         for place, system in enumerate(systems):
             output = orders[place][index]
             scores = f"{_scores(rows[place][index], 'separated')} · " if row else ""
-            clips.append(
-                clip(
-                    f"speaker{speaker}_system{place + 1}",
-                    "Separated" if len(systems) == 1 else system.name,
-                    streams[place][output],
-                    f"{scores}output {output}",
-                    speaker,
-                    place,
-                )
-            )
+            scores += f"output {output}"
+            title = "Separated" if len(systems) == 1 else system.name
+            signal = streams[place][output]
+            shown.append(clips.write(f"system{place + 1}", title, signal, speaker, scores, place))
         if speaker in first["spk"]:
-            clips.append(clip(f"speaker{speaker}_reference", "Reference", first["spk"][speaker], speaker=speaker))
+            shown.append(clips.write("reference", "Reference", first["spk"][speaker], speaker))
         # Lines of scenes.jsonl carry the words too; text_spk{n} is what ASR is scored against.
         words = texts[index].get(utt_id)
         if words is None and scene is not None:
             words = scene["speakers"][index].get("text")
-        speakers.append(
-            {
-                "number": speaker,
-                "text": words,
-                "clips": clips,
-                "mixture": f"{row['mixture_si_sdr']:.1f}" if row else None,
-            }
-        )
+        si_sdr = f"{row['mixture_si_sdr']:.1f}" if row else None
+        speakers.append({"number": speaker, "text": words, "clips": shown, "mixture": si_sdr})
     mixture = first["wav"][1]
     return {
         "number": number,
@@ -117,13 +107,57 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
         "gain": None if gain is None else f"{gain:+.1f}",
         "seconds": f"{len(mixture) / sample_rate:.1f}",
         "top_khz": f"{sample_rate / 2000:g}",
-        "mixture": clip("mixture", f"Far-field mixture, mic {systems[0].jobs[utt_id].ref_mic}", mixture),
+        "mixture": clips.write("mixture", f"Far-field mixture, mic {systems[0].jobs[utt_id].ref_mic}", mixture),
         "speakers": speakers,
         "room": None if scene is None else room(scene),
     }
 
 
-def _scores(row, group):
+@dataclass(frozen=True)
+class Clips:
+    """Audio and spectrograms of one mixture, out_dir/media/example<number>_*."""
+
+    out_dir: Path
+    number: int
+    sample_rate: int
+
+    def write(
+        self,
+        kind: str,
+        title: str,
+        samples: np.ndarray,
+        speaker: int | None = None,
+        scores: str | None = None,
+        system: int | None = None,
+    ) -> dict[str, Any]:
+        """Write one clip as wav and png.
+
+        Args:
+            kind: part of the files' names.
+            title: on the page.
+            samples: (sample,) of any level.
+            speaker: the talker's number, from 1; None: all talkers.
+            scores: line under the title.
+            system: place of the system that made the clip, from 0.
+        Returns:
+            what index.html shows of it.
+        """
+        of_speaker = "" if speaker is None else f"speaker{speaker}_"
+        path = self.out_dir / "media" / f"example{self.number}_{of_speaker}{kind}"
+        with atomic_path(path.with_suffix(".png")) as temporary:
+            figures.save_spectrogram(temporary, samples, self.sample_rate)
+        write_wav(path.with_suffix(".wav"), level_for_listening(samples), self.sample_rate, "PCM_16")
+        return {
+            "name": title,
+            "label": title if speaker is None else f"Talker {speaker}: {title}",
+            "scores": scores,
+            "file": f"media/{path.name}",
+            "speaker": speaker,
+            "system": system,
+        }
+
+
+def _scores(row: dict[str, Any], group: str) -> str:
     """The METRICS of a row of scores.csv, e.g. "SI-SDR 10.1 dB · ..."."""
     values = {metric: row[f"{group}_{metric}"] for metric in DECIMALS}
     values = {name: None if math.isnan(value) else value for name, value in values.items()}
@@ -150,7 +184,7 @@ def streams_of_speakers(
     return [order.get(number) or next(others) for number in streams]
 
 
-def level_for_listening(samples):
+def level_for_listening(samples: np.ndarray) -> np.ndarray:
     """(sample,) at CLIP_RMS, or below where its peak would pass CLIP_PEAK; silence stays silent.
 
     Clips of one loudness can be compared by switching between them.
@@ -162,7 +196,7 @@ def level_for_listening(samples):
     return scaled * min(CLIP_RMS / np.sqrt(np.mean(scaled**2)), CLIP_PEAK)
 
 
-def room(scene):
+def room(scene: Scene) -> dict[str, Any]:
     """Figure of a scene and the facts beside it."""
     size = scene["room_size_m"]
     centre = np.mean(scene["mic_positions_m"], axis=0)
@@ -178,8 +212,8 @@ def room(scene):
         if speaker.get("closetalk_position_m") is not None:
             headset = np.subtract(speaker["position_m"], speaker["closetalk_position_m"])
             text += f", headset at {100 * np.linalg.norm(headset):.0f} cm"
-        facts.append((f"Speaker {number}", f"{speaker.get('speaker_id', '')}, {text}".lstrip(", ")))
-        places.append(f"speaker {number} {text}")
+        facts.append((f"Talker {number}", f"{speaker.get('speaker_id', '')}, {text}".lstrip(", ")))
+        places.append(f"talker {number} {text}")
     return {
         "src": figures.room_from_above(scene),
         "alt": f"Room of {size[0]:.1f} by {size[1]:.1f} m from above: " + "; ".join(places),

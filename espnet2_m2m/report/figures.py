@@ -7,6 +7,9 @@ import contextlib
 import functools
 import io
 import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import matplotlib
@@ -15,9 +18,11 @@ import scipy.signal
 from matplotlib.figure import Figure
 from PIL import Image
 
-SPEAKER_COLOURS = ("#3b82c4", "#e0762f", "#3a9a6b", "#a06bc4")
-SPEAKER_MARKERS = ("o", "s", "^", "D")  # shapes too: colour is not everybody's
-TRAIN_COLOUR, VALID_COLOUR = SPEAKER_COLOURS[:2]
+from espnet2_m2m.simulation.scene import Scene
+
+TALKER_COLOURS = ("#3b82c4", "#e0762f", "#3a9a6b", "#a06bc4")
+TALKER_MARKERS = ("o", "s", "^", "D")  # shapes too: colour is not everybody's
+TRAIN_COLOUR, VALID_COLOUR = TALKER_COLOURS[:2]
 # Colours that stand for the page's: replaced in the SVG by variables that the theme sets.
 INK, FAINT = "#0a0b0c", "#0d0e0f"
 THEME = """<style>
@@ -51,14 +56,14 @@ RANGE_DB = 70.0  # dB below the peak shown in spectrograms
 MAX_FRAMES = 900  # columns; longer signals are shown with a longer shift
 
 
-def _figure(width, height, **subplots):
+def _figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
     """A figure of width x height inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(**subplots)
 
 
 @contextlib.contextmanager
-def style(rc=STYLE):
+def style(rc: dict[str, Any] = STYLE) -> Iterator[None]:
     """Draw in our style, whatever the user's matplotlibrc says."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -66,16 +71,16 @@ def style(rc=STYLE):
         yield
 
 
-def _styled(draw):
+def _styled(draw: Callable[..., str]) -> Callable[..., str]:
     @functools.wraps(draw)
-    def drawn(*args, **kwargs):
+    def drawn(*args: Any, **kwargs: Any) -> str:
         with style():
             return draw(*args, **kwargs)
 
     return drawn
 
 
-def uri(figure):
+def uri(figure: Figure) -> str:
     """`data:` URI of a figure that was drawn within `style()`, as SVG in the colours of the reader's theme."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -88,11 +93,11 @@ def uri(figure):
 
 
 @_styled
-def learning_curve(curves):
+def learning_curve(curves: dict[str, tuple[Sequence[int], Sequence[float]]]) -> str:
     """One statistic over epochs.
 
     Args:
-        curves: {"train" | "valid": (epochs, values)}; values may hold NaN.
+        curves: "train" or "valid" -> (epochs, values); values may hold NaN.
     """
     figure, axes = _figure(3.7, 2.3)
     colours = {"train": TRAIN_COLOUR, "valid": VALID_COLOUR}
@@ -107,7 +112,7 @@ def learning_curve(curves):
     return uri(figure)
 
 
-def save_spectrogram(path, samples, sample_rate):
+def save_spectrogram(path: Path | str, samples: np.ndarray, sample_rate: int) -> None:
     """(sample,) as a PNG: time to the right, 0 Hz to half the rate upwards, RANGE_DB below its own peak.
 
     A pixel per frame and frequency, without axes, so that the page can lay a play head over it.
@@ -127,7 +132,7 @@ def save_spectrogram(path, samples, sample_rate):
 
 
 @_styled
-def room_from_above(scene):
+def room_from_above(scene: Scene) -> str:
     """Walls, talkers with the distance to the array, and the array enlarged.
 
     Args:
@@ -151,7 +156,7 @@ def room_from_above(scene):
     offset = (0, -13 if below else 13)
     room.annotate("array", centre, offset, textcoords="offset points", ha="center", va="center")
     for index, place in enumerate(places):
-        colour, marker = SPEAKER_COLOURS[index % 4], SPEAKER_MARKERS[index % 4]
+        colour, marker = TALKER_COLOURS[index % 4], TALKER_MARKERS[index % 4]
         room.plot(*np.stack([centre, place]).T, ":", color=colour, linewidth=1)
         room.plot(*place, marker, color=colour, markersize=13, clip_on=False)
         room.annotate(str(index + 1), place, color="white", ha="center", va="center_baseline", weight="bold")
@@ -169,23 +174,23 @@ def room_from_above(scene):
 
 
 @_styled
-def agreement(agrees, sample_rate):
+def agreement(agrees: dict[str, list[list[float]]], sample_rate: int) -> str:
     """Whether outputs belong to the same talkers at all frequencies: mean and single utterances.
 
     Args:
-        agrees: {"references" | "headsets": (utterance, freq) lists, 0 to 1}, not empty.
+        agrees: "references" or "headsets" -> (utterance, freq) from 0 to 1; not empty.
         sample_rate: Hz.
     """
     return uri(_draw_agreement(agrees, sample_rate))
 
 
-def save_agreement(path, agrees, sample_rate):
+def save_agreement(path: Path | str, agrees: dict[str, list[list[float]]], sample_rate: int) -> None:
     """The same as a PNG file on white; without anything to compare with it says so."""
     with style(ON_WHITE):
         _draw_agreement(agrees, sample_rate).savefig(path, dpi=150, facecolor="white")
 
 
-def _draw_agreement(agrees, sample_rate):
+def _draw_agreement(agrees: dict[str, list[list[float]]], sample_rate: int) -> Figure:
     figure, axes = _figure(
         7.2,
         2.2 + 1.3 * len(agrees),
@@ -200,7 +205,7 @@ def _draw_agreement(agrees, sample_rate):
         mean.annotate(
             "no references and no headsets to compare with", (0.5, 0.5), xycoords="axes fraction", ha="center"
         )
-    colours = {"references": SPEAKER_COLOURS[0], "headsets": SPEAKER_COLOURS[1]}
+    colours = {"references": TALKER_COLOURS[0], "headsets": TALKER_COLOURS[1]}
     for (name, rows), below in zip(agrees.items(), single):
         rows = 100 * np.array(rows)
         frequency = np.linspace(0, top, rows.shape[1])

@@ -223,7 +223,7 @@ class Scatter {
     const ordered = [...this.signals].sort((a, b) => (a.example !== null) - (b.example !== null));
     for (const signal of ordered) {
       const [h, v] = [x, y].map((series) => series.value(signal));
-      const name = `${signal.utt}, speaker ${signal.speaker}: ${x.name} ${h.toFixed(1)}, ${y.name} ${v.toFixed(1)}`;
+      const name = `${signal.utt}, talker ${signal.speaker}: ${x.name} ${h.toFixed(1)}, ${y.name} ${v.toFixed(1)}`;
       const place = { transform: `translate(${left(h).toFixed(1)},${top(v).toFixed(1)})` };
       const mark = { d: MARKS[(signal.speaker - 1) % MARKS.length], class: `speaker${signal.speaker}` };
       if (signal.example === null) {

@@ -8,7 +8,9 @@ It opens from disk, without a server, and loads nothing but its media folder.
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -16,19 +18,28 @@ import numpy as np
 from espnet2_m2m.data_dir import atomic_path, source_stamp
 from espnet2_m2m.report import examples, figures, study_figures, tables, training
 from espnet2_m2m.report.paper import CAPTIONS
-from espnet2_m2m.report.study import cells_of_row, distributions, learning_curves, read_training, shown
-from espnet2_m2m.report.systems import gains
+from espnet2_m2m.report.study import Box, Curve, Panel, Study, distributions, learning_curves, read_training, shown
+from espnet2_m2m.report.systems import System, gains
 from espnet2_m2m.scoring.results import DECIMALS, TITLES, format_scores
 from espnet2_m2m.simulation.scene import read_scenes
 
+Table = dict[str, Any]  # caption, columns (of study tables in groups), and rows of (class, cells)
 
-def write_report(out_dir, data_dir, systems, study=None, num_examples=3):
+
+def write_report(
+    out_dir: Path | str,
+    data_dir: Path | str,
+    systems: list[System],
+    study: Study | None = None,
+    num_examples: int = 3,
+) -> int:
     """Write the page; until it is complete there is no index.html.
 
     Args:
+        out_dir: folder of the page.
         data_dir: the set that was separated.
-        systems: of report/systems.py, one or more.
-        study: `study.Study` that they are from: its tables and figures over seeds come first.
+        systems: one or more.
+        study: that they are from: its tables and figures over seeds come first.
         num_examples: number of test mixtures to look at and listen to.
     Returns:
         the size of page and media in bytes.
@@ -93,14 +104,14 @@ def write_report(out_dir, data_dir, systems, study=None, num_examples=3):
     return sum(path.stat().st_size for path in [index, *(out_dir / "media").iterdir()])
 
 
-def _some(names):
+def _some(names: list[str]) -> list[str]:
     return names if len(names) <= 3 else [f"{names[0]}, {names[1]}", f"{len(names) - 2} more"]
 
 
-# ---- Tables: captions, columns (of study tables in groups), and rows of cells with a class --------
+# ---- Tables --------------------------------------------------------------------------------------
 
 
-def score_table(systems):
+def score_table(systems: list[System]) -> Table:
     """Means of the mixture and of every system; where scored, also in fixed order."""
     rows = [("mixture", ["mixture", *format_scores(systems[0].summary["mean"]["mixture"]), "", ""])]
     for system in systems:
@@ -118,14 +129,14 @@ def score_table(systems):
     if all(not row[-1] for _, row in rows):
         columns, rows = columns[:-1], [(kind, row[:-1]) for kind, row in rows]
     return {
-        "caption": "Reference: speaker images at the far-field reference mic. Means over"
+        "caption": "Reference: talkers' images at the far-field reference mic. Means over"
         f" {systems[0].summary['num_rows']} signals; higher is better",
         "columns": columns,
         "rows": rows,
     }
 
 
-def closetalk_table(summary):
+def closetalk_table(summary: dict[str, Any]) -> Table | None:
     """Quality of the close-talk mixtures, which no system changes; None where not scored."""
     if "closetalk" not in summary["mean"]:
         return None
@@ -136,25 +147,18 @@ def closetalk_table(summary):
     }
 
 
-def study_tables(study):
+def study_tables(study: Study) -> list[Table]:
     """Tables I-III: the paper's figure, ours and the difference for each metric."""
     result = []
     for table, keys in shown(study).items():
         columns = ["Row", "System", "I/J/M/N", "α", *["paper", "ours", "diff."] * len(DECIMALS), "seeds"]
-        rows = []
-        for key in keys:
-            row = study.rows[key]
-            found, seeds = cells_of_row(study, key)
-            line = [row.label, row.system, row.taps, row.alpha]
-            for metric, cell in found.items():
-                line += tables.format_cell(cell, DECIMALS[metric])
-            rows.append(("separated" if seeds else "", [*line, str(len(seeds)) if seeds else "-"]))
+        rows = [("separated" if study.of(key) else "", tables.table_line(study, key)) for key in keys]
         groups = [("", 4), *((TITLES[metric], 3) for metric in DECIMALS), ("", 1)]
         result.append({"caption": CAPTIONS[table], "groups": groups, "columns": columns, "rows": rows})
     return result
 
 
-def word_error_table(systems, set_name):
+def word_error_table(systems: list[System], set_name: str) -> Table | None:
     """What stage 10 found for mixture, systems, headsets and clean speech, by each recogniser; None without.
 
     Reads decode_<recogniser>/<set>/summary.json beside the trainings.
@@ -190,15 +194,15 @@ def word_error_table(systems, set_name):
     }
 
 
-def _changed_since(system, path):
+def _changed_since(system: System, path: Path) -> bool:
     """Whether the system's output is newer than a file."""
     streams = (job.utterance.signals["stream"].values() for job in system.jobs.values())
     outputs = (Path(signal.entry) for numbered in streams for signal in numbered)
     return any(output.is_file() and output.stat().st_mtime > path.stat().st_mtime for output in outputs)
 
 
-def _signals(systems):
-    """[((utt_id, speaker), SI-SDR of the mixture, [SI-SDR of each system])] in dB."""
+def _signals(systems: list[System]) -> Iterator[tuple[tuple[str, int], float, list[float]]]:
+    """((utt_id, speaker), SI-SDR of the mixture, SI-SDR of each system) of all signals, in dB."""
     separated = [
         {(row["utt_id"], row["speaker"]): row["separated_si_sdr"] for row in system.scores} for system in systems
     ]
@@ -207,7 +211,7 @@ def _signals(systems):
         yield signal, row["mixture_si_sdr"], [values[signal] for values in separated]
 
 
-def utterance_table(systems, gain):
+def utterance_table(systems: list[System], gain: dict[str, float]) -> Table:
     """All signals, those of the utterances that gain least first."""
     ordered = sorted(_signals(systems), key=lambda one: (gain[one[0][0]], one[0]))
     rows = [
@@ -217,12 +221,12 @@ def utterance_table(systems, gain):
     names = ["Separated"] if len(systems) == 1 else [system.name for system in systems]
     return {
         "caption": "SI-SDR in dB, the utterance that gains least first",
-        "columns": ["Utterance", "Speaker", "Mixture", *names],
+        "columns": ["Utterance", "Talker", "Mixture", *names],
         "rows": rows,
     }
 
 
-def points(systems, numbers):
+def points(systems: list[System], numbers: dict[str, int]) -> dict[str, Any]:
     """What the scatter plot of the page's script shows.
 
     Args:
@@ -241,34 +245,34 @@ def points(systems, numbers):
 # ---- Figures -------------------------------------------------------------------------------------
 
 
-def _panels(systems):
-    """Learning curves and distributions of single trainings, as `tables` gives them for studies."""
+def _panels(systems: list[System]) -> tuple[list[Panel], list[Panel]]:
+    """Learning curves and distributions of single trainings, as `study` gives them for studies."""
     names = ["separated"] if len(systems) == 1 else [system.name for system in systems]
     curves = []
     for place, (name, system) in enumerate(zip(names, systems)):
         found = read_training(system.folder / "checkpoint.pth") if len(systems) > 1 else None
         if found is not None and np.isfinite(found.si_sdr).any():
-            curves.append((place, name, found.steps, found.si_sdr, found.si_sdr, found.si_sdr))
+            curves.append(Curve(place, name, found.steps, found.si_sdr, found.si_sdr, found.si_sdr))
     boxes = [
-        (place, name, [row["separated_si_sdr"] for row in system.scores])
+        Box(place, name, [row["separated_si_sdr"] for row in system.scores])
         for place, (name, system) in enumerate(zip(names, systems))
     ]
-    boxes.insert(0, (-1, "mixture", [row["mixture_si_sdr"] for row in systems[0].scores]))
+    boxes.insert(0, Box(-1, "mixture", [row["mixture_si_sdr"] for row in systems[0].scores]))
     return [("Validation", curves)] if curves else [], [("", boxes)]
 
 
-def _boxes(panel):
+def _boxes(panel: Panel) -> dict[str, str]:
     title, boxes = panel
-    medians = ", ".join(f"{name} {np.median(values):.1f}" for _, name, values in boxes)
+    medians = ", ".join(f"{box.name} {np.median(box.values):.1f}" for box in boxes)
     return {
         "src": study_figures.boxes(panel),
         "alt": f"Box plot of the SI-SDR of the test signals{title and ', ' + title}; medians in dB: {medians}",
     }
 
 
-def _curves(panel):
+def _curves(panel: Panel) -> dict[str, str]:
     title, curves = panel
-    ends = ", ".join(f"{name} {mean[-1]:.1f} dB" for _, name, _, mean, _, _ in curves)
+    ends = ", ".join(f"{curve.name} {curve.mean[-1]:.1f} dB" for curve in curves)
     return {
         "src": study_figures.learning_curves(panel),
         "alt": f"SI-SDR of the validation set over training steps, {title}; at the end: {ends}",
@@ -278,12 +282,12 @@ def _curves(panel):
 # ---- Training ------------------------------------------------------------------------------------
 
 
-def _training(system):
+def _training(system: System) -> dict[str, Any] | None:
     stats = training.read_stats(system.folder / "checkpoint.pth")
     return None if stats is None else training.summarise(stats)
 
 
-def read_diagnosis(path):
+def read_diagnosis(path: Path) -> dict[str, Any] | None:
     """What bin/diagnose.py found, in words, numbers and a figure; None where it has not been run.
 
     Raises:

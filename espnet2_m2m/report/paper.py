@@ -7,8 +7,8 @@ from espnet2_m2m.scoring.metrics import METRICS
 PANELS = {"2": "Table II (P = 6)", "3": "Table III (P = 1)"}
 CAPTIONS = {
     "1": "Table I: quality of close-talk mixtures (reference: close-talk speech)",
-    "2": "Table II: separation, P = 6 (reference: speaker images at the far-field reference mic)",
-    "3": "Table III: separation, P = 1 (reference: speaker images at the far-field reference mic)",
+    "2": "Table II: separation, P = 6 (reference: talkers' images at the far-field reference mic)",
+    "3": "Table III: separation, P = 1 (reference: talkers' images at the far-field reference mic)",
 }
 
 
@@ -21,10 +21,10 @@ class Row:
     system: str
     taps: str  # I/J/M/N
     alpha: str
-    paper: dict | None = None  # METRICS -> figure
+    paper: dict[str, float] | None = None  # METRICS -> figure
 
     @property
-    def name(self):
+    def name(self) -> str:
         """What pictures call it."""
         parts = [self.label, self.system]
         if self.taps != "-":
@@ -34,7 +34,7 @@ class Row:
         return " ".join(part for part in parts if part != "-")
 
 
-def _row(label, system, taps, alpha, *scores, table):
+def _row(label: str, system: str, taps: str, alpha: str, *scores: float, table: str) -> Row:
     return Row(table, label, system, taps, alpha, dict(zip(METRICS, scores, strict=True)))
 
 

@@ -9,9 +9,11 @@ a row `<row>_fcp` of their own.
 import math
 import re
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from espnet2_m2m.data_dir.directory import name_some
 from espnet2_m2m.enh.training_config import TrainingConfig
@@ -29,8 +31,8 @@ SAME_SET_DB = 0.01  # dB; a mixture's SI-SDR differs less than this between mach
 class Training:
     """What the validations of a training report, one value per epoch."""
 
-    steps: list  # batches seen since the start
-    si_sdr: list  # of the validation set, in dB; NaN where the config has no such criterion
+    steps: list[int]  # batches seen since the start
+    si_sdr: list[float]  # of the validation set, in dB; NaN where the config has no such criterion
     seconds: float  # all epochs, without start-up; right also after a resumption
 
 
@@ -42,8 +44,8 @@ class Run:
     enhanced_dir: Path  # the separated speech, with its scores
     key: str  # of the row
     seed: int
-    summary: dict  # summary.json
-    scores: list  # rows of scores.csv, numbers as numbers
+    summary: dict[str, Any]  # summary.json
+    scores: list[dict[str, Any]]  # rows of scores.csv, numbers as numbers
     training: Training | None
 
 
@@ -53,16 +55,16 @@ class Study:
 
     folder: Path
     test_set: str
-    runs: list  # of Run, in the tables' order, then by seed
-    rows: dict  # key -> Row, of the paper and of ours, in the tables' order
-    unfinished: list  # names of folders without scores of this test set
+    runs: list[Run]  # in the tables' order, then by seed
+    rows: dict[str, Row]  # by key, of the paper and of ours, in the tables' order
+    unfinished: list[str]  # names of folders without scores of this test set
 
-    def of(self, key):
+    def of(self, key: str) -> list[Run]:
         """The runs of a row."""
         return [run for run in self.runs if run.key == key]
 
 
-def collect(study_dir, test_set="test", exclude=()):
+def collect(study_dir: Path | str, test_set: str = "test", exclude: Iterable[str] = ()) -> Study:
     """All scored runs of a study, except for folders named in `exclude`, which count as not finished.
 
     Raises:
@@ -103,7 +105,7 @@ def collect(study_dir, test_set="test", exclude=()):
     return Study(study_dir, test_set, runs, {key: rows[key] for key in order}, unfinished)
 
 
-def _place(key):
+def _place(key: str) -> tuple[str, int, str]:
     """Sort key: as in the paper, `_fcp` behind its row, then our rows by name."""
     keys, base = list(PAPER), key.removesuffix("_fcp")
     return key[: len("table0")], keys.index(base) if base in keys else len(keys), key
@@ -122,14 +124,14 @@ def our_row(key, config_path):
     return Row(row.table, "-", row.system, taps, _format_alpha(config.loss["alpha"]))
 
 
-def _format_alpha(alpha):
+def _format_alpha(alpha: float) -> str:
     """0.142857 -> "1/7", as the paper writes it; 1.0 -> "1.0"."""
     fraction = Fraction(alpha).limit_denominator(20)
     near = fraction.denominator > 1 and math.isclose(fraction, alpha, rel_tol=1e-3)
     return str(fraction) if near else str(float(alpha))
 
 
-def read_training(path):
+def read_training(path: Path | str) -> Training | None:
     """Steps and validation SI-SDR from ESPnet's checkpoint; None where there is no checkpoint.
 
     Raises:
@@ -149,16 +151,16 @@ def read_training(path):
         raise ValueError(f"{path}: not a checkpoint of an ESPnet training ({error!r})") from error
 
 
-def require_one_test_set(runs):
+def require_one_test_set(runs: list) -> None:
     """Refuse runs whose scores belong to different mixtures: their means cannot be compared.
 
     Args:
-        runs: with `folder`, `summary` and `scores` as in `Run`.
+        runs: Run or System, with `folder`, `summary` and `scores` as in `Run`.
     Raises:
         ValueError: other signals, mixtures, sample rates or reference mics; names the folders.
     """
 
-    def mixtures(run):
+    def mixtures(run: Any) -> dict[tuple[str, int], float]:
         return {(row["utt_id"], row["speaker"]): row["mixture_si_sdr"] for row in run.scores}
 
     first, desired = runs[0], mixtures(runs[0])
@@ -193,7 +195,7 @@ class Cell:
     difference: float | None  # mean - paper
 
 
-def cells_of_row(study, key):
+def cells_of_row(study: Study, key: str) -> tuple[dict[str, Cell], list[int]]:
     """METRICS -> Cell of one row, and the seeds behind it: none for a quality or a row not run."""
     runs = study.of(key)
     comparable = study.runs[0].summary["pesq_mode"] == "nb"  # the paper's: 8 kHz
@@ -216,7 +218,7 @@ def cells_of_row(study, key):
     return result, [run.seed for run in runs]
 
 
-def shown(study):
+def shown(study: Study) -> dict[str, list[str]]:
     """Keys of the tables to print: Table I, and those of II and III in which a row was run."""
     tables = {"1"} | {study.rows[run.key].table for run in study.runs}
     return {
@@ -224,8 +226,30 @@ def shown(study):
     }
 
 
-def learning_curves(study):
-    """[(title, [(row's place in the table, name, steps, mean, low, high)])], a panel per table.
+class Curve(NamedTuple):
+    """SI-SDR of the validation set in dB over training steps: mean and range of the seeds."""
+
+    place: int  # of the row in its table, which is its colour
+    name: str
+    steps: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class Box(NamedTuple):
+    """SI-SDR in dB of the test signals (utterance, talker), all seeds together."""
+
+    place: int  # of the row in its table, which is its colour
+    name: str
+    values: list[float]
+
+
+Panel = tuple[str, list]  # title, and of what is drawn below it: Curve or Box
+
+
+def learning_curves(study: Study) -> list[Panel]:
+    """A panel of `Curve` per table.
 
     The curves have one value per epoch: over seeds, of the validation set's SI-SDR in dB. A run
     without such a criterion or without checkpoint has none.
@@ -245,14 +269,14 @@ def learning_curves(study):
                     values.append(finite)
             if steps:
                 curve = [list(map(of, values)) for of in (statistics.fmean, min, max)]
-                curves.append((place, study.rows[key].name, steps, *curve))
+                curves.append(Curve(place, study.rows[key].name, steps, *curve))
         if curves:
             panels.append((PANELS[table], curves))
     return panels
 
 
-def distributions(study):
-    """[(title, [(row's place, name, SI-SDR of every signal in dB)])], seeds pooled, best first row."""
+def distributions(study: Study) -> list[Panel]:
+    """A panel of `Box` per table, a box for each row that has been run and for the mixture."""
     panels = []
     for table, keys in shown(study).items():
         if table not in PANELS:
@@ -264,6 +288,6 @@ def distributions(study):
             else:
                 values = [row["separated_si_sdr"] for run in study.of(key) for row in run.scores]
             if values:
-                boxes.append((place, study.rows[key].name, values))
+                boxes.append(Box(place, study.rows[key].name, values))
         panels.append((PANELS[table], boxes))
     return panels

@@ -3,14 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from espnet2_m2m.data_dir.cache import read_cache
 from espnet2_m2m.data_dir.directory import name_some, numbered_files
 from espnet2_m2m.report.study import Study, require_one_test_set
+from espnet2_m2m.scoring import scored_set
 from espnet2_m2m.scoring.results import read_scores
-from espnet2_m2m.scoring.scored_set import ScoringJob, list_jobs
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class System:
     name: str
     folder: Path  # of the training
     enhanced_dir: Path
-    summary: dict  # summary.json; without references only the numbers of speakers and utterances
-    scores: list[dict]  # rows of scores.csv, numbers as numbers; empty without references
-    jobs: dict[str, ScoringJob]  # by utt_id
+    summary: dict[str, Any]  # summary.json; without references only the numbers of talkers and utterances
+    scores: list[dict[str, Any]]  # rows of scores.csv, numbers as numbers; empty without references
+    jobs: dict[str, scored_set.ScoringJob]  # by utt_id
 
 
 def load(data_dir: Path | str, enhanced_dirs: Iterable[Path | str], names: list[str] | None = None) -> list[System]:
@@ -30,6 +31,7 @@ def load(data_dir: Path | str, enhanced_dirs: Iterable[Path | str], names: list[
 
     Args:
         data_dir: the set that they have separated.
+        enhanced_dirs: one for each system.
         names: of the systems; default: the trainings' folders.
     Raises:
         FileNotFoundError: not scored, although the set has references.
@@ -43,7 +45,7 @@ def load(data_dir: Path | str, enhanced_dirs: Iterable[Path | str], names: list[
     for name, enhanced_dir in zip(names, enhanced_dirs):
         summary, rows = read_scores(enhanced_dir)
         fixed_order = summary["fixed_order_agrees"] is not None
-        jobs = list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
+        jobs = scored_set.list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
         jobs = {job.utt_id: job for job in jobs}
         require_current(rows, jobs, data_dir, enhanced_dir / "scoring")
         systems.append(System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, rows, jobs))
@@ -52,14 +54,18 @@ def load(data_dir: Path | str, enhanced_dirs: Iterable[Path | str], names: list[
 
 
 def _without_scores(data_dir: Path | str, enhanced_dir: Path, name: str) -> System:
-    jobs = list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
+    jobs = scored_set.list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
     summary = {"num_utterances": len(jobs), "num_speakers": len(jobs[0].utterance.signals["stream"])}
     jobs = {job.utt_id: job for job in jobs}
     return System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, [], jobs)
 
 
 def load_study(data_dir: Path | str, study: Study) -> list[System]:
-    """A system for each row of a `study.Study`: the run with the lowest seed."""
+    """A system for each row of a study: the run with the lowest seed.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`.
+    """
     first = {}
     for run in study.runs:  # ordered by seed
         first.setdefault(run.key, run)
@@ -82,12 +88,14 @@ def _names(enhanced_dirs: list[Path]) -> list[str]:
     ]
 
 
-def require_current(rows: list[dict], jobs: dict[str, ScoringJob], data_dir: Path | str, scoring_dir: Path) -> None:
+def require_current(
+    rows: list[dict[str, Any]], jobs: dict[str, scored_set.ScoringJob], data_dir: Path | str, scoring_dir: Path
+) -> None:
     """Refuse scores of other audio than is there now; of pipes, nobody can tell.
 
     Args:
         rows: of scores.csv.
-        jobs: of `list_jobs`, by utt_id.
+        jobs: by utt_id.
         data_dir, scoring_dir: for the message, and to read the keys that the scores were kept with.
     Raises:
         ValueError: other utterances, or files that changed since they were scored.
@@ -108,7 +116,7 @@ def require_current(rows: list[dict], jobs: dict[str, ScoringJob], data_dir: Pat
 
 
 def gains(systems: list[System]) -> dict[str, float]:
-    """utt_id -> SI-SDR improvement in dB, mean over speakers and systems."""
+    """utt_id -> SI-SDR improvement in dB, mean over talkers and systems."""
     values = {}
     for system in systems:
         for row in system.scores:

@@ -3,29 +3,28 @@
 import csv
 import io
 import json
+from collections.abc import Iterable, Iterator
 
 from espnet2_m2m.markdown import table as markdown_table
 from espnet2_m2m.report.paper import CAPTIONS
-from espnet2_m2m.report.study import cells_of_row, shown
+from espnet2_m2m.report.study import Cell, Study, cells_of_row, shown
 from espnet2_m2m.scoring.metrics import METRICS
 from espnet2_m2m.scoring.results import DECIMALS, TITLES
 
 
-def markdown(study, pictures=()):
-    """TABLES.md: the tables, what they were made from, and links to pictures beside it."""
+def markdown(study: Study, pictures: Iterable[tuple[str, str]] = ()) -> str:
+    """TABLES.md: the tables, what they were made from, and links to pictures beside it.
+
+    Args:
+        study: what is shown.
+        pictures: (file name, title) of each.
+    """
     parts = ["# Tables I-III of the M2M paper and ours"]
     for table, keys in shown(study).items():
         header = ["Row", "System", "I/J/M/N", "α"]
         for metric in METRICS:
             header += [f"{TITLES[metric]}: paper", "ours", "diff."]
-        lines = []
-        for key in keys:
-            row = study.rows[key]
-            figures, seeds = cells_of_row(study, key)
-            line = [row.label, row.system, row.taps, row.alpha]
-            for metric, cell in figures.items():
-                line += format_cell(cell, DECIMALS[metric])
-            lines.append([*line, str(len(seeds)) if seeds else "-"])
+        lines = [table_line(study, key) for key in keys]
         parts.append(f"## {CAPTIONS[table]}\n\n{markdown_table([*header, 'seeds'], lines, 4, 'padded')}")
     parts += [f"![{title}]({name})" for name, title in pictures]
     parts.append("## What was run\n\n" + _trainings(study))
@@ -33,10 +32,20 @@ def markdown(study, pictures=()):
     return "\n\n".join(parts) + "\n"
 
 
-def format_cell(cell, decimals):
+def table_line(study: Study, key: str) -> list[str]:
+    """Cells of a row: label, system, taps, alpha; of each metric the paper's, ours and the difference; seeds."""
+    row = study.rows[key]
+    figures, seeds = cells_of_row(study, key)
+    line = [row.label, row.system, row.taps, row.alpha]
+    for metric, cell in figures.items():
+        line += _format_cell(cell, DECIMALS[metric])
+    return [*line, str(len(seeds)) if seeds else "-"]
+
+
+def _format_cell(cell: Cell, decimals: int) -> list[str]:
     """The paper's figure, ours (mean ± standard deviation) and the difference; "-": there is none."""
 
-    def number(value, sign=""):
+    def number(value: float | None, sign: str = "") -> str:
         # + 0.0: no "-0.0"
         return "-" if value is None else f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
 
@@ -44,12 +53,12 @@ def format_cell(cell, decimals):
     return [number(cell.paper), ours, number(cell.difference, "+")]
 
 
-def _span(values, form="{:.0f}"):
-    low, high = form.format(min(values)), form.format(max(values))
+def _span(values: list[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
     return low if low == high else f"{low} to {high}"
 
 
-def _trainings(study):
+def _trainings(study: Study) -> str:
     """Epochs, steps and seconds of the trainings of each row."""
     lines = []
     for key in dict.fromkeys(run.key for run in study.runs):
@@ -66,19 +75,19 @@ def _trainings(study):
     return markdown_table(header, lines, 2, "padded")
 
 
-def notes(study):
+def notes(study: Study) -> Iterator[str]:
     """Sentences, as Markdown, that a reader of the tables must know."""
     summary = study.runs[0].summary
     commits = sorted(set(_commits(study)))
     yield (
         f"Study `{study.folder}`, test set `{summary['data_dir']}`:"
-        f" {summary['num_utterances']} utterances of {summary['num_speakers']} speakers,"
+        f" {summary['num_utterances']} utterances of {summary['num_speakers']} talkers,"
         f" {summary['sample_rate_hz']} Hz, reference mic {summary['ref_mic']}."
         + (f" Commit {', '.join(commits)}." if commits else "")
     )
     yield "The paper's figures are for SMS-WSJ-FF-CT, and its network and training."
     yield (
-        "Ours: mean over utterances and speakers in the best permutation, then mean ± sample"
+        "Ours: mean over utterances and talkers in the best permutation, then mean ± sample"
         " standard deviation over seeds; difference: that mean, before rounding, minus the paper's."
     )
     yield (
@@ -113,7 +122,7 @@ def notes(study):
                 )
 
 
-def _commits(study):
+def _commits(study: Study) -> Iterator[str]:
     """Commits that run_table.sh noted for the runs."""
     for folder in {run.folder for run in study.runs}:
         path = folder / "run_table.jsonl"
@@ -124,24 +133,18 @@ def _commits(study):
                     yield commit
 
 
-def csv_text(study):
+def csv_text(study: Study) -> str:
     """tables.csv: a line per row and metric, figures in full, empty where there is none."""
     buffer = io.StringIO()
     names = ["table", "row", "label", "system", "taps", "alpha", "metric"]
     names += ["paper", "mean", "std", "difference", "seeds"]
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
     for table, keys in shown(study).items():
         for key in keys:
             row = study.rows[key]
             figures, seeds = cells_of_row(study, key)
             for metric, cell in figures.items():
-                writer.writerow(
-                    {
-                        **{"table": table, "row": key, "label": row.label, "system": row.system},
-                        **{"taps": row.taps, "alpha": row.alpha, "metric": metric},
-                        **vars(cell),
-                        "seeds": " ".join(map(str, seeds)),
-                    }
-                )
+                facts = [table, key, row.label, row.system, row.taps, row.alpha, metric]
+                writer.writerow([*facts, cell.paper, cell.mean, cell.std, cell.difference, " ".join(map(str, seeds))])
     return buffer.getvalue()

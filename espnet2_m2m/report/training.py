@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from espnet2_m2m.report import figures
 # Counters, times and memory that the trainer reports beside the losses.
 NOT_A_CURVE = re.compile(r".*(_time|_mem_GB)|time|total_count|clip|loss_scale|grad_norm")
 
+Stats = dict[int, dict[str, dict[str, Any]]]  # epoch -> "train" or "valid" -> name -> value
 
-def read_stats(path):
-    """{epoch: {"train" | "valid": {name: value}}} of a checkpoint; None where there is no such file.
+
+def read_stats(path: Path | str) -> Stats | None:
+    """Statistics of all epochs in a checkpoint; None where there is no such file.
 
     Raises:
         ValueError: not a checkpoint of an ESPnet training.
@@ -32,12 +35,8 @@ def read_stats(path):
         raise ValueError(f"{path}: not a checkpoint of an ESPnet training ({error!r})") from error
 
 
-def summarise(stats):
-    """Learning curves, number of epochs, the best of them and the duration, as the page shows them.
-
-    Args:
-        stats: of `read_stats`.
-    """
+def summarise(stats: Stats) -> dict[str, Any]:
+    """Learning curves, number of epochs, the best of them and the duration, as the page shows them."""
     epochs = list(stats)
     names = {name for epoch in epochs for phase in stats[epoch].values() for name in phase}
     names = {name for name in names if not NOT_A_CURVE.fullmatch(name)}
@@ -70,12 +69,12 @@ def summarise(stats):
     }
 
 
-def _span(epochs, values):
+def _span(epochs: list[int], values: list[float]) -> str:
     finite = [value for value in values if math.isfinite(value)]
     return f"from {finite[0]:.3g} to {finite[-1]:.3g}"
 
 
-def _duration(seconds):
+def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"

@@ -1,1 +1,1 @@
-"""Simulated meetings: rooms.py and scene.py draw them, rir.py and render.py make them sound."""
+"""Simulated meetings: rooms.py, turns.py and scene.py draw them, rir.py and render.py make them sound."""

@@ -14,17 +14,20 @@ Source: Allen, Berkley, "Image method for efficiently simulating small-room acou
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 SPEED_OF_SOUND_M_S = 343.0
 BLOCK = 2**15  # images; their arrays stay in the processor's cache
 
 
-def sabine_reflection(room_size_m, rt60_s):
+def sabine_reflection(room_size_m: ArrayLike, rt60_s: float) -> float:
     """Reflection coefficient of sound pressure, equal for all walls, that Sabine's formula gives for a T60.
 
     Args:
         room_size_m: (3,) x, y, z.
         rt60_s: reverberation time.
+    Returns:
+        coefficient between 0 and 1.
     Raises:
         ValueError: T60 is too short for a room of this size, even with walls that absorb everything.
     """
@@ -38,7 +41,15 @@ def sabine_reflection(room_size_m, rt60_s):
     return float(np.sqrt(1 - sabine_s / rt60_s))
 
 
-def impulse_responses(room_size_m, source_m, mics_m, reflection, sample_rate_hz, num_taps, delay_filters):
+def impulse_responses(
+    room_size_m: ArrayLike,
+    source_m: ArrayLike,
+    mics_m: ArrayLike,
+    reflection: float,
+    sample_rate_hz: int,
+    num_taps: int,
+    delay_filters: np.ndarray,
+) -> np.ndarray:
     """Responses from one source to several mics.
 
     Args:
@@ -46,7 +57,7 @@ def impulse_responses(room_size_m, source_m, mics_m, reflection, sample_rate_hz,
         source_m: (3,).
         mics_m: (mic, 3).
         reflection: coefficient of all walls, see `sabine_reflection`.
-        sample_rate_hz: int.
+        sample_rate_hz: of the responses.
         num_taps: images that arrive at this sample or later are left out.
         delay_filters: (G + 1, tap) h(p / G), p = 0 ... G.
     Returns:
@@ -77,7 +88,9 @@ def impulse_responses(room_size_m, source_m, mics_m, reflection, sample_rate_hz,
     return rirs
 
 
-def _pulse_trains(squares, xy, z, amplitude, num_taps, num_steps):
+def _pulse_trains(
+    squares: list[np.ndarray], xy: np.ndarray, z: np.ndarray, amplitude: np.ndarray, num_taps: int, num_steps: int
+) -> np.ndarray:
     """(sample, filter) pulse trains of one mic, see the module's docstring.
 
     Args:
@@ -107,13 +120,13 @@ def _pulse_trains(squares, xy, z, amplitude, num_taps, num_steps):
     return trains.reshape(num_taps, num_steps + 1)
 
 
-def _grid(axes):
+def _grid(axes: list[np.ndarray]) -> np.ndarray:
     """(x, y) -> (x, y) or (x, y, z) -> (x * y, z): all sums of one number of each axis."""
     xy = axes[0][:, None] + axes[1]
     return xy if len(axes) == 2 else xy.reshape(-1, 1) + axes[2]
 
 
-def _images_on_axis(length, source, center, radius):
+def _images_on_axis(length: float, source: float, center: float, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Positions (image,) of a source mirrored in two walls again and again, and the number of reflections."""
     first, last = np.floor((center - radius) / length), np.ceil((center + radius) / length)
     number = np.arange(first - 1, last + 1).astype(int)
@@ -122,7 +135,7 @@ def _images_on_axis(length, source, center, radius):
     return positions[near], np.abs(number[near])
 
 
-def _inside(room_size_m, positions_m, name):
+def _inside(room_size_m: ArrayLike, positions_m: ArrayLike, name: str) -> np.ndarray:
     positions = np.array(positions_m, dtype=float).reshape(-1, 3)
     for position in positions:
         if not ((position > 0) & (position < room_size_m)).all():

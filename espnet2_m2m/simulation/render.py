@@ -8,6 +8,7 @@ at every mic, far-field and headset, in samples of the same scale.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,38 +20,39 @@ from espnet2_m2m.data_dir.audio import fits_pcm16, write_wav
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import TEMPORARY
 from espnet2_m2m.simulation.rir import DELAY_SAMPLES, room_impulse_responses
+from espnet2_m2m.simulation.scene import Scene
 
 REF_MIC = 0  # the far-field mic whose images are written: the paper's reference mic
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """Signals of one mixture; speaker d wears headset d."""
+    """Signals of one mixture; talker d wears headset d."""
 
-    farfield_images: np.ndarray  # (speaker, mic, sample)
+    farfield_images: np.ndarray  # (talker, mic, sample)
     farfield_noise: np.ndarray  # (mic, sample)
-    closetalk_images: np.ndarray  # (speaker, headset, sample)
+    closetalk_images: np.ndarray  # (talker, headset, sample)
     closetalk_noise: np.ndarray  # (headset, sample)
 
     @property
-    def farfield(self):
+    def farfield(self) -> np.ndarray:
         """(mic, sample) far-field mixture."""
         return self.farfield_images.sum(axis=0) + self.farfield_noise
 
     @property
-    def closetalk(self):
+    def closetalk(self) -> np.ndarray:
         """(headset, sample) close-talk mixtures."""
         return self.closetalk_images.sum(axis=0) + self.closetalk_noise
 
 
-def dry_signals(scene, speech):
+def dry_signals(scene: Scene, speech: CleanSpeech) -> np.ndarray:
     """What each talker says, without a room, at its place in the mixture.
 
     Args:
-        scene: dict, as scene.draw_scenes makes it.
-        speech: CleanSpeech, the one the scene was drawn from.
+        scene: as scene.draw_scenes makes it.
+        speech: the one the scene was drawn from.
     Returns:
-        (speaker, sample) float64.
+        (talker, sample) float64.
     Raises:
         ValueError: audio that cannot be read, is silent or has changed since the scene was drawn.
     """
@@ -72,7 +74,7 @@ def dry_signals(scene, speech):
     return signals
 
 
-def render(scene, dry):
+def render(scene: Scene, dry: np.ndarray) -> Rendering:
     """All signals of one mixture.
 
     A talker has one loudness: its dry signal gets the gain that makes the standard deviation of
@@ -81,12 +83,10 @@ def render(scene, dry):
     `snr_db` below the sum of the images, over all far-field mics together and at every headset.
 
     Args:
-        scene: dict, as scene.draw_scenes makes it.
-        dry: (speaker, sample) talkers' dry signals.
-    Returns:
-        Rendering
+        scene: as scene.draw_scenes makes it.
+        dry: (talker, sample), see `dry_signals`.
     """
-    images = _convolve(dry, _impulse_responses(scene))
+    images = convolve(dry, _impulse_responses(scene), DELAY_SAMPLES)
     num_mics = len(scene["mic_positions_m"])
     levels_db = [speaker["level_db"] for speaker in scene["speakers"]]
     target = _from_db(scene["farfield_level_dbfs"] + np.array(levels_db))
@@ -94,19 +94,15 @@ def render(scene, dry):
     images[:, num_mics:] *= _from_db(scene["closetalk_gain_db"])
 
     farfield, closetalk = images[:, :num_mics], images[:, num_mics:]
-    closetalk_noise = [
-        white_noise(mixture[None], scene["snr_db"], [scene["noise_seed"], 1 + headset])[0]
-        for headset, mixture in enumerate(closetalk.sum(axis=0))
-    ]
     return Rendering(
         farfield_images=farfield,
         farfield_noise=white_noise(farfield.sum(axis=0), scene["snr_db"], [scene["noise_seed"], 0]),
         closetalk_images=closetalk,
-        closetalk_noise=np.array(closetalk_noise),
+        closetalk_noise=headset_noise(scene, closetalk),
     )
 
 
-def render_set(scenes, set_dir, speech, nj=1):
+def render_set(scenes: list[Scene], set_dir: Path | str, speech: CleanSpeech, nj: int = 1) -> None:
     """Render scenes to wav files under `set_dir`/wav; what is there already is kept.
 
     Every file is written whole or not at all and depends on its scene alone, so that the result is
@@ -114,9 +110,9 @@ def render_set(scenes, set_dir, speech, nj=1):
     render other scenes to the same folder meanwhile.
 
     Args:
-        scenes: list of dicts, as scene.draw_scenes makes them.
+        scenes: as scene.draw_scenes makes them.
         set_dir: folder of the set.
-        speech: CleanSpeech.
+        speech: the one the scenes were drawn from.
         nj: number of processes.
     Raises:
         ValueError: audio that cannot be read, or that would clip; names the utterance.
@@ -135,15 +131,27 @@ def render_set(scenes, set_dir, speech, nj=1):
         pass
 
 
-def wav_paths(scene, set_dir):
-    """Files of one mixture: dict of `farfield`, `closetalk{n}`, `spk{n}`, `closetalk_spk{n}`."""
-    names = ["farfield"]
-    for n in range(1, len(scene["speakers"]) + 1):
-        names += [f"closetalk{n}", f"spk{n}", f"closetalk_spk{n}"]
-    return {name: Path(set_dir, "wav", name, f"{scene['utt_id']}.wav") for name in names}
+def wav_paths(scene: Scene, set_dir: Path | str) -> dict[str, Path]:
+    """Files of one mixture: `farfield` and those of `talker_paths`."""
+    return {"farfield": _wav_path(scene, set_dir, "farfield"), **talker_paths(scene, set_dir)}
 
 
-def missing_scenes(scenes, set_dir, paths_of=wav_paths):
+def talker_paths(scene: Scene, set_dir: Path | str) -> dict[str, Path]:
+    """Files of the talkers of one mixture: `closetalk{n}`, `spk{n}` and `closetalk_spk{n}` of each of them."""
+    numbers = range(1, len(scene["speakers"]) + 1)
+    names = [f"{family}{n}" for n in numbers for family in ("closetalk", "spk", "closetalk_spk")]
+    return {name: _wav_path(scene, set_dir, name) for name in names}
+
+
+def _wav_path(scene: Scene, set_dir: Path | str, name: str) -> Path:
+    return Path(set_dir, "wav", name, f"{scene['utt_id']}.wav")
+
+
+def missing_scenes(
+    scenes: list[Scene],
+    set_dir: Path | str,
+    paths_of: Callable[[Scene, Path | str], dict[str, Path]] = wav_paths,
+) -> list[Scene]:
     """Those of the scenes that lack one of their wav files, `paths_of(scene, set_dir)`.
 
     Folders are listed, since asking for each of 200,000 files takes minutes on a network's disk.
@@ -157,7 +165,7 @@ def missing_scenes(scenes, set_dir, paths_of=wav_paths):
     ]
 
 
-def remove_temporaries_of(scenes, set_dir):
+def remove_temporaries_of(scenes: list[Scene], set_dir: Path | str) -> None:
     """Remove what a killed run left of these scenes; other jobs may just be writing theirs."""
     utt_ids = {scene["utt_id"] for scene in scenes}
     for path in Path(set_dir, "wav").glob("*/.*"):
@@ -166,15 +174,15 @@ def remove_temporaries_of(scenes, set_dir):
 
 
 @lru_cache(maxsize=1)
-def _open_speech(data_dir, sample_rate_hz):
+def _open_speech(data_dir: Path, sample_rate_hz: int) -> CleanSpeech:
     return CleanSpeech(data_dir, sample_rate_hz)
 
 
-def _render_in_worker(scene, set_dir, source):
+def _render_in_worker(scene: Scene, set_dir: Path | str, source: tuple[Path, int]) -> None:
     render_to_files(scene, set_dir, _open_speech(*source))
 
 
-def render_to_files(scene, set_dir, speech):
+def render_to_files(scene: Scene, set_dir: Path | str, speech: CleanSpeech) -> None:
     """Render one scene and write its wav files (PCM_16).
 
     Raises:
@@ -199,8 +207,8 @@ def render_to_files(scene, set_dir, speech):
         write_wav(path, signals[name], scene["sample_rate_hz"])
 
 
-def _impulse_responses(scene):
-    """(speaker, far-field mic then headset, tap)."""
+def _impulse_responses(scene: Scene) -> np.ndarray:
+    """(talker, far-field mic then headset, tap)."""
     headsets = [speaker["closetalk_position_m"] for speaker in scene["speakers"]]
     return room_impulse_responses(
         scene["room_size_m"],
@@ -211,21 +219,37 @@ def _impulse_responses(scene):
     )
 
 
-def _convolve(dry, rirs):
-    """(speaker, sample) * (speaker, mic, tap) -> (speaker, mic, sample) as long as `dry`."""
-    from scipy.signal import fftconvolve
+def convolve(dry: np.ndarray, rirs: np.ndarray, delay_samples: int) -> np.ndarray:
+    """Images of talkers, as long as their dry signals.
 
-    images = fftconvolve(dry[:, None], rirs, axes=-1)
-    return images[..., DELAY_SAMPLES : DELAY_SAMPLES + dry.shape[-1]]
+    Args:
+        dry: (talker, sample) dry signals.
+        rirs: (talker, mic, tap) room impulse responses.
+        delay_samples: left out at the beginning of the images.
+    Returns:
+        (talker, mic, sample)
+    """
+    from scipy.signal import fftconvolve  # 0.5 s
+
+    return fftconvolve(dry[:, None], rirs, axes=-1)[..., delay_samples : delay_samples + dry.shape[-1]]
 
 
-def white_noise(speech, snr_db, seed):
+def headset_noise(scene: Scene, images: np.ndarray) -> np.ndarray:
+    """(headset, sample) white noise of each headset, `snr_db` below its images (talker, headset, sample)."""
+    noise = [
+        white_noise(speech[None], scene["snr_db"], [scene["noise_seed"], 1 + headset])[0]
+        for headset, speech in enumerate(images.sum(axis=0))
+    ]
+    return np.array(noise)
+
+
+def white_noise(speech: np.ndarray, snr_db: float, seed: int | list[int]) -> np.ndarray:
     """Gaussian noise, exactly `snr_db` below the power of `speech`.
 
     Args:
         speech: (mic, sample), whose mics are taken together.
         snr_db: in dB.
-        seed: of numpy's default_rng, an int or a list of them.
+        seed: of numpy's default_rng.
     Returns:
         (mic, sample)
     """
@@ -233,5 +257,5 @@ def white_noise(speech, snr_db, seed):
     return noise * np.sqrt(np.mean(speech**2) / np.mean(noise**2)) * _from_db(-snr_db)
 
 
-def _from_db(level_db):
+def _from_db(level_db: float | np.ndarray) -> float | np.ndarray:
     return 10 ** (level_db / 20)

@@ -3,11 +3,12 @@
 from math import ceil
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from espnet2_m2m.simulation.image_source import impulse_responses, sabine_reflection
 
 # Half the fractional-delay filter: everything is delayed by it, so that the filter's first half is not lost
-# when a source is very near. Who convolves drops as many samples of the result.
+# when a source is very near. Whoever convolves with a response must drop as many samples from the beginning.
 DELAY_SAMPLES = 40
 DELAY_STEPS = 20  # tabulated delays within a sample
 # Sabine's formula is for diffuse sound, which a shoebox's late sound is not: at T60 the energy still to come is
@@ -17,8 +18,13 @@ HIGHPASS_HZ = 10.0
 
 
 def room_impulse_responses(
-    room_size_m, rt60_s, source_positions_m, mic_positions_m, sample_rate_hz, length_t60=RIR_LENGTH_T60
-):
+    room_size_m: ArrayLike,
+    rt60_s: float,
+    source_positions_m: ArrayLike,
+    mic_positions_m: ArrayLike,
+    sample_rate_hz: int,
+    length_t60: float = RIR_LENGTH_T60,
+) -> np.ndarray:
     """Responses of a shoebox room between all sources and all mics.
 
     The walls' absorption follows from T60 by Sabine's formula, as in SMS-WSJ. No shoebox is
@@ -34,13 +40,14 @@ def room_impulse_responses(
         rt60_s: reverberation time.
         source_positions_m: (source, 3).
         mic_positions_m: (mic, 3).
-        sample_rate_hz: int.
+        sample_rate_hz: of the responses.
         length_t60: where responses end, in multiples of T60.
     Returns:
         (source, mic, tap) float64; the direct path from a distance d has its maximum at tap
         `DELAY_SAMPLES` + d / c * sample_rate_hz.
     Raises:
         ValueError: T60 is too short for a room of this size, or a position is not inside it.
+    Source: Allen, Berkley, JASA 65(4), 1979, see image_source.py.
     """
     from scipy.signal import butter, sosfiltfilt  # 0.5 s
 
@@ -54,7 +61,7 @@ def room_impulse_responses(
     return sosfiltfilt(highpass, rirs, axis=-1)
 
 
-def _delay_filters():
+def _delay_filters() -> np.ndarray:
     """(step, tap): sincs shifted by 0 ... 1 sample, in a Hann window that stays where it is."""
     taps = np.arange(-DELAY_SAMPLES, DELAY_SAMPLES + 1)
     shifts = np.arange(DELAY_STEPS + 1) / DELAY_STEPS

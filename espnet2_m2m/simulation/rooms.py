@@ -1,16 +1,19 @@
 """Rooms: where the walls, the array, the talkers' mouths and their headsets are.
 
 `RandomRoom` has the geometry of SMS-WSJ (Drude et al., arXiv:1910.13934) and of section V of the
-M2M paper, `MeetingRoom` is the room of the demo recipe. A pair of numbers is the range of a uniform
-draw.
+M2M paper, `MeetingRoom` is the room of the demo recipe.
 """
 
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-NUM_SPEAKERS = 2
+Range = tuple[float, float]  # of a uniform draw
+Point = tuple[float, float, float]  # x, y, z in metres
+
+NUM_TALKERS = 2
 WALL_MARGIN_M = 0.05  # no headset comes nearer to a wall
 
 
@@ -32,20 +35,20 @@ class RandomRoom:
     that SMS-WSJ has as well (its example has 1.56 m). `talker_distance_m` is measured in 3-D.
     """
 
-    room_size_m: tuple = (8.0, 6.0, 3.0)
+    room_size_m: Point = (8.0, 6.0, 3.0)
     room_size_jitter_m: float = 0.2  # each dimension is drawn from +- this
-    rt60_s: tuple = (0.2, 0.5)
-    array_center_m: tuple = (4.0, 3.0, 1.5)
+    rt60_s: Range = (0.2, 0.5)
+    array_center_m: Point = (4.0, 3.0, 1.5)
     array_center_jitter_m: float = 0.2
     num_mics: int = 6
     array_radius_m: float = 0.1
     array_max_tilt_rad: float = 0.01 * 2 * np.pi  # about x and about y
-    talker_distance_m: tuple = (1.0, 2.0)
-    talker_height_m: tuple = (1.4, 1.7)
+    talker_distance_m: Range = (1.0, 2.0)
+    talker_height_m: Range = (1.4, 1.7)
     min_talker_angle_deg: float = 15.0
 
-    def draw(self, rng):
-        """A `Geometry` of this kind of room; `rng` is a numpy Generator."""
+    def draw(self, rng: np.random.Generator) -> Geometry:
+        """Walls, T60, mics and mouths of one example."""
         room_size = self.room_size_m + _jitter(rng, self.room_size_jitter_m)
         rt60 = rng.uniform(*self.rt60_s)
         center = self.array_center_m + _jitter(rng, self.array_center_jitter_m)
@@ -53,9 +56,9 @@ class RandomRoom:
         tilt = rng.uniform(0, self.array_max_tilt_rad, size=2)
         mics = circular_array(center, self.num_mics, self.array_radius_m, rotation, tilt)
 
-        azimuths = rng.uniform(0, 2 * np.pi, size=NUM_SPEAKERS)
+        azimuths = rng.uniform(0, 2 * np.pi, size=NUM_TALKERS)
         while _smallest_angle_deg(azimuths) < self.min_talker_angle_deg:
-            azimuths = rng.uniform(0, 2 * np.pi, size=NUM_SPEAKERS)
+            azimuths = rng.uniform(0, 2 * np.pi, size=NUM_TALKERS)
         talkers = []
         for azimuth in azimuths:
             distance = rng.uniform(*self.talker_distance_m)
@@ -69,24 +72,24 @@ class RandomRoom:
 class MeetingRoom:
     """One room for all examples: the array on a table, two seats that are 100 degrees apart.
 
-    Speaker n, whoever that is, sits in seat n and wears headset n: so the far-field mics hear which
+    Talker n, whoever that is, sits in seat n and wears headset n: so the far-field mics hear which
     headset is whose. The mouths move a little from one example to the next. The array has a
     distance of 1.4 m and 1.7 m to the seats.
     """
 
-    room_size_m: tuple = (8.0, 6.0, 3.0)
+    room_size_m: Point = (8.0, 6.0, 3.0)
     rt60_s: float = 0.35
-    array_center_m: tuple = (3.7, 2.8, 0.8)
+    array_center_m: Point = (3.7, 2.8, 0.8)
     array_rotation_rad: float = 0.2
     num_mics: int = 6
     array_radius_m: float = 0.1
-    seat_azimuth_deg: tuple = (30.0, 130.0)
-    seat_radius_m: tuple = (1.34, 1.65)  # on the floor plan
+    seat_azimuth_deg: tuple[float, ...] = (30.0, 130.0)
+    seat_radius_m: tuple[float, ...] = (1.34, 1.65)  # on the floor plan
     seat_height_m: float = 1.2  # of the mouth of someone who sits
     seat_jitter_m: float = 0.05  # each coordinate is drawn from +- this
 
-    def draw(self, rng):
-        """A `Geometry` of this room; `rng` is a numpy Generator."""
+    def draw(self, rng: np.random.Generator) -> Geometry:
+        """Mics and mouths of one example."""
         center = np.array(self.array_center_m)
         mics = circular_array(center, self.num_mics, self.array_radius_m, self.array_rotation_rad, (0.0, 0.0))
         azimuth, radius = np.deg2rad(self.seat_azimuth_deg), np.array(self.seat_radius_m)
@@ -94,24 +97,28 @@ class MeetingRoom:
             [
                 center[0] + radius * np.cos(azimuth),
                 center[1] + radius * np.sin(azimuth),
-                np.full(NUM_SPEAKERS, self.seat_height_m),
+                np.full(NUM_TALKERS, self.seat_height_m),
             ],
             axis=1,
         )
-        talkers = seats + _jitter(rng, self.seat_jitter_m, (NUM_SPEAKERS, 3))
+        talkers = seats + _jitter(rng, self.seat_jitter_m, (NUM_TALKERS, 3))
         return Geometry(np.array(self.room_size_m), self.rt60_s, mics, talkers)
 
 
 ROOMS = {"random": RandomRoom, "meeting": MeetingRoom}
 
 
-def circular_array(center_m, num_mics, radius_m, rotation_rad, tilt_rad):
+def circular_array(
+    center_m: ArrayLike, num_mics: int, radius_m: float, rotation_rad: float, tilt_rad: ArrayLike
+) -> np.ndarray:
     """Mics evenly spaced on a circle, rotated about z and then tilted about x and y.
 
     Args:
         center_m: (3,) centre of the circle.
+        num_mics: on the circle.
+        radius_m: of the circle.
         rotation_rad: azimuth of mic 0.
-        tilt_rad: angles about the x- and y-axis.
+        tilt_rad: (2,) angles about the x- and y-axis.
     Returns:
         (mic, 3) positions in metres.
     """
@@ -123,8 +130,8 @@ def circular_array(center_m, num_mics, radius_m, rotation_rad, tilt_rad):
     return np.asarray(center_m) + (about_y @ about_x @ circle).T
 
 
-def draw_closetalk_positions(rng, geometry, distance_m):
-    """(talker, 3) headset positions: a uniform distance in a uniform direction from the mouth.
+def draw_closetalk_positions(rng: np.random.Generator, geometry: Geometry, distance_m: Range) -> np.ndarray:
+    """(talker, 3) headset positions in metres: a uniform distance in a uniform direction from the mouth.
 
     Drawn again when outside the room, or nearer to someone else's mouth than `distance_m[0]`.
     """
@@ -142,11 +149,11 @@ def draw_closetalk_positions(rng, geometry, distance_m):
     return np.array(positions)
 
 
-def _jitter(rng, half_width, shape=3):
+def _jitter(rng: np.random.Generator, half_width: float, shape: int | tuple[int, ...] = 3) -> np.ndarray:
     return rng.uniform(-half_width, half_width, size=shape)
 
 
-def _smallest_angle_deg(azimuths_rad):
+def _smallest_angle_deg(azimuths_rad: np.ndarray) -> float:
     """Smallest angle between any two of the directions."""
     gaps = [abs(a - b) % (2 * np.pi) for a, b in combinations(azimuths_rad, 2)]
     return np.rad2deg(min(min(gap, 2 * np.pi - gap) for gap in gaps))

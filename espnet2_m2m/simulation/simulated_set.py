@@ -3,19 +3,23 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from espnet2_m2m.data_dir.directory import spk2utt_from
 from espnet2_m2m.data_dir.tables import write_bytes, write_table
-from espnet2_m2m.simulation.scene import read_scenes, scenes_to_text
+from espnet2_m2m.simulation.scene import Scene, read_scenes, scenes_to_text
 
 
-def read_drawn_scenes(set_dir, origin):
+def read_drawn_scenes(set_dir: Path | str, origin: dict[str, Any]) -> list[Scene] | None:
     """The scenes that an earlier command or another job drew from the same origin, or None.
 
     For tens of thousands of scenes reading takes seconds, drawing a minute.
 
     Args:
-        origin: dict of JSON types, all that the scenes depend on.
+        set_dir: folder of the set.
+        origin: all that the scenes depend on, in JSON types.
+    Raises:
+        ValueError: as `read_scenes`.
     """
     path, note = Path(set_dir, "scenes.jsonl"), Path(set_dir, "simulation.json")
     if not (path.is_file() and note.is_file()):
@@ -25,7 +29,7 @@ def read_drawn_scenes(set_dir, origin):
     return list(read_scenes(path).values())
 
 
-def write_scenes(scenes, set_dir, origin):
+def write_scenes(scenes: list[Scene], set_dir: Path | str, origin: dict[str, Any]) -> None:
     """Write scenes.jsonl and, for `read_drawn_scenes`, simulation.json.
 
     All jobs of a simulation write the same bytes, and whole files only.
@@ -35,16 +39,16 @@ def write_scenes(scenes, set_dir, origin):
     write_bytes(Path(set_dir, "simulation.json"), _note(origin, text))
 
 
-def _note(origin, scenes_text):
+def _note(origin: dict[str, Any], scenes_text: str) -> bytes:
     return (json.dumps({**origin, "scenes_sha256": digest(scenes_text)}, indent=2) + "\n").encode()
 
 
-def digest(content):
+def digest(content: Any) -> str:
     """Hash of JSON types, hexadecimal."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check_same_scenes(scenes, set_dir):
+def check_same_scenes(scenes: list[Scene], set_dir: Path | str) -> None:
     """Refuse to mix two simulations in one folder.
 
     Raises:
@@ -59,11 +63,11 @@ def check_same_scenes(scenes, set_dir):
         )
 
 
-def write_tables(scenes, set_dir, paths):
-    """Write the set's Kaldi tables; wav.scp is the last, so who has it has all.
+def write_tables(scenes: list[Scene], set_dir: Path | str, paths: list[dict[str, Path]]) -> None:
+    """Write the set's Kaldi tables; wav.scp comes last: a set that has it is complete.
 
     Args:
-        scenes: list of dicts, as scene.draw_scenes makes them.
+        scenes: as scene.draw_scenes makes them.
         set_dir: folder of the set.
         paths: for each scene its files, as `render.wav_paths` gives them.
     """

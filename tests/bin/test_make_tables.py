@@ -119,7 +119,7 @@ def test_what_was_run_and_notes(study):
         (study / f"table2_1a_m2m_seed{seed}/run_table.jsonl").write_text(json.dumps(record) + "\n")
     text, _ = run(study)
     assert line_of(text, "table2_1a_m2m") == ["table2_1a_m2m", "0 1 10", "2", "200", "120"]
-    assert "test set `dump/raw/test`: 4 utterances of 2 speakers, 8000 Hz" in text
+    assert "test set `dump/raw/test`: 4 utterances of 2 talkers, 8000 Hz" in text
     assert "Commit abc1234." in text
     assert "differ in length" not in text and "undefined" not in text
 

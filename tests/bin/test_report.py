@@ -161,11 +161,11 @@ def test_audio(scored, read):
 
 
 def test_separated_clips_follow_the_permutation(scored, html, read):
-    """In utterance 0 the outputs are swapped; "Speaker 1: Separated" must still play speaker 1."""
+    """In utterance 0 the outputs are swapped; "Talker 1: Separated" must still play talker 1."""
     jobs = scored_set.list_jobs(scored / "data" / "test", scored / "exp" / "enhanced_test")
     estimate = jobs[0].utterance.read()[0]["stream"][2]
     by_label = {player["aria-label"]: player["src"] for player in read.all("audio")}
-    path = scored / "exp" / "report" / by_label["Speaker 1: Separated, a-b-test00000"]
+    path = scored / "exp" / "report" / by_label["Talker 1: Separated, a-b-test00000"]
     actual, _ = soundfile.read(path)
     desired = examples.level_for_listening(estimate)
     np.testing.assert_allclose(actual, desired, atol=1 / 32768)
@@ -196,7 +196,7 @@ def test_several_systems_side_by_side(scored, tmp_path, capsys):
     (one,) = [s for s in points["signals"] if (s["utt"], s["speaker"]) == ("a-b-test00003", 2)]
     assert one["example"] == 1 and len(one["si_sdr"]) == 4 and len(set(one["si_sdr"][1:])) == 1
     labels = [player["aria-label"] for player in read.all("audio")]
-    assert labels[2:5] == [f"Speaker 1: {name}, a-b-test00003" for name in names]
+    assert labels[2:5] == [f"Talker 1: {name}, a-b-test00003" for name in names]
     section = html[html.index('id="recognition"') : html.index('id="examples"')]
     assert re.findall("<td>(.*?)</td>", section) == [
         *("asr&lt;1&gt;", "71.2", "35.6"),
@@ -338,7 +338,7 @@ def test_real_recordings_have_a_page_without_scores(scored, tmp_path):
     clips = {attrs["aria-label"].rpartition(",")[0] for attrs in page.all("audio")}
     assert clips == {
         "Far-field mixture, mic 0",
-        *(f"Speaker {n}: {name}" for n in (1, 2) for name in ("Close-talk mixture", "Separated")),
+        *(f"Talker {n}: {name}" for n in (1, 2) for name in ("Close-talk mixture", "Separated")),
     }
 
 

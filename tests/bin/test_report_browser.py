@@ -128,7 +128,7 @@ def test_one_button_plays_and_a_switch_keeps_the_position(browser):
     play.click()
     name, _ = wait(lambda: playing(browser))
     assert name.startswith("Far-field mixture") and play.text == "Pause"
-    for card, name in ((2, "Speaker 1: first"), (4, "Speaker 1: Reference"), (7, "Speaker 2: second")):
+    for card, name in ((2, "Talker 1: first"), (4, "Talker 1: Reference"), (7, "Talker 2: second")):
         slider.send_keys(Keys.HOME)  # far from the end, however slow the machine
         wait(lambda: playing(browser)[1] > 0.3)
         before, after = browser.execute_script(
@@ -176,7 +176,7 @@ def test_playing_by_keyboard(browser):
     press(browser, Keys.SPACE)
     wait(lambda: playing(browser))
     press(browser, Keys.ARROW_DOWN)
-    wait(lambda: playing(browser) and playing(browser)[0].startswith("Speaker 1: Close-talk mixture"))
+    wait(lambda: playing(browser) and playing(browser)[0].startswith("Talker 1: Close-talk mixture"))
     press(browser, Keys.SPACE)
     assert playing(browser) is None
 
@@ -184,12 +184,12 @@ def test_playing_by_keyboard(browser):
 def test_a_point_of_the_scatter_plot_leads_to_its_example(browser):
     from selenium.webdriver.common.keys import Keys
 
-    best = "#scatter a[aria-label*='a-b-test00000, speaker 2']"
+    best = "#scatter a[aria-label*='a-b-test00000, talker 2']"
     assert len(find(browser, "#scatter a")) == 4 and len(find(browser, "#scatter path[class^=speaker]")) == 6
     find(browser, best)[0].send_keys(Keys.ENTER)  # of the second example; upwards is the second system
-    assert wait(lambda: playing(browser, 2))[0] == "Speaker 2: second, a-b-test00000"
+    assert wait(lambda: playing(browser, 2))[0] == "Talker 2: second, a-b-test00000"
     assert browser.current_url.endswith("#example-2")
-    assert browser.switch_to.active_element.get_attribute("aria-label") == "Speaker 2: second"
+    assert browser.switch_to.active_element.get_attribute("aria-label") == "Talker 2: second"
     browser.execute_script("scrollTo(0, 0)")
     find(browser, "#scatter a")[0].click()
     wait(lambda: playing(browser, 1) or playing(browser, 2))

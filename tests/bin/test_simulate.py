@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from clean_speech import make_clean_speech
+from data_dir_example import SCPS
 
 from espnet2_m2m.bin import simulate
 from espnet2_m2m.bin.simulate import main
@@ -22,39 +24,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """Kaldi data dir of 6 speakers with 3 utterances of noise each, 16 kHz."""
-    data_dir = tmp_path_factory.mktemp("source")
     rng = np.random.default_rng(0)
-    wav, utt2spk, text = {}, {}, {}
-    for speaker in range(6):
-        for utt in range(3):
-            utt_id = f"s{speaker}-u{utt}"
-            wav[utt_id], utt2spk[utt_id] = data_dir / f"{utt_id}.wav", f"s{speaker}"
-            text[utt_id] = f"utterance {utt}"
-            soundfile.write(wav[utt_id], 0.05 * rng.standard_normal(8000 + 500 * utt), 16000)
-    for name, table in (("wav.scp", wav), ("utt2spk", utt2spk), ("text", text)):
-        write_table(data_dir / name, table)
-    return data_dir
+    return make_clean_speech(
+        tmp_path_factory.mktemp("source"), 3, lambda _, utt: 0.05 * rng.standard_normal(8000 + 500 * utt), 16000
+    )
 
 
 def options(source, out_dir, nj=1, train=5, valid=1, test=1, seed=0):
-    return [
-        "--source_data",
-        str(source),
-        "--out_dir",
-        str(out_dir),
-        "--min_duration",
-        "0.6",
-        "--num_train",
-        str(train),
-        "--num_valid",
-        str(valid),
-        "--num_test",
-        str(test),
-        "--nj",
-        str(nj),
-        "--seed",
-        str(seed),
-    ]
+    words = f"--min_duration 0.6 --num_train {train} --num_valid {valid} --num_test {test} --nj {nj} --seed {seed}"
+    return ["--source_data", str(source), "--out_dir", str(out_dir), *words.split()]
 
 
 def contents(out_dir):
@@ -82,15 +60,7 @@ def test_complete_data_dirs(simulated):
         scenes = read_scenes(set_dir / "scenes.jsonl").values()
         assert len(scenes) == num_mixtures
         tables = {path.name: read_table(path) for path in set_dir.glob("*.scp")}
-        assert sorted(tables) == [
-            "closetalk1.scp",
-            "closetalk2.scp",
-            "closetalk_spk1.scp",
-            "closetalk_spk2.scp",
-            "spk1.scp",
-            "spk2.scp",
-            "wav.scp",
-        ]
+        assert sorted(tables) == SCPS
         for scene in scenes:
             for scp, table in tables.items():
                 info = soundfile.info(table[scene["utt_id"]])

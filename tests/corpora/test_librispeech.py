@@ -4,9 +4,6 @@ import functools
 import hashlib
 import http.server
 import io
-import os
-import subprocess
-import sys
 import tarfile
 import threading
 from collections import Counter
@@ -14,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import recipes
 import soundfile
 
 from espnet2_m2m.bin.prepare_librispeech import main as prepare
@@ -265,30 +263,8 @@ def test_truncated_archive_and_one_of_another_subset(mirror, tmp_path):
 
 def run(corpus_dir, folder, *options, check=True):
     """./run.sh, stage 1; returns what it printed."""
-    command = [
-        "./run.sh",
-        "--stop_stage",
-        "1",
-        "--nj",
-        "1",
-        "--corpus_dir",
-        str(corpus_dir),
-        "--datadir",
-        f"{folder}/data",
-        *options,
-    ]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        command,
-        cwd=RECIPE,
-        env={**os.environ, "PATH": path},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-    )
-    assert not check or done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
+    options = ["--corpus_dir", corpus_dir, "--datadir", f"{folder}/data", *options]
+    return recipes.run("./run.sh", "--stop_stage", "1", "--nj", "1", *options, recipe=RECIPE, check=check)
 
 
 SUBSET_OPTIONS = ("--train_subsets", "train-clean-5", "--valid_subsets", "dev-clean-2")

@@ -7,6 +7,8 @@ import numpy as np
 from espnet2_m2m.data_dir import read_table, spk2utt_from, write_table, write_wav
 
 SAMPLE_RATE = 8000  # Hz
+FAMILIES = ("closetalk", "closetalk_spk", "spk")
+SCPS = [*(f"{family}{n}.scp" for family in FAMILIES for n in (1, 2)), "wav.scp"]  # of a simulated set, sorted
 
 
 def noise(*shape, seed=0):
@@ -20,9 +22,7 @@ def make_data_dir(data_dir, num_samples, num_channels=6, speakers=("f03-m01", "f
         for index in range(len(num_samples))
     }
     lengths = dict(zip(utt2spk, num_samples))
-    for name, channels in [("wav", num_channels)] + [
-        (f"{family}{n}", 1) for family in ("closetalk", "spk", "closetalk_spk") for n in (1, 2)
-    ]:
+    for name, channels in [("wav", num_channels)] + [(f"{family}{n}", 1) for family in FAMILIES for n in (1, 2)]:
         scp = {}
         for seed, (utt_id, length) in enumerate(lengths.items()):
             scp[utt_id] = str(data_dir / "wav" / name / f"{utt_id}.wav")

@@ -16,78 +16,40 @@ M2M = {
 VALID_SI_SNR = {"name": "si_snr", "conf": {"only_for_test": True}, "wrapper": "pit", "wrapper_conf": {"weight": 0.0}}
 
 STFT_CODER = {"n_fft": 64, "hop_length": 16}
+STFT = {"encoder": "stft", "decoder": "stft", "encoder_conf": STFT_CODER, "decoder_conf": STFT_CODER}
 PIT = {"name": "ri_mag", "conf": {"n_fft": 64, "hop_length": 16}, "wrapper": "pit_spectra", "wrapper_conf": {}}
+# What the three versions of TF-GridNet have in common.
+TFGRIDNET = {
+    "n_srcs": 2,
+    "n_layers": 1,
+    "emb_dim": 4,
+    "emb_ks": 2,
+    "emb_hs": 2,
+    "lstm_hidden_units": 6,
+    "attn_n_head": 2,
+}
 SEPARATORS = {
     "tfgridnet_spectra": {
+        **STFT,
         "encoder": "spectra",
         "decoder": "spectra",
-        "encoder_conf": STFT_CODER,
-        "decoder_conf": STFT_CODER,
-        "separator_conf": {
-            "n_srcs": 2,
-            "n_imics": 3,
-            "n_layers": 1,
-            "emb_dim": 4,
-            "emb_ks": 2,
-            "emb_hs": 2,
-            "lstm_hidden_units": 6,
-            "attn_n_head": 2,
-            "attn_qk_dim": 1,
-        },
+        "separator_conf": {**TFGRIDNET, "n_imics": 3, "attn_qk_dim": 1},
     },
     "tfgridnetv2": {
         "encoder": "same",
         "decoder": "same",
-        "separator_conf": {
-            "n_srcs": 2,
-            "n_imics": 3,
-            "n_fft": 64,
-            "stride": 16,
-            "n_layers": 1,
-            "emb_dim": 4,
-            "emb_ks": 2,
-            "emb_hs": 2,
-            "lstm_hidden_units": 6,
-            "attn_n_head": 2,
-            "attn_approx_qk_dim": 33,
-        },
+        "separator_conf": {**TFGRIDNET, "n_imics": 3, "n_fft": 64, "stride": 16, "attn_approx_qk_dim": 33},
     },
-    "tfgridnetv3": {
-        "encoder": "stft",
-        "decoder": "stft",
-        "encoder_conf": STFT_CODER,
-        "decoder_conf": STFT_CODER,
-        "separator_conf": {
-            "n_srcs": 2,
-            "n_layers": 1,
-            "emb_dim": 4,
-            "emb_ks": 2,
-            "emb_hs": 2,
-            "lstm_hidden_units": 6,
-            "attn_n_head": 2,
-            "attn_qk_output_channel": 2,
-        },
-    },
+    "tfgridnetv3": {**STFT, "separator_conf": {**TFGRIDNET, "attn_qk_output_channel": 2}},
     "tcn": {
-        "encoder": "stft",
-        "decoder": "stft",
-        "encoder_conf": STFT_CODER,
-        "decoder_conf": STFT_CODER,
+        **STFT,
         "separator_conf": {"num_spk": 2, "layer": 2, "stack": 1, "bottleneck_dim": 4, "hidden_dim": 6},
     },
-    "rnn": {
-        "encoder": "stft",
-        "decoder": "stft",
-        "encoder_conf": STFT_CODER,
-        "decoder_conf": STFT_CODER,
-        "separator_conf": {"num_spk": 2, "layer": 1, "unit": 6},
-    },
+    "rnn": {**STFT, "separator_conf": {"num_spk": 2, "layer": 1, "unit": 6}},
     # An estimate of the complex spectrum through torch_complex instead of torch's own dtype.
     "dccrn": {
-        "encoder": "stft",
-        "decoder": "stft",
+        **STFT,
         "encoder_conf": dict(STFT_CODER, use_builtin_complex=False),
-        "decoder_conf": STFT_CODER,
         "separator_conf": {"num_spk": 2, "kernel_num": [4, 8], "rnn_units": 8, "rnn_layer": 1},
     },
 }

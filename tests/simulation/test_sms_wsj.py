@@ -8,17 +8,21 @@ import pytest
 import sms_wsj_tree
 import soundfile
 
-from espnet2_m2m.simulation import sms_wsj
-from espnet2_m2m.simulation.sms_wsj import (
-    check_farfield,
-    draw_scenes,
+from espnet2_m2m.simulation.render import talker_paths
+from espnet2_m2m.simulation.sms_wsj_database import (
+    ExampleAudio,
     example_audio,
     load_dry,
+    load_images,
     read_database,
-    render_to_files,
-    room_impulse_responses,
+    sms_wsj_scenes,
+)
+from espnet2_m2m.simulation.sms_wsj_headsets import (
+    check_farfield,
+    closetalk_images,
+    generator_rirs,
+    render_headsets,
     time_of_flight,
-    wav_paths,
 )
 
 EXAMPLE = Path(__file__).resolve().parents[2].parent / "shared" / "sms_wsj_example"
@@ -40,7 +44,7 @@ def tasks(tree, examples):
     """(scene, ExampleAudio) of the training set."""
     return [
         (scene, example_audio(scene["example_id"], examples[scene["example_id"]], tree.parent))
-        for scene in draw_scenes(examples, 8000, GAIN_DB)
+        for scene in sms_wsj_scenes(examples, 8000, GAIN_DB)
     ]
 
 
@@ -48,9 +52,9 @@ def tasks(tree, examples):
 def rendered(tasks, tmp_path_factory):
     """Scene, its example id and its signals as written: dict name -> (sample,)."""
     folder = tmp_path_factory.mktemp("rendered")
-    agreement_db = render_to_files(tasks[0], folder)
+    agreement_db = render_headsets(tasks[0], folder)
     assert agreement_db > 80  # 90 dB below is what the tree's and our RIRs leave out
-    files = {name: soundfile.read(path) for name, path in wav_paths(tasks[0][0], folder).items()}
+    files = {name: soundfile.read(path) for name, path in talker_paths(tasks[0][0], folder).items()}
     assert {rate for _, rate in files.values()} == {8000}
     return tasks[0][0], {name: samples for name, (samples, _) in files.items()}
 
@@ -63,7 +67,7 @@ def example_task():
         "speech_image": ["speech_image_0.wav", "speech_image_1.wav"],
         "speech_source": ["speech_source_0.wav", "speech_source_1.wav"],
     }
-    scene = draw_scenes({"pb_test_data": example}, 8000, GAIN_DB)[0]
+    scene = sms_wsj_scenes({"pb_test_data": example}, 8000, GAIN_DB)[0]
     return scene, example_audio("pb_test_data", example, EXAMPLE)
 
 
@@ -116,10 +120,10 @@ def test_noises_are_white_and_unlike_and_have_the_snr(rendered, desired, example
 
 def test_draws_depend_on_the_example_id_alone(examples):
     ids = list(examples)
-    scenes = {s["example_id"]: s for s in draw_scenes(examples, 8000, GAIN_DB)}
-    alone = draw_scenes({ids[2]: examples[ids[2]]}, 8000, GAIN_DB)
+    scenes = {s["example_id"]: s for s in sms_wsj_scenes(examples, 8000, GAIN_DB)}
+    alone = sms_wsj_scenes({ids[2]: examples[ids[2]]}, 8000, GAIN_DB)
     assert alone == [scenes[ids[2]]]
-    renamed = draw_scenes({"another": examples[ids[2]]}, 8000, GAIN_DB)[0]
+    renamed = sms_wsj_scenes({"another": examples[ids[2]]}, 8000, GAIN_DB)[0]
     for key in ("noise_seed", "utt_id"):
         assert renamed[key] != alone[0][key]
     assert json.loads(json.dumps(alone)) == alone
@@ -127,7 +131,7 @@ def test_draws_depend_on_the_example_id_alone(examples):
 
 def test_headsets_are_10_to_30_cm_away_in_all_directions(examples):
     example = next(iter(examples.values()))
-    scenes = draw_scenes({f"x{k}": example for k in range(400)}, 8000, GAIN_DB)
+    scenes = sms_wsj_scenes({f"x{k}": example for k in range(400)}, 8000, GAIN_DB)
     talkers = np.array([[s["position_m"] for s in scene["speakers"]] for scene in scenes])
     headsets = np.array([[s["closetalk_position_m"] for s in scene["speakers"]] for scene in scenes])
     away = (headsets - talkers).reshape(-1, 3)  # 800 of them
@@ -145,7 +149,7 @@ def test_headset_stays_in_the_room(examples):
     """A talker 12 cm from a wall."""
     example = dict(next(iter(examples.values())))
     example["source_position"] = [[0.12, 4], [2, 3], [1.5, 1.5]]
-    scenes = draw_scenes({f"x{k}": example for k in range(100)}, 8000, GAIN_DB)
+    scenes = sms_wsj_scenes({f"x{k}": example for k in range(100)}, 8000, GAIN_DB)
     x_m = [scene["speakers"][0]["closetalk_position_m"][0] for scene in scenes]
     assert 0.05 <= min(x_m) < 0.06 and max(x_m) > 0.3
 
@@ -161,7 +165,7 @@ def test_the_window_of_the_time_of_flight_suffices(tasks):
     scene, _ = tasks[0]
     mics = scene["mic_positions_m"]
     for k, speaker in enumerate(scene["speakers"]):
-        rirs = room_impulse_responses(scene, k, mics, 2400)
+        rirs = generator_rirs(scene, k, mics, 2400)
         assert time_of_flight(rirs) == time_of_flight(rirs[:, :1024]) == sms_wsj_tree.time_of_flight(rirs)
         distance_m = np.linalg.norm(np.array(mics) - speaker["position_m"], axis=1)
         peaks = np.argmax(np.abs(rirs[:, :200]), axis=1)
@@ -170,7 +174,7 @@ def test_the_window_of_the_time_of_flight_suffices(tasks):
 
 def test_taps_do_not_depend_on_how_many_there_are(tasks):
     scene, _ = tasks[0]
-    long, short = (room_impulse_responses(scene, 0, scene["mic_positions_m"], n) for n in (1500, 1000))
+    long, short = (generator_rirs(scene, 0, scene["mic_positions_m"], n) for n in (1500, 1000))
     np.testing.assert_allclose(short[:, :-32], long[:, :968], rtol=0, atol=1e-12)
 
 
@@ -181,7 +185,7 @@ def test_responses_are_those_of_the_generator(tasks, examples):
     for k, speaker in enumerate(scene["speakers"]):
         mics = [*scene["mic_positions_m"], speaker["closetalk_position_m"]]
         desired = sms_wsj_tree.rirs(example, k, mics)
-        actual = room_impulse_responses(scene, k, mics, desired.shape[1])
+        actual = generator_rirs(scene, k, mics, desired.shape[1])
         assert min(map(agreement_db, actual, desired)) > 85
 
 
@@ -208,8 +212,8 @@ def literal_headsets(scene, dry, farfield):
 
 def check_exactness(scene, audio):
     """Every image at every headset agrees to 60 dB with the generator's complete responses."""
-    farfield, dry = sms_wsj.load_images(scene, audio), load_dry(scene, audio)
-    images, _ = sms_wsj.closetalk_images(scene, dry, farfield, audio)
+    farfield, dry = load_images(scene, audio), load_dry(scene, audio)
+    images, _ = closetalk_images(scene, dry, farfield, audio)
     desired = literal_headsets(scene, dry, farfield)
     for k in (0, 1):
         for headset in (0, 1):
@@ -252,7 +256,7 @@ def wrong(task, tmp_path, **changes):
     if image is not None:
         path = tmp_path / "image.wav"
         soundfile.write(path, image, 8000, subtype="FLOAT")
-        audio = sms_wsj.ExampleAudio(audio.observation, ((path,), audio.images[1]), audio.sources)
+        audio = ExampleAudio(audio.observation, ((path,), audio.images[1]), audio.sources)
     with pytest.raises(ValueError) as error:
         check_farfield(({**scene, **changes}, audio))
     message = str(error.value)
@@ -263,7 +267,7 @@ def wrong(task, tmp_path, **changes):
 def test_images_that_are_not_of_these_rirs_are_refused(tasks, tmp_path):
     scene, audio = tasks[0]
     image = sum(soundfile.read(path)[0] for path in audio.images[0])
-    assert "speaker 1" in (message := wrong(tasks[0], tmp_path, image=np.roll(image, 1, axis=0)))
+    assert "talker 1" in (message := wrong(tasks[0], tmp_path, image=np.roll(image, 1, axis=0)))
     assert "60 dB are expected" in message and "image.wav" in message
     noisy = image + image.std() * 10 ** (-55 / 20) * np.random.default_rng(0).standard_normal(image.shape)
     assert "reproduced to 5" in wrong(tasks[0], tmp_path, image=noisy)
@@ -301,15 +305,15 @@ def test_incomplete_or_impossible_example(examples, field, value, found):
     else:
         example[field] = value
     with pytest.raises(ValueError, match=f"(?s)example 'x7': .*{found}"):
-        draw_scenes({"x7": example}, 8000, GAIN_DB)
+        sms_wsj_scenes({"x7": example}, 8000, GAIN_DB)
 
 
 @pytest.mark.skipif(not EXAMPLE.is_dir(), reason="needs ../shared/sms_wsj_example")
 def test_example_by_the_authors_of_sms_wsj():
     """Agreement with their files, and a close-talk mixture as the paper's Table I has it."""
     scene, audio = example_task()
-    farfield, dry = sms_wsj.load_images(scene, audio), load_dry(scene, audio)
-    images, agreement_db = sms_wsj.closetalk_images(scene, dry, farfield, audio)
+    farfield, dry = load_images(scene, audio), load_dry(scene, audio)
+    images, agreement_db = closetalk_images(scene, dry, farfield, audio)
     assert agreement_db > 75  # 77.3 dB; with all 8192 taps 83 dB, as their speech ends too early
     for n, speaker in enumerate(scene["speakers"]):
         # Table I: 14.7 dB on average; single mixtures differ by 3 dB (test_render.py).
@@ -325,7 +329,7 @@ def test_example_by_the_authors_of_sms_wsj():
         assert -5 < level_db - 20 * np.log10(far / near) < 3
         # The headset hears the voice earlier by the way that sound takes.
         lags = np.arange(-60, 60)
-        head = sms_wsj.room_impulse_responses(scene, n, [speaker["closetalk_position_m"]], 200)[0]
+        head = generator_rirs(scene, n, [speaker["closetalk_position_m"]], 200)[0]
         assert abs(np.argmax(np.abs(head)) - near / 343 * 8000) < 1
         xcorr = [np.roll(images[n, n], lag) @ farfield[n] for lag in lags]
         assert abs(lags[np.argmax(xcorr)] - (far - near) / 343 * 8000) < 2
