@@ -23,6 +23,7 @@ STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def log(message: str, file: IO | None = None) -> None:
+    """One line with the time, on stdout or to a file."""
     print(time.strftime("%H:%M:%S"), message, file=file, flush=True)
 
 
