@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: help setup demo test docs clean
+.PHONY: help setup demo lint test docs clean
 
 help:
 	@echo "make setup   virtual environment in $(VENV) with everything (some 5 GB, a few minutes)"
 	@echo "make demo    egs2/meeting_demo: simulate, train, separate, score, report (6 minutes)"
-	@echo "make test    all tests"
+	@echo "make lint    layout and rules of the code (ruff)"
+	@echo "make test    lint, then all tests"
 	@echo "make docs    docs/api: the API reference"
 	@echo "make clean   remove $(VENV) and what the demo wrote"
 
@@ -26,7 +27,11 @@ $(VENV)/.installed: setup.py constraints.txt
 demo: setup
 	cd egs2/meeting_demo/enh1 && PATH="$(BIN):$$PATH" ./run.sh
 
-test: setup
+lint: setup
+	"$(BIN)/ruff" format --check --quiet . || { echo "run: $(VENV)/bin/ruff format ." >&2; exit 1; }
+	"$(BIN)/ruff" check --quiet .
+
+test: lint
 	# Two files at a time; the longest begins first.
 	"$(BIN)/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_recipe.py tests
 

@@ -71,6 +71,7 @@ setup(
             "mir_eval<0.9",  # 0.9 removes mir_eval.separation
             "pyroomacoustics",  # room simulators to compare with
             "rir-generator",  # made SMS-WSJ
+            "ruff",  # make lint
         ],
         "docs": ["pdoc"],  # the API reference: make docs
     },

@@ -21,16 +21,17 @@ see the same folders. When all have ended, the same command without --job writes
 """
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 
 import yaml
 
 from espnet2_m2m.bin import cli_errors, parse_job
-from espnet2_m2m.data_dir import AudioError, numbered_files, read_audio, require_finished, source_stamp, write_table
+from espnet2_m2m.data_dir import numbered_files, require_finished, source_stamp, write_table
+from espnet2_m2m.data_dir.audio import audio_errors, resample
+from espnet2_m2m.data_dir.cache import Cache, input_key
+from espnet2_m2m.data_dir.signals import channel_of, read_signal
 from espnet2_m2m.data_dir.talkers import lines_of_set, read_talker_data_dir, write_talker_data_dir
-from espnet2_m2m.scoring.scored_set import cache_writer, read_cache
 
 CONDITIONS = {"mixture": "wav", "closetalk": "closetalk", "clean": "spk"}  # name -> family of files
 DEFAULT_RATE = 16000  # Hz, of ESPnet's frontends
@@ -117,7 +118,7 @@ def model_options(args):
 
 def signal_of(line):
     """What is decoded, as text; the talkers of a mixture share it."""
-    return json.dumps([line.entry, line.segment and list(line.segment)])
+    return json.dumps(line.signal)
 
 
 def decode(args, options, lines):
@@ -127,59 +128,42 @@ def decode(args, options, lines):
         name: [value, source_stamp(value) if isinstance(value, str) and Path(value).is_file() else None]
         for name, value in sorted(options.items())
     }
-    keys = {signal_of(line): _key([model, args.ref_channel], line) for line in lines}
+    keys, line_of = {}, {}
+    for line in lines:
+        with audio_errors(f"utterance '{line.utt_id}'"):
+            source_stamp(line.signal.entry)  # a missing file is found before hours of decoding
+        signal = signal_of(line)
+        line_of.setdefault(signal, line)
+        keys[signal] = input_key([[model, args.ref_channel], signal], [line.signal.entry])
     if args.job:
         number, num_jobs = args.job
         keys = dict(list(keys.items())[number - 1 :: num_jobs])
     # Each job appends to a file of its own, so that jobs may run at the same time.
-    cache = Path(args.out_dir, "hypotheses" + (".{}-{}".format(*args.job) if args.job else "") + ".jsonl")
-    hypotheses = {
-        signal: text
-        for path in Path(args.out_dir).glob("hypotheses*.jsonl")
-        for signal, (key, text) in read_cache(path).items()
-        if key is not None and keys.get(signal) == key
-    }
-    todo = {signal_of(line): line for line in lines if signal_of(line) in keys and signal_of(line) not in hypotheses}
-    print(f"asr_inference: {len(keys) - len(todo)} of {len(keys)} signals are decoded already", flush=True)
+    path = Path(args.out_dir, "hypotheses" + (".{}-{}".format(*args.job) if args.job else "") + ".jsonl")
+    cache = Cache(path, keys, Path(args.out_dir).glob("hypotheses*.jsonl"))
+    todo, num_done = cache.missing(), len(cache.results)
+    print(f"asr_inference: {num_done} of {len(keys)} signals are decoded already", flush=True)
     if not todo:
-        return hypotheses
+        return cache.results
     recognise = _recogniser(options, args.ngpu)
     from tqdm import tqdm
 
-    with cache_writer(cache) as keep:
-        for signal, line in tqdm(
-            todo.items(), initial=len(keys) - len(todo), total=len(keys), desc="decode", unit="signal"
-        ):
-            try:
-                samples, sample_rate = read_audio(line.entry, line.segment)
-                channel = args.ref_channel if samples.shape[1] > 1 else 0
-                if not 0 <= channel < samples.shape[1]:
-                    raise AudioError(
-                        f"{line.entry} has {samples.shape[1]} channels, so no channel {channel}",
-                        "choose another --ref_channel",
-                    )
-                hypotheses[signal] = recognise(samples[:, channel], sample_rate)
-            except ValueError as error:
-                raise ValueError(f"utterance '{line.utt_id}': {error}") from error
-            keep(signal, keys[signal], hypotheses[signal])
-    return hypotheses
-
-
-def _key(model, line):
-    stamp = source_stamp(line.entry)
-    if stamp is None:  # of a pipe nobody knows whether it gives the same again
-        return None
-    content = json.dumps([model, signal_of(line), stamp], default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
+    for signal in tqdm(todo, initial=num_done, total=len(keys), desc="decode", unit="signal"):
+        line = line_of[signal]
+        try:
+            samples, sample_rate = read_signal(line.signal)
+            mic = args.ref_channel if samples.shape[1] > 1 else 0
+            text = recognise(channel_of(samples, mic, line.signal.entry), sample_rate)
+        except ValueError as error:
+            raise ValueError(f"utterance '{line.utt_id}': {error}") from error
+        cache.keep(signal, text)
+    return cache.results
 
 
 def _recogniser(options, ngpu):
     """Function (sample,) float32, sample rate in Hz -> text, of an ESPnet ASR model."""
     import humanfriendly
-    import numpy as np
     from espnet2.bin.asr_inference import Speech2Text, TooShortUttError
-
-    from espnet2_m2m.data_dir.format import resample
 
     try:
         speech2text = Speech2Text(device="cuda" if ngpu else "cpu", **options)
@@ -189,12 +173,10 @@ def _recogniser(options, ngpu):
     rate = humanfriendly.parse_size(rate) if isinstance(rate, str) else rate
 
     def recognise(samples, sample_rate):
-        if not np.isfinite(samples).all():
-            raise ValueError("the samples are not finite (NaN or infinity)")
         if sample_rate != rate:
             samples = resample(samples, sample_rate, rate)
         try:
-            results = speech2text(samples.astype(np.float32))
+            results = speech2text(samples.astype("float32"))
         except TooShortUttError:
             return ""
         if isinstance(results, tuple):  # with the outputs of intermediate CTC

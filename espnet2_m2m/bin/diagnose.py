@@ -18,20 +18,14 @@ neither, copies of the input are still found. The report (stage 13) shows it fro
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from espnet2_m2m.bin import cli_errors, positive
-from espnet2_m2m.data_dir import (
-    AudioError,
-    atomic_path,
-    numbered_files,
-    read_audio,
-    read_segments,
-    read_table,
-    source_stamp,
-)
+from espnet2_m2m.data_dir import atomic_path, source_stamp
+from espnet2_m2m.data_dir.signals import find_utterances
 
 
 def get_parser():
@@ -59,7 +53,9 @@ def main(cmd=None):
     for path in (args.train_config, args.model_file):
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file")
-    jobs = list_jobs(args.data_dir, args.num_utts)
+    found = find_utterances(args.data_dir, ["wav", "closetalk", "spk"])
+    evenly = np.linspace(0, len(found) - 1, min(args.num_utts, len(found))).round().astype(int)
+    chosen = [found[index] for index in evenly]
     from tqdm import tqdm
 
     from espnet2_m2m.diagnosis import words
@@ -67,13 +63,18 @@ def main(cmd=None):
 
     model, config = load_model(args.train_config, args.model_file, "cuda" if args.ngpu else "cpu")
     if model.closetalk_from_ref:
-        for job in jobs.values():
-            job["closetalk"], job["spk"] = job["spk"], []
+        chosen = [
+            replace(u, signals={"wav": u.signals["wav"], "closetalk": u.signals["spk"], "spk": {}}) for u in chosen
+        ]
     utterances, rate = {}, config.sample_rate
-    for utt_id, job in tqdm(jobs.items(), desc="diagnose", unit="utt"):
-        signals = read_signals(utt_id, job, model.separator.array.ref_mic, rate)
-        utterances[utt_id] = diagnose(model, utt_id, signals)
-        rate = signals["sample_rate"]
+    for utterance in tqdm(chosen, desc="diagnose", unit="utt"):
+        waves, rate = utterance.read(model.separator.array.ref_mic, rate, all_mics=True)
+        signals = {
+            "mixture": waves["wav"][1],
+            "closetalk": list(waves["closetalk"].values()),
+            "references": list(waves["spk"].values()),
+        }
+        utterances[utterance.utt_id] = diagnose(model, utterance.utt_id, signals)
     result = {
         "train_config": args.train_config,
         "model_file": args.model_file,
@@ -119,7 +120,7 @@ def load_model(train_config, model_file, device):
 
 
 def diagnose(model, utt_id, signals):
-    """`diagnose_utterance` for a model and the signals of `read_signals`."""
+    """`diagnose_utterance` for a model and signals: mixture (sample, mic), lists closetalk, references of (sample,)."""
     import torch
 
     from espnet2_m2m.diagnosis.utterance import diagnose_utterance
@@ -174,88 +175,6 @@ def settings(model) -> dict:
         "close_talk": model.close_talk,
         "supervised": not any(wrapper.criterion.name == "mixture_constraint" for wrapper in model.loss_wrappers),
     }
-
-
-# ---- The data ------------------------------------------------------------------------------------
-
-
-def list_jobs(data_dir, num_utts) -> dict:
-    """Evenly spaced utterances of a set.
-
-    Returns:
-        utt_id -> {"mixture", "closetalk", "spk": lists of scp entries, "segment": (start, end) or None}.
-    Raises:
-        ValueError, FileNotFoundError: a list is missing or lacks an utterance.
-    """
-    data_dir = Path(data_dir)
-    if not data_dir.is_dir():
-        raise FileNotFoundError(f"{data_dir}: no such directory")
-    paths = {"mixture": [data_dir / "wav.scp"]}
-    for family in ("closetalk", "spk"):
-        paths[family] = [data_dir / f"{family}{n}.scp" for n in numbered_files(data_dir, family)]
-    tables = {family: [(path, read_table(path)) for path in files] for family, files in paths.items()}
-    segments = data_dir / "segments"
-    segments = read_segments(segments) if segments.is_file() else None
-    utt_ids = sorted(tables["mixture"][0][1] if segments is None else segments, key=str.encode)
-    if not utt_ids:
-        raise ValueError(f"{data_dir}: no utterance in wav.scp")
-    chosen = np.linspace(0, len(utt_ids) - 1, min(num_utts, len(utt_ids))).round().astype(int)
-    jobs = {}
-    for utt_id in (utt_ids[index] for index in chosen):
-        cut = None if segments is None else segments[utt_id]
-        jobs[utt_id] = {"segment": None if cut is None else cut[1:]}
-        for family, files in tables.items():
-            jobs[utt_id][family] = []
-            for path, table in files:
-                key = utt_id if cut is None else cut[0]
-                if key not in table:
-                    raise ValueError(f"{path}: no entry '{key}', which {paths['mixture'][0]} has")
-                jobs[utt_id][family].append(table[key])
-    return jobs
-
-
-def read_signals(utt_id, job, ref_mic, sample_rate) -> dict:
-    """The signals of an utterance.
-
-    Args:
-        job: of `list_jobs`.
-        ref_mic: channel of references that hold all mics.
-        sample_rate: Hz that they must have; None: any.
-    Returns:
-        mixture (sample, mic), closetalk and references: lists of (sample,); sample_rate in Hz.
-    Raises:
-        ValueError: unreadable, other rates or lengths, no such channel; names utterance and file.
-    """
-    signals = {"closetalk": [], "references": []}
-    # The mixture comes first: the others must have its rate and length.
-    entries = [(family, entry) for family in ("mixture", "closetalk", "spk") for entry in job[family]]
-    for name, entry in entries:
-        where = f"utterance '{utt_id}': {entry}"
-        try:
-            samples, found = read_audio(entry, job["segment"])
-        except AudioError as error:
-            raise ValueError(f"utterance '{utt_id}': {error}") from error
-        if not np.isfinite(samples).all():
-            raise ValueError(f"{where} has samples that are not finite (NaN or infinity)")
-        sample_rate = sample_rate or found
-        if found != sample_rate:
-            raise ValueError(
-                f"{where} has {found} Hz, expected {sample_rate} Hz; resample it to the rate "
-                "that the model was trained with"
-            )
-        if name == "mixture":
-            signals["mixture"] = samples
-            continue
-        if len(samples) != len(signals["mixture"]):
-            raise ValueError(
-                f"{where} has {len(samples)} samples, the far-field mixture "
-                f"{len(signals['mixture'])}; the signals of an utterance must be equally long"
-            )
-        channel = ref_mic if name == "spk" and samples.shape[1] > 1 else 0
-        if channel >= samples.shape[1]:
-            raise ValueError(f"{where} has {samples.shape[1]} channels, so no mic {channel} (counted from 0)")
-        signals["references" if name == "spk" else name].append(samples[:, channel])
-    return signals | {"sample_rate": sample_rate}
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ import argparse
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors, positive
-from espnet2_m2m.data_dir import numbered_files, parallel_map, read_audio, read_table, require_finished
-from espnet2_m2m.data_dir.directory import read_segments
+from espnet2_m2m.data_dir import numbered_files, parallel_map, require_finished
+from espnet2_m2m.data_dir.cache import Cache, input_key
+from espnet2_m2m.data_dir.signals import Utterance, find_utterances
 from espnet2_m2m.data_dir.talkers import lines_of_set, lines_of_streams, talker_ids, write_talker_data_dir
-from espnet2_m2m.scoring.scored_set import cache_writer, input_key, read_cache
+
+ORDER_VERSION = 1  # raise when the same signals get another order: old ones are then found anew
 
 
 def get_parser():
@@ -61,7 +63,7 @@ def main(cmd=None):
 
 
 def assign(args):
-    """Mixture -> stream of each talker, from 1, or None; and how that was found, in words."""
+    """Mixture -> talker -> stream, both from 1, or None; and how that was found, in words."""
     import yaml
 
     config = {}
@@ -69,12 +71,11 @@ def assign(args):
         config = yaml.safe_load(Path(args.train_config).read_text(encoding="utf-8")) or {}
     if has_fixed_anchor(config):
         talkers = talker_ids(args.data_dir, len(numbered_files(args.enhanced_dir, "spk")))
-        return {mixture: list(range(1, len(names) + 1)) for mixture, names in talkers.items()}, "fixed order"
+        return {mixture: {number: number for number in names} for mixture, names in talkers.items()}, "fixed order"
     family = "spk" if (config.get("model_conf") or {}).get("closetalk_from_ref") else "closetalk"
-    headsets = [Path(args.data_dir, f"{family}{n}.scp") for n in numbered_files(args.data_dir, family)]
-    if not headsets:
+    if not numbered_files(args.data_dir, family):
         return None, "streams in the model's order: no headsets tell whose they are"
-    return fit_all(args, headsets), "order from the headsets"
+    return fit_all(args, family), "order from the headsets"
 
 
 def has_fixed_anchor(config):
@@ -92,67 +93,37 @@ def has_fixed_anchor(config):
     )
 
 
-def fit_all(args, headsets):
-    """Mixture -> the stream of each headset, from 1; finished mixtures are kept in order.jsonl."""
-    data_dir = Path(args.data_dir)
-    tables = {
-        "closetalk": list(map(read_table, headsets)),
-        "streams": [
-            read_table(Path(args.enhanced_dir) / f"spk{n}.scp") for n in numbered_files(args.enhanced_dir, "spk")
-        ],
+def fit_all(args, family):
+    """Mixture -> headset -> its stream; finished mixtures are kept in order.jsonl.
+
+    Args:
+        family: of the headsets' files.
+    """
+    utterances = {u.utt_id: u for u in find_utterances(args.data_dir, [family], args.enhanced_dir)}
+    keys = {
+        mixture: input_key([ORDER_VERSION, mixture, u.signals], (signal.entry for _, _, signal in u))
+        for mixture, u in utterances.items()
     }
-    segments = read_segments(data_dir / "segments") if (data_dir / "segments").is_file() else {}
-    jobs = []
-    for mixture in read_table(data_dir / "utt2spk"):
-        recording, *times = segments.get(mixture, (mixture,))
-        try:
-            signals = {
-                "closetalk": [[table[recording], times or None] for table in tables["closetalk"]],
-                "streams": [[table[mixture], None] for table in tables["streams"]],
-            }
-        except KeyError as error:
-            raise ValueError(
-                f"'{mixture}' of {data_dir}: {error} is missing in {headsets[0].name} ... there or"
-                f" in spk{{n}}.scp of {args.enhanced_dir}"
-            ) from error
-        jobs.append({"utt_id": mixture, "signals": signals})
-    keys = {job["utt_id"]: input_key(job) for job in jobs}
-    cache = Path(args.out_dir, "order.jsonl")
-    orders = {
-        mixture: order
-        for mixture, (key, order) in read_cache(cache).items()
-        if key is not None and keys.get(mixture) == key
-    }
-    todo = [job for job in jobs if job["utt_id"] not in orders]
-    bar = {"initial": len(orders), "desc": "fit streams to headsets", "unit": "mix"}
-    with cache_writer(cache) as keep:
-        fitted = parallel_map(fit_one, todo, args.nj, progress=bar)
-        for job, order in zip(todo, fitted):
-            orders[job["utt_id"]] = order
-            keep(job["utt_id"], keys[job["utt_id"]], order)
-    return orders
+    cache = Cache(Path(args.out_dir, "order.jsonl"), keys, tidy=True)
+    todo = cache.missing()
+    bar = {"initial": len(cache.results), "desc": "fit streams to headsets", "unit": "mix"}
+    fitted = parallel_map(fit_one, [utterances[mixture] for mixture in todo], args.nj, progress=bar)
+    for mixture, streams in zip(todo, fitted):
+        cache.keep(mixture, streams)
+    return {mixture: dict(zip(u.signals[family], cache.results[mixture])) for mixture, u in utterances.items()}
 
 
-def fit_one(job):
+def fit_one(utterance: Utterance) -> list[int]:
     """The stream of each headset of one mixture, from 1."""
     from espnet2_m2m.headset_order import streams_of_headsets
 
+    waves, sample_rate = utterance.read()
+    streams, (headsets,) = waves.pop("stream"), waves.values()
     try:
-        waves, rates = {}, set()
-        for family, signals in job["signals"].items():
-            loaded = [read_audio(*signal) for signal in signals]
-            waves[family] = [samples[:, 0] for samples, _ in loaded]
-            rates |= {rate for _, rate in loaded}
-        lengths = {len(wave) for family in waves.values() for wave in family}
-        if len(lengths) > 1 or len(rates) > 1:
-            raise ValueError(
-                f"streams and headsets need the same length and rate, found {sorted(lengths)}"
-                f" samples, {sorted(rates)} Hz"
-            )
-        order = streams_of_headsets(waves["streams"], waves["closetalk"], rates.pop())
+        order = streams_of_headsets(list(streams.values()), list(headsets.values()), sample_rate)
     except ValueError as error:
-        raise ValueError(f"mixture '{job['utt_id']}': {error}") from error
-    return [stream + 1 for stream in order]
+        raise ValueError(f"utterance '{utterance.utt_id}': {error}") from error
+    return [list(streams)[stream] for stream in order]
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m.data_dir.audio import audio_header, read_audio, segment_samples
+from espnet2_m2m.data_dir.audio import AudioError, audio_errors, audio_header, resample, segment_samples
 from espnet2_m2m.data_dir.directory import read_segments
-from espnet2_m2m.data_dir.format import resample
+from espnet2_m2m.data_dir.signals import read_signal, scp_signals
 from espnet2_m2m.data_dir.tables import read_table
 
 
@@ -27,21 +27,20 @@ class CleanSpeech:
         text: dict utterance id -> transcript, or None where the folder has no text.
     """
 
-    def __init__(self, data_dir, sample_rate_hz):
+    def __init__(self, data_dir: Path | str, sample_rate_hz: int):
         self.data_dir = Path(data_dir)
         self.sample_rate_hz = sample_rate_hz
         if not self.data_dir.is_dir():
             raise FileNotFoundError(f"{data_dir}: no such folder; expected a Kaldi data dir")
-        self._wav = read_table(self.data_dir / "wav.scp")
-        if not self._wav:
-            raise ValueError(f"{self.data_dir / 'wav.scp'}: empty; expected lines `id path`")
-        self._segments = None
-        if (self.data_dir / "segments").exists():
-            self._segments = read_segments(self.data_dir / "segments")
-        utt_ids = set(self._wav if self._segments is None else self._segments)
+        path, segments = self.data_dir / "wav.scp", read_segments(data_dir)
+        utt_ids = segments or read_table(path)
+        if not utt_ids:
+            raise ValueError(f"{path}: empty; expected lines `id path`")
+        self._signals = scp_signals(path, utt_ids, segments, self.data_dir)
+        audio = "segments" if segments else "wav.scp"
 
         utt2spk = read_table(self.data_dir / "utt2spk")
-        self._check_same_utterances("utt2spk", utt2spk, utt_ids)
+        self._check_same_utterances(audio, "utt2spk", utt2spk)
         self.utts_of_speaker = {}
         for utt_id in sorted(utt2spk):
             self.utts_of_speaker.setdefault(utt2spk[utt_id], []).append(utt_id)
@@ -49,37 +48,31 @@ class CleanSpeech:
         self.text = None
         if (self.data_dir / "text").exists():
             self.text = read_table(self.data_dir / "text", allow_empty=True)
-            self._check_same_utterances("text", self.text, utt_ids)
+            self._check_same_utterances(audio, "text", self.text)
 
-    def num_samples(self, utt_id):
+    def num_samples(self, utt_id: str) -> int:
         """Length of `load(utt_id)` in samples; of plain files only the header is read.
 
         Raises:
             ValueError: as `load`.
         """
-        entry, segment = self._locate(utt_id)
-        try:
+        entry, segment = self._signals[utt_id]
+        with audio_errors(f"{self.data_dir}: utterance '{utt_id}'"):
             num_samples, num_channels, sample_rate_hz = audio_header(entry)
+            _check_mono(entry, num_channels)
             first, last = segment_samples(num_samples, sample_rate_hz, segment, entry)
-        except (ValueError, OSError) as error:
-            raise self._error(utt_id, error) from error
-        self._check_mono(utt_id, num_channels)
         return (last - first) * self.sample_rate_hz // sample_rate_hz
 
-    def load(self, utt_id):
+    def load(self, utt_id: str) -> np.ndarray:
         """(sample,) float64 samples of an utterance at `sample_rate_hz`.
 
         Raises:
             ValueError: missing, unreadable, not mono or not finite; it names the utterance.
         """
-        entry, segment = self._locate(utt_id)
-        try:
-            samples, sample_rate_hz = read_audio(entry, segment)
-        except (ValueError, OSError) as error:
-            raise self._error(utt_id, error) from error
-        self._check_mono(utt_id, samples.shape[1])
-        if not np.isfinite(samples).all():
-            raise self._error(utt_id, "expected finite samples, found NaN or Inf; remove it")
+        signal = self._signals[utt_id]
+        with audio_errors(f"{self.data_dir}: utterance '{utt_id}'"):
+            samples, sample_rate_hz = read_signal(signal)
+            _check_mono(signal.entry, samples.shape[1])
         samples = samples[:, 0].astype(np.float64)
         if sample_rate_hz != self.sample_rate_hz:
             # soxr's length may differ by a sample from the one that `num_samples` promises.
@@ -88,27 +81,16 @@ class CleanSpeech:
             samples = np.pad(samples, (0, num_samples - len(samples)))
         return samples
 
-    def _locate(self, utt_id):
-        """(scp value, (start_s, end_s) or None) of an utterance."""
-        if self._segments is None:
-            return self._wav[utt_id], None
-        recording, start_s, end_s = self._segments[utt_id]
-        if recording not in self._wav:
-            raise self._error(utt_id, f"its recording '{recording}' is not in wav.scp")
-        return self._wav[recording], (start_s, end_s)
-
-    def _error(self, utt_id, problem):
-        return ValueError(f"{self.data_dir}: utterance '{utt_id}': {problem}")
-
-    def _check_mono(self, utt_id, num_channels):
-        if num_channels != 1:
-            raise self._error(utt_id, f"expected mono speech, found {num_channels} channels")
-
-    def _check_same_utterances(self, name, table, utt_ids):
-        audio = "wav.scp" if self._segments is None else "segments"
-        for missing, where, present in ((utt_ids - table.keys(), name, audio), (table.keys() - utt_ids, audio, name)):
+    def _check_same_utterances(self, audio: str, name: str, table: dict[str, str]) -> None:
+        ids, others = self._signals.keys(), table.keys()
+        for missing, where, present in ((ids - others, name, audio), (others - ids, audio, name)):
             if missing:
                 raise ValueError(
                     f"{self.data_dir}: utterance '{min(missing)}' is in {present} but not in"
                     f" {where} ({len(missing)} such)"
                 )
+
+
+def _check_mono(entry: str, num_channels: int) -> None:
+    if num_channels != 1:
+        raise AudioError(f"{entry}: expected mono speech, found {num_channels} channels")

@@ -7,12 +7,19 @@ import io
 import re
 import struct
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from espnet2_m2m.data_dir.tables import atomic_path
+
+if TYPE_CHECKING:
+    import soundfile
+
+Segment = tuple[float, float]  # (start, end) in seconds
 
 # Kaldi's extract-segments cuts a segment that ends at most this much after the recording.
 MAX_OVERSHOOT_S = 0.5
@@ -29,20 +36,41 @@ class AudioError(ValueError):
         problem, remedy: the two halves of the message, "problem; remedy".
     """
 
-    def __init__(self, problem, remedy=None):
+    def __init__(self, problem: str, remedy: str | None = None) -> None:
         super().__init__(problem if remedy is None else f"{problem}; {remedy}")
         self.problem, self.remedy = problem, remedy
 
 
-def is_plain_file(entry):
+@contextmanager
+def audio_errors(where: str) -> Iterator[None]:
+    """AudioErrors of the block begin with `where`: the utterance, the signal."""
+    try:
+        yield
+    except AudioError as error:
+        raise AudioError(f"{where}: {error.problem}", error.remedy) from error
+
+
+def not_finite(where: Path | str, remedy: str = "make it again or remove the utterance") -> AudioError:
+    """The AudioError of samples that are NaN or infinite."""
+    return AudioError(f"{where}: expected finite samples, found NaN or Inf", remedy)
+
+
+def truncated(entry: str, promised: str, present: int) -> AudioError:
+    """The AudioError of a file that ends too early."""
+    return AudioError(
+        f"{entry}: truncated: the header promises {promised}, the file holds {present}", "make or copy the file again"
+    )
+
+
+def is_plain_file(entry: str) -> bool:
     """True when an scp value is a path, not a pipe (`cmd |`) nor an ark offset (`x.ark:123`)."""
     return not entry.strip().endswith("|") and not ARK_OFFSET.search(entry.strip())
 
 
-def source_stamp(entry):
+def source_stamp(entry: Path | str) -> list[int] | None:
     """[bytes, time of the last change in ns] of the file behind an scp value; None for a pipe.
 
-    Who keeps results asks for it; the output of a pipe may change without a trace.
+    It tells whether kept results are still valid; the output of a pipe may change without a trace.
 
     Raises:
         AudioError: no such file, or it cannot be asked.
@@ -57,7 +85,7 @@ def source_stamp(entry):
     return [status.st_size, status.st_mtime_ns]
 
 
-def read_audio(entry, segment=None):
+def read_audio(entry: Path | str, segment: Segment | None = None) -> tuple[np.ndarray, int]:
     """Samples and sample rate of one scp value.
 
     Args:
@@ -73,7 +101,7 @@ def read_audio(entry, segment=None):
     return samples, sample_rate
 
 
-def load_audio(entry, segment=None):
+def load_audio(entry: Path | str, segment: Segment | None = None) -> tuple[np.ndarray, int, bool]:
     """As `read_audio`, and a third value: True when the source holds floats, not integers."""
     entry = str(entry).strip()
     ark = ARK_OFFSET.search(entry)
@@ -90,7 +118,7 @@ def load_audio(entry, segment=None):
         return samples, file.samplerate, file.subtype in ("FLOAT", "DOUBLE")
 
 
-def audio_header(entry):
+def audio_header(entry: Path | str) -> tuple[int, int, int]:
     """(samples per channel, channels, sample rate in Hz) of one scp value; AudioError as above."""
     entry = str(entry).strip()
     if ARK_OFFSET.search(entry) and not entry.endswith("|"):
@@ -101,7 +129,7 @@ def audio_header(entry):
 
 
 @contextmanager
-def open_audio(entry):
+def open_audio(entry: Path | str) -> Iterator["soundfile.SoundFile"]:
     """soundfile.SoundFile of a path or a pipe; AudioError when missing, broken or truncated."""
     import soundfile
 
@@ -122,7 +150,9 @@ def open_audio(entry):
         raise AudioError(f"{entry}: not readable as audio ({error})") from error
 
 
-def write_wav(path, samples, sample_rate, subtype="PCM_16", comment=None):
+def write_wav(
+    path: Path | str, samples: np.ndarray, sample_rate: int, subtype: str = "PCM_16", comment: str | None = None
+) -> None:
     """Write a wav file atomically.
 
     Args:
@@ -140,7 +170,7 @@ def write_wav(path, samples, sample_rate, subtype="PCM_16", comment=None):
     if samples.ndim not in (1, 2) or samples.size == 0:
         raise AudioError(f"{path}: expected samples (sample,) or (sample, channel), found {samples.shape}")
     if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: samples are not finite (NaN or Inf)", "nothing was written")
+        raise not_finite(path, "nothing was written")
     if subtype == "PCM_16":
         if not fits_pcm16(samples):
             peak = np.abs(samples).max()
@@ -159,12 +189,19 @@ def write_wav(path, samples, sample_rate, subtype="PCM_16", comment=None):
             file.write(samples)
 
 
-def fits_pcm16(samples):
+def resample(samples: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:
+    """(sample,) or (sample, channel) at another sample rate, by soxr (quality HQ); the phase stays linear."""
+    import soxr
+
+    return soxr.resample(samples, sample_rate, target_rate, quality="HQ")
+
+
+def fits_pcm16(samples: np.ndarray) -> bool:
     """True when no sample clips as PCM_16: -1 <= sample < 1."""
-    return samples.min() >= -1.0 and samples.max() < 1.0
+    return bool(samples.min() >= -1.0 and samples.max() < 1.0)
 
 
-def segment_samples(num_samples, sample_rate, segment, entry):
+def segment_samples(num_samples: int, sample_rate: int, segment: Segment | None, entry: Path | str) -> tuple[int, int]:
     """(first, last) sample of a segment in seconds; `last` is not part of it."""
     if num_samples == 0:
         raise AudioError(f"{entry}: holds no samples", "make or copy the file again")
@@ -188,7 +225,7 @@ def segment_samples(num_samples, sample_rate, segment, entry):
 
 
 @contextmanager
-def _os_errors(entry):
+def _os_errors(entry: str) -> Iterator[None]:
     """What the system refuses (no permission, a broken disk) becomes an AudioError."""
     try:
         yield
@@ -198,14 +235,14 @@ def _os_errors(entry):
         ) from error
 
 
-def _require_file(path):
+def _require_file(path: str) -> None:
     if not Path(path).is_file():
         raise AudioError(
             f"{path}: no such audio file", "correct the path (a relative one starts at the working directory)"
         )
 
 
-def _run_pipe(entry):
+def _run_pipe(entry: str) -> bytes:
     # Not kaldiio: it ignores the exit status of the command and knows no float wav.
     process = subprocess.run(entry[:-1], shell=True, stdin=subprocess.DEVNULL, capture_output=True)
     if process.returncode != 0:
@@ -214,14 +251,7 @@ def _run_pipe(entry):
     return process.stdout
 
 
-def truncated(entry, promised, present):
-    """The AudioError of a file that ends too early."""
-    return AudioError(
-        f"{entry}: truncated: the header promises {promised}, the file holds {present}", "make or copy the file again"
-    )
-
-
-def _require_complete_wav(file, entry):
+def _require_complete_wav(file: BinaryIO, entry: str) -> None:
     """libsndfile shortens a truncated wav without a word, so compare header and size here."""
     try:
         promised, present = _wav_data_bytes(file)
@@ -232,7 +262,7 @@ def _require_complete_wav(file, entry):
     file.seek(0)
 
 
-def _wav_data_bytes(file):
+def _wav_data_bytes(file: BinaryIO) -> tuple[int | None, int]:
     """(bytes of samples the header promises or None where it does not say, bytes present).
 
     `file` stands at the beginning of the wav; whatever follows it (in an ark) counts as present.
@@ -260,7 +290,7 @@ def _wav_data_bytes(file):
     return None, 0
 
 
-def _load_ark(entry, ark):
+def _load_ark(entry: str, ark: re.Match) -> tuple[np.ndarray, int, bool]:
     import kaldiio
 
     path = entry[: ark.start()]

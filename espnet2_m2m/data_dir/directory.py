@@ -8,6 +8,7 @@ A data dir holds tables keyed by utterance (`utt2spk`, `text`, `wav.scp` ...), b
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from espnet2_m2m.data_dir.tables import TableError, read_table, write_bytes
@@ -21,33 +22,33 @@ TEXT_TABLES = re.compile(r"text|text_.+")
 HIDDEN_UTT2SPK = ".utt2spk"  # of the run before, while a data dir is written
 
 
-def audio_scps(data_dir):
+def audio_scps(data_dir: Path | str) -> list[str]:
     """Names of the audio scps in a data dir: "wav.scp" first, then "closetalk1.scp" ... by number.
 
     Kaldi's feats.scp, vad.scp and cmvn.scp are no audio.
     """
     names = [path.name for path in Path(data_dir).iterdir() if AUDIO_SCP.fullmatch(path.name)]
 
-    def order(name):
+    def order(name: str) -> tuple[bool, str, int]:
         family, number = re.fullmatch(r"(\D+)(\d*)\.scp", name).groups()
         return family != "wav", family, int(number or 0)
 
     return sorted(names, key=order)
 
 
-def numbered_file(family, number):
+def numbered_file(family: str, number: int | str) -> str:
     """("spk", 1) -> "spk1.scp"; ("text_spk", 1) -> "text_spk1"."""
     return f"{family}{number}" if TEXT_TABLES.fullmatch(family) else f"{family}{number}.scp"
 
 
-def numbered_files(data_dir, family):
+def numbered_files(data_dir: Path | str, family: str) -> list[int]:
     """Numbers n whose `numbered_file` stands in the data dir."""
     pattern = re.compile(re.escape(numbered_file(family, "@")).replace("@", r"([1-9]\d*)"))
     matches = (pattern.fullmatch(path.name) for path in Path(data_dir).iterdir())
     return sorted(int(match[1]) for match in matches if match)
 
 
-def table_key(name):
+def table_key(name: str) -> str | None:
     """What a file of a data dir is keyed by: "utt", "spk", "reco", "jsonl" or None (no table).
 
     Audio scps are "utt" here; they are keyed by recording where the dir has `segments`.
@@ -62,7 +63,7 @@ def table_key(name):
     return None
 
 
-def data_files(data_dir):
+def data_files(data_dir: Path | str) -> list[str]:
     """Sorted names of the files in a data dir, without hidden ones and folders.
 
     Raises:
@@ -75,7 +76,7 @@ def data_files(data_dir):
     return sorted(name for name in names if not name.startswith("."))
 
 
-def begin_data_dir(out_dir, names):
+def begin_data_dir(out_dir: Path | str, names: Iterable[str]) -> None:
     """Take away utt2spk, so that `out_dir` is not valid before `finish_data_dir`, and old tables.
 
     Args:
@@ -92,14 +93,14 @@ def begin_data_dir(out_dir, names):
             (out_dir / name).unlink()
 
 
-def finish_data_dir(out_dir, utt2spk):
+def finish_data_dir(out_dir: Path | str, utt2spk: bytes) -> None:
     """Write utt2spk (bytes), the last of the tables; if it is as before, it keeps its time."""
     hidden = Path(out_dir, HIDDEN_UTT2SPK)
     write_bytes(hidden, utt2spk)
     os.replace(hidden, Path(out_dir, "utt2spk"))
 
 
-def require_finished(data_dir):
+def require_finished(data_dir: Path | str) -> None:
     """Refuse a data dir whose making was interrupted: utt2spk, written last, is missing or old.
 
     Raises:
@@ -119,7 +120,7 @@ def require_finished(data_dir):
         )
 
 
-def spk2utt_from(utt2spk):
+def spk2utt_from(utt2spk: dict[str, str]) -> dict[str, str]:
     """Inverse of utt2spk: speaker -> "utt1 utt2 ...", the utterances in utt2spk's order."""
     spk2utt = {}
     for utt_id, speaker_id in utt2spk.items():
@@ -127,12 +128,17 @@ def spk2utt_from(utt2spk):
     return {speaker_id: " ".join(utt_ids) for speaker_id, utt_ids in spk2utt.items()}
 
 
-def read_segments(path):
-    """Kaldi's `segments` as a dict, utterance -> (recording, start, end), times in seconds.
+def read_segments(data_dir: Path | str) -> dict[str, tuple[str, float, float]]:
+    """Kaldi's `segments`, utterance -> (recording, start, end), times in seconds.
+
+    Empty where the data dir has no such file: then its audio scps are keyed by utterance.
 
     Raises:
-        TableError: not four fields, or not 0 <= start < end.
+        TableError: no line in it, not four fields, or not 0 <= start < end.
     """
+    path = Path(data_dir) / "segments"
+    if not path.is_file():
+        return {}
     segments = {}
     for utt_id, value in read_table(path).items():
         segment = parse_segment(value)
@@ -142,10 +148,14 @@ def read_segments(path):
                 f" 0 <= start < end in seconds, found `{value}`"
             )
         segments[utt_id] = segment
+    if not segments:
+        raise TableError(
+            f"{path}: expected `utterance recording start end`, found no line; remove it or write it again"
+        )
     return segments
 
 
-def parse_segment(value):
+def parse_segment(value: str) -> tuple[str, float, float] | None:
     """(recording, start, end) of the right side of a segments line, or None if it is malformed."""
     try:
         recording_id, start, end = value.split()
@@ -155,7 +165,7 @@ def parse_segment(value):
     return (recording_id, start, end) if 0 <= start < end < float("inf") else None
 
 
-def parse_jsonl_id(line):
+def parse_jsonl_id(line: str) -> str | None:
     """ "utt_id" of a JSON line, or None if it has none."""
     try:
         utt_id = json.loads(line)["utt_id"]
@@ -164,7 +174,7 @@ def parse_jsonl_id(line):
     return utt_id if isinstance(utt_id, str) else None
 
 
-def name_some(names, limit=5):
+def name_some(names: Iterable[str], limit: int = 5) -> str:
     """A few names for a message: "'a', 'b'" or "'a' ... 'e' and 12 more"."""
     names = list(names)
     shown = ", ".join(f"'{name}'" for name in names[:limit])

@@ -7,17 +7,23 @@ rate or with channels to leave out are written as wav.
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from espnet2_m2m.data_dir.audio import (
     AudioError,
+    Segment,
+    audio_errors,
     fits_pcm16,
     is_plain_file,
     load_audio,
+    not_finite,
     open_audio,
+    resample,
     segment_samples,
     source_stamp,
     write_wav,
@@ -31,7 +37,11 @@ from espnet2_m2m.data_dir.directory import (
     table_key,
 )
 from espnet2_m2m.data_dir.parallel import parallel_map
+from espnet2_m2m.data_dir.signals import Signal, scp_signals
 from espnet2_m2m.data_dir.tables import TableError, read_table, remove_temporaries, write_bytes, write_table
+
+if TYPE_CHECKING:
+    import soundfile
 
 
 @dataclass(frozen=True)
@@ -40,14 +50,20 @@ class FormatTask:
 
     utt_id: str
     scp: str
-    entry: str
-    segment: tuple[float, float] | None
+    signal: Signal
     out_path: str
     sample_rate: int | None
     channels: tuple[int, ...] | None
 
 
-def format_data_dir(data_dir, out_dir, sample_rate=None, channels=None, num_workers=1, progress=False):
+def format_data_dir(
+    data_dir: Path | str,
+    out_dir: Path | str,
+    sample_rate: int | None = None,
+    channels: Sequence[int] | None = None,
+    num_workers: int = 1,
+    progress: bool = False,
+) -> tuple[int, int]:
     """Write a data dir whose audio is plain wav or flac of one sample rate, one file an utterance.
 
     The audio goes to out_dir/wav/<scp stem>/<utterance>.wav: PCM_16, or FLOAT when the source holds
@@ -102,61 +118,40 @@ def format_data_dir(data_dir, out_dir, sample_rate=None, channels=None, num_work
     return len(tasks) - num_written, num_written
 
 
-def format_one(task):
+def format_one(task: FormatTask) -> tuple[str, int]:
     """(scp value, number of samples) of one utterance, writing its wav where that is needed."""
-    try:
-        if task.segment is None and is_plain_file(task.entry):
-            with open_audio(task.entry) as file:
+    entry, segment = task.signal
+    with audio_errors(f"utterance '{task.utt_id}' of {task.scp}"):
+        if segment is None and is_plain_file(entry):
+            with open_audio(entry) as file:
                 if _fits(file, task):
-                    return task.entry, file.frames
-        stamp = source_stamp(task.entry)
+                    return entry, file.frames
+        stamp = source_stamp(entry)
         audio = None
         if stamp is None:  # a pipe: only its samples tell whether it is as before
-            audio = _load(task.entry, task.segment)
+            audio = _load(entry, segment)
             stamp = [hashlib.sha256(audio[0].tobytes()).hexdigest(), *audio[1:]]
         fingerprint = _fingerprint(task, stamp)
         num_samples = _finished(task.out_path, fingerprint)
         if num_samples is None:
-            num_samples = _write(task, audio or _load(task.entry, task.segment), fingerprint)
+            num_samples = _write(task, audio or _load(entry, segment), fingerprint)
         return task.out_path, num_samples
-    except AudioError as error:
-        where = f"utterance '{task.utt_id}' of {task.scp}"
-        raise AudioError(f"{where}: {error.problem}", error.remedy) from error
 
 
-def resample(samples, sample_rate, target_rate):
-    """(sample, channel) at another sample rate, by soxr (quality HQ); the phase stays linear."""
-    import soxr
-
-    return soxr.resample(samples, sample_rate, target_rate, quality="HQ")
-
-
-def _tasks(data_dir, out_dir, sample_rate, channels):
-    segments = None
-    if (data_dir / "segments").is_file():
-        segments = read_segments(data_dir / "segments")
-    tasks = []
+def _tasks(data_dir: Path, out_dir: Path, sample_rate: int | None, channels: tuple[int, ...] | None) -> list:
+    segments, tasks = read_segments(data_dir), []
     for name in audio_scps(data_dir):
-        table = read_table(data_dir / name)
-        sources = {utt_id: (utt_id, None) for utt_id in table}
-        if segments is not None:
-            sources = {utt_id: (segment[0], segment[1:]) for utt_id, segment in segments.items()}
-        for utt_id, (recording_id, segment) in sources.items():
-            if recording_id not in table:
-                raise TableError(
-                    f"{data_dir}/segments: utterance '{utt_id}': recording '{recording_id}' is not"
-                    f" in {name}; run validate_data_dir"
-                )
+        path = data_dir / name
+        for utt_id, signal in scp_signals(path, segments or read_table(path), segments, data_dir).items():
             if "/" in utt_id:
                 raise TableError(
-                    f"{data_dir}/{name}: utterance '{utt_id}': ids become file names and must not hold a '/'; rename it"
+                    f"{path}: utterance '{utt_id}': ids become file names and must not hold a '/'; rename it"
                 )
             tasks.append(
                 FormatTask(
                     utt_id=utt_id,
                     scp=name,
-                    entry=table[recording_id],
-                    segment=segment,
+                    signal=signal,
                     out_path=str(out_dir / "wav" / name[: -len(".scp")] / f"{utt_id}.wav"),
                     sample_rate=sample_rate,
                     channels=channels if name == "wav.scp" else None,
@@ -165,7 +160,7 @@ def _tasks(data_dir, out_dir, sample_rate, channels):
     return tasks
 
 
-def _fits(file, task):
+def _fits(file: "soundfile.SoundFile", task: FormatTask) -> bool:
     """True when an open file needs no rewriting."""
     return (
         file.format in ("WAV", "WAVEX", "RF64", "FLAC")
@@ -174,13 +169,13 @@ def _fits(file, task):
     )
 
 
-def _fingerprint(task, stamp):
+def _fingerprint(task: FormatTask, stamp: list) -> str:
     """What a written wav was made from, kept in its header, so that a rerun knows its own files."""
-    recipe = [task.entry, stamp, task.segment, task.sample_rate, task.channels]
+    recipe = [task.signal.entry, stamp, task.signal.segment, task.sample_rate, task.channels]
     return "espnet2_m2m " + hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:32]
 
 
-def _finished(path, fingerprint):
+def _finished(path: str, fingerprint: str) -> int | None:
     """Samples in the wav of an earlier run if it was made in the same way, else None."""
     if not Path(path).is_file():
         return None
@@ -191,19 +186,19 @@ def _finished(path, fingerprint):
         return None
 
 
-def _write(task, audio, fingerprint):
+def _write(task: FormatTask, audio: tuple[np.ndarray, int, bool], fingerprint: str) -> int:
     samples, sample_rate, is_float = audio
     if task.channels is not None:
         if max(task.channels) >= samples.shape[1]:
             raise AudioError(
-                f"{task.entry}: expected channel {max(task.channels)} (counted from 0),"
+                f"{task.signal.entry}: expected channel {max(task.channels)} (counted from 0),"
                 f" found {samples.shape[1]} channels",
                 "choose others with --channels",
             )
         samples = samples[:, list(task.channels)]
     target_rate = task.sample_rate or sample_rate
     if not np.isfinite(samples).all():
-        raise AudioError(f"{task.entry}: expected finite samples, found NaN or Inf", "remove the utterance")
+        raise not_finite(task.signal.entry)
     if target_rate != sample_rate:
         samples = resample(samples, sample_rate, target_rate)
     subtype = "PCM_16" if not is_float and fits_pcm16(samples) else "FLOAT"
@@ -211,7 +206,7 @@ def _write(task, audio, fingerprint):
     return len(samples)
 
 
-def _load(entry, segment):
+def _load(entry: str, segment: Segment | None) -> tuple[np.ndarray, int, bool]:
     """`load_audio`, without running a pipe or an ark again for the next segment of a recording."""
     if segment is None or is_plain_file(entry):
         return load_audio(entry, segment)
@@ -221,5 +216,5 @@ def _load(entry, segment):
 
 
 @functools.lru_cache(maxsize=1)
-def _load_whole(entry):
+def _load_whole(entry: str) -> tuple[np.ndarray, int, bool]:
     return load_audio(entry)

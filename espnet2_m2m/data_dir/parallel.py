@@ -4,15 +4,25 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
+
+Task, Result = TypeVar("Task"), TypeVar("Result")
 
 
 def parallel_map(
-    function, tasks, num_workers, in_order=True, in_process=None, new_process_per_task=False, progress=None
-):
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    num_workers: int,
+    in_order: bool = True,
+    in_process: bool | None = None,
+    new_process_per_task: bool = False,
+    progress: dict | None = None,
+) -> Iterator[Result]:
     """`map(function, tasks)` in `num_workers` processes, started anew (spawn), one thread each.
 
     After an error no further task begins. In order, it is raised when the tasks before it are
@@ -20,7 +30,7 @@ def parallel_map(
 
     Args:
         function: importable by name; function and tasks are pickled.
-        tasks: list.
+        tasks: they are listed first.
         num_workers: number of processes.
         in_order: results in the order of the tasks; False: as they come.
         in_process: work here, without other processes; None: if `num_workers` <= 1.
@@ -48,7 +58,9 @@ def parallel_map(
             yield result
 
 
-def _map_in_workers(function, tasks, num_workers, in_order, new_process_per_task):
+def _map_in_workers(
+    function: Callable[[Task], Result], tasks: list[Task], num_workers: int, in_order: bool, new_process_per_task: bool
+) -> Iterator[Result]:
     executor = _worker_pool
     if new_process_per_task:
         # Not max_tasks_per_child: Python 3.10 does not have it.
@@ -68,7 +80,7 @@ def _map_in_workers(function, tasks, num_workers, in_order, new_process_per_task
             pool.shutdown(cancel_futures=True)
 
 
-def _as_they_come(futures):
+def _as_they_come(futures: list[Future]) -> Iterator:
     waiting = set(futures)
     for future in as_completed(futures):
         waiting.remove(future)
@@ -84,24 +96,24 @@ def _as_they_come(futures):
     raise future.exception()
 
 
-def _worker_pool(num_workers):
+def _worker_pool(num_workers: int) -> ProcessPoolExecutor:
     # Not forked: this process may have threads.
     return ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _begin_worker)
 
 
-def _in_new_process(function, task):
+def _in_new_process(function: Callable[[Task], Result], task: Task) -> Result:
     with _worker_pool(1) as pool:
         return pool.submit(function, task).result()
 
 
-def _begin_worker():
+def _begin_worker() -> None:
     """Ctrl-C goes to all processes, the parent alone answers it; without a parent there is no work.
 
     A pool's workers do not notice that their parent was killed and would wait for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def follow():
+    def follow() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
@@ -109,7 +121,7 @@ def _begin_worker():
 
 
 @contextmanager
-def _one_thread_per_worker():
+def _one_thread_per_worker() -> Iterator[None]:
     """Workers started inside use one BLAS thread: no oversubscription, and the same rounding."""
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     before = {name: os.environ.get(name) for name in limits}

@@ -8,7 +8,7 @@ from espnet2_m2m.data_dir.directory import AUDIO_SCP, TEXT_TABLES, parse_segment
 ILLEGAL_SYMBOLS = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)")
 
 
-def value_problem(name, key, value):
+def value_problem(name: str, key: str, value: str) -> tuple[str, str] | None:
     """What is wrong with one line of a table.
 
     Args:
@@ -29,7 +29,7 @@ def value_problem(name, key, value):
     return None
 
 
-def _text_problem(line):
+def _text_problem(line: str) -> tuple[str, str] | None:
     """Transcripts: forbidden white space, control characters and symbols."""
     spaces = sorted({char for char in line if char.isspace() and char not in " \t"})
     if spaces:
@@ -45,14 +45,14 @@ def _text_problem(line):
     return None
 
 
-def _is_number(value, low=0.0, high=float("inf")):
+def _is_number(value: str, low: float = 0.0, high: float = float("inf")) -> bool:
     try:
         return low < float(value) < high
     except ValueError:
         return False
 
 
-def _is_file_and_channel(value):
+def _is_file_and_channel(value: str) -> bool:
     return len(value.split()) == 2 and value.split()[1] in ("A", "B", "1")
 
 

@@ -1,8 +1,9 @@
 """Write a part of a data dir: chosen utterances, or those of acceptable length."""
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from espnet2_m2m.data_dir.audio import AudioError, audio_header
+from espnet2_m2m.data_dir.audio import audio_errors, audio_header
 from espnet2_m2m.data_dir.directory import (
     AUDIO_SCP,
     begin_data_dir,
@@ -25,7 +26,7 @@ from espnet2_m2m.data_dir.tables import (
 )
 
 
-def subset_data_dir(data_dir, out_dir, utt_ids):
+def subset_data_dir(data_dir: Path | str, out_dir: Path | str, utt_ids: Iterable[str]) -> None:
     """Write a data dir with some of the utterances of another; the audio stays where it is.
 
     Every table keeps the ids that remain, spk2utt is made anew, and files that are no tables are
@@ -50,10 +51,8 @@ def subset_data_dir(data_dir, out_dir, utt_ids):
         raise ValueError(f"{data_dir}: expected utterances of utt2spk to keep, found {found}")
     utt2spk = {utt_id: spk for utt_id, spk in utt2spk.items() if utt_id in kept}
 
-    recordings = None
-    if "segments" in names:
-        segments = read_segments(data_dir / "segments")
-        recordings = {segments[utt_id][0] for utt_id in kept if utt_id in segments}
+    segments = read_segments(data_dir)
+    recordings = {segments[utt_id][0] for utt_id in kept if utt_id in segments}
     ids_of = {"utt": kept, "spk": set(utt2spk.values()), "reco": recordings or kept}
     begin_data_dir(out_dir, {*names, "spk2utt"})
     for name in names:
@@ -65,13 +64,15 @@ def subset_data_dir(data_dir, out_dir, utt_ids):
         elif key == "jsonl":
             _filter_jsonl(data_dir / name, out_dir / name, kept)
         else:
-            by_recording = recordings is not None and AUDIO_SCP.fullmatch(name)
+            by_recording = segments and AUDIO_SCP.fullmatch(name)
             _filter_table(data_dir / name, out_dir / name, ids_of["reco" if by_recording else key])
     write_table(out_dir / "spk2utt", spk2utt_from(utt2spk))
     finish_data_dir(out_dir, table_content(out_dir / "utt2spk", utt2spk))
 
 
-def filter_data_dir(data_dir, out_dir, min_duration=0.1, max_duration=20.0):
+def filter_data_dir(
+    data_dir: Path | str, out_dir: Path | str, min_duration: float = 0.1, max_duration: float = 20.0
+) -> tuple[list[str], list[str], list[str]]:
     """Subset of the utterances whose duration is inside the limits, both exclusive as in ESPnet.
 
     Args:
@@ -110,23 +111,21 @@ def filter_data_dir(data_dir, out_dir, min_duration=0.1, max_duration=20.0):
     return kept, too_short, too_long
 
 
-def sample_rate_of(data_dir):
+def sample_rate_of(data_dir: Path | str) -> int:
     """Sample rate in Hz of the first entry of wav.scp."""
     path = Path(data_dir) / "wav.scp"
     for utt_id, entry in read_table(path).items():
-        try:
+        with audio_errors(f"{path}: utterance '{utt_id}'"):
             return audio_header(entry)[2]
-        except AudioError as error:
-            raise AudioError(f"{path}: utterance '{utt_id}': {error}") from error
     raise TableError(f"{path}: expected at least one line, found none")
 
 
-def _filter_table(source, target, ids):
+def _filter_table(source: Path, target: Path, ids: Collection[str]) -> None:
     lines = (line for line in split_lines(source) if split_entry(line)[0] in ids)
     write_bytes(target, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _filter_jsonl(source, target, utt_ids):
+def _filter_jsonl(source: Path, target: Path, utt_ids: Collection[str]) -> None:
     lines = []
     for number, line in enumerate(split_lines(source), start=1):
         utt_id = parse_jsonl_id(line)

@@ -7,6 +7,7 @@ as bytes (`LC_ALL=C`), which is what Kaldi's programs and its validate_data_dir.
 import os
 import re
 import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class TableError(ValueError):
 
 
 @contextmanager
-def atomic_path(path):
+def atomic_path(path: Path | str) -> Iterator[Path]:
     """Temporary path beside `path`, renamed to `path` when the block ends, removed when it fails.
 
     A reader therefore sees the old file, no file or the whole new one, never a half-written one.
@@ -40,25 +41,25 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
-def remove_temporaries(folder, pattern="**/.*"):
+def remove_temporaries(folder: Path | str, pattern: str = "**/.*") -> None:
     """Remove what `atomic_path` left when a process was killed, of all below `folder` that fits the glob."""
     for path in Path(folder).glob(pattern):
         if TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
-def c_locale_key(key):
+def c_locale_key(key: str) -> bytes:
     """Sort key of Kaldi's order, `LC_ALL=C`: the bytes of `key`."""
     return key.encode("utf-8")
 
 
-def split_entry(line):
+def split_entry(line: str) -> tuple[str, str]:
     """(key, value) of a table line without its newline; only blank and tab separate, as in awk."""
     key, _, value = line.replace("\t", " ").strip(" ").partition(" ")
     return key, line.strip(" \t")[len(key) :].strip(" \t")
 
 
-def read_table(path, allow_empty=False):
+def read_table(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
     """Kaldi two-column file as a dict, key -> rest of the line, in the file's order.
 
     Args:
@@ -88,7 +89,7 @@ def read_table(path, allow_empty=False):
     return table
 
 
-def split_lines(path):
+def split_lines(path: Path | str) -> list[str]:
     """Lines of a UTF-8 file without their newlines; only LF ends a line, as in Kaldi.
 
     Raises:
@@ -106,7 +107,7 @@ def split_lines(path):
     return decoded
 
 
-def write_table(path, mapping):
+def write_table(path: Path | str, mapping: Mapping[str, object]) -> None:
     """Write `mapping` as a Kaldi two-column file, sorted by the keys' bytes (LC_ALL=C), atomically.
 
     Args:
@@ -118,7 +119,7 @@ def write_table(path, mapping):
     write_bytes(path, table_content(path, mapping))
 
 
-def table_content(path, mapping):
+def table_content(path: Path | str, mapping: Mapping[str, object]) -> bytes:
     """The bytes that `write_table` writes to `path`; errors as there."""
     lines = []
     for key in sorted(mapping, key=c_locale_key):
@@ -131,7 +132,7 @@ def table_content(path, mapping):
     return "".join(lines).encode("utf-8")
 
 
-def write_bytes(path, content):
+def write_bytes(path: Path | str, content: bytes) -> None:
     """Write `content` (bytes) to `path` atomically; a file with this content keeps its time."""
     path = Path(path)
     if path.is_file() and path.read_bytes() == content:

@@ -6,6 +6,7 @@ needs: the numbered scps (`closetalk1.scp` ...) have no gaps, and the audio is w
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Problem:
     message: str
     remedy: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         where = self.path if self.line is None else f"{self.path}:{self.line}"
         return f"{where}: {self.message}; remedy: {self.remedy}"
 
@@ -49,7 +50,7 @@ class Summary:
     num_channels: int | None = None
     sample_rate: int | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         parts = [f"{self.num_utterances} utterances"]
         if self.hours is not None:
             parts.append(f"{self.hours:.2f} h")
@@ -69,21 +70,21 @@ class Entry:
     value: str
 
 
-def validate_data_dir(data_dir, **options):
+def validate_data_dir(data_dir: Path | str, **options: object) -> list[Problem]:
     """All problems of a data dir, an empty list when there is none; options: `inspect_data_dir`."""
     return inspect_data_dir(data_dir, **options)[0]
 
 
 def inspect_data_dir(
-    data_dir,
-    sample_rate=None,
-    num_channels=None,
-    num_speakers=None,
-    require=(),
-    check_audio=True,
-    num_workers=1,
-    progress=False,
-):
+    data_dir: Path | str,
+    sample_rate: int | None = None,
+    num_channels: int | None = None,
+    num_speakers: int | None = None,
+    require: Sequence[str] = (),
+    check_audio: bool = True,
+    num_workers: int = 1,
+    progress: bool = False,
+) -> tuple[list[Problem], Summary]:
     """Problems and summary of a data dir.
 
     Args:
@@ -121,20 +122,20 @@ class TableChecker:
         tables: file name -> list of Entry, for every table that is there.
     """
 
-    def __init__(self, data_dir):
+    def __init__(self, data_dir: Path | str) -> None:
         self.data_dir = Path(data_dir)
         self.names = data_files(data_dir)
         self.problems = []
         self.tables = {}
 
-    def report(self, name, line, message, remedy):
+    def report(self, name: str, line: int | None, message: str, remedy: str) -> None:
         self.problems.append(Problem(str(self.data_dir / name), line, message, remedy))
 
-    def ids(self, name):
+    def ids(self, name: str) -> set[str]:
         """Keys of a table that was read."""
         return {entry.key for entry in self.tables[name]}
 
-    def check_names(self, num_speakers, require):
+    def check_names(self, num_speakers: int | None, require: Sequence[str]) -> None:
         """Required files are there; numbered files run from 1 without gaps to num_speakers."""
         for name in ["utt2spk", "spk2utt", "wav.scp", *require]:
             if name not in FAMILIES and name not in self.names:
@@ -156,7 +157,7 @@ class TableChecker:
                     "remove the file" if number > last else "create it",
                 )
 
-    def check_tables(self):
+    def check_tables(self) -> None:
         """Form, order, ids and values of all tables."""
         for name in self.names:
             if table_key(name) is not None:
@@ -170,7 +171,7 @@ class TableChecker:
             if self.tables.get("spk2utt"):
                 self._check_spk2utt()
 
-    def _read(self, name):
+    def _read(self, name: str) -> list[Entry]:
         content = (self.data_dir / name).read_bytes()
         if not content:
             self.report(name, None, "the file is empty", "create it again or remove it")
@@ -219,7 +220,7 @@ class TableChecker:
             entries.append(Entry(number, key, value))
         return entries
 
-    def _check_order(self, name, entries):
+    def _check_order(self, name: str, entries: list[Entry]) -> None:
         counts = Counter(entry.key for entry in entries)
         duplicates = [key for key, count in counts.items() if count > 1]
         if duplicates:
@@ -245,13 +246,13 @@ class TableChecker:
                 how,
             )
 
-    def _check_values(self, name, entries):
+    def _check_values(self, name: str, entries: list[Entry]) -> None:
         for entry in entries:
             problem = value_problem(name, entry.key, entry.value)
             if problem:
                 self.report(name, entry.line, *problem)
 
-    def _check_ids(self):
+    def _check_ids(self) -> None:
         expected = {
             "utt": (self.ids("utt2spk"), "utt2spk"),
             "spk": (set(entry.value for entry in self.tables["utt2spk"]), "utt2spk"),
@@ -267,7 +268,7 @@ class TableChecker:
             key = "reco" if AUDIO_SCP.fullmatch(name) else table_key(name)
             self._compare_ids(name, *expected[key])
 
-    def _compare_ids(self, name, expected, source):
+    def _compare_ids(self, name: str, expected: set[str], source: str) -> None:
         missing = sorted(expected - self.ids(name), key=c_locale_key)
         extra = [entry for entry in self.tables[name] if entry.key not in expected]
         remedy = f"give {name} and {source} the same ids"
@@ -279,7 +280,7 @@ class TableChecker:
             names = name_some([entry.key for entry in extra])
             self.report(name, extra[0].line, f"expected only ids of {source}, found {names}", remedy)
 
-    def _check_speaker_order(self):
+    def _check_speaker_order(self) -> None:
         """`sort -k2 -C utt2spk`: also sorted by speaker, so a speaker is a prefix of its ids."""
         entries = sorted(self.tables["utt2spk"], key=lambda entry: c_locale_key(entry.key))
         for before, entry in zip(entries, entries[1:]):
@@ -294,7 +295,7 @@ class TableChecker:
                 )
                 return
 
-    def _check_spk2utt(self):
+    def _check_spk2utt(self) -> None:
         desired = spk2utt_from({entry.key: entry.value for entry in self.tables["utt2spk"]})
         wrong = [entry for entry in self.tables["spk2utt"] if desired.get(entry.key) != " ".join(entry.value.split())]
         missing = sorted(desired.keys() - self.ids("spk2utt"), key=c_locale_key)

@@ -1,18 +1,29 @@
 """The audio part of `inspect_data_dir`: it opens, is whole, finite and not silent, and fits."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from espnet2_m2m.data_dir.audio import ARK_OFFSET, MAX_OVERSHOOT_S, AudioError, open_audio, read_audio, truncated
+from espnet2_m2m.data_dir.audio import (
+    ARK_OFFSET,
+    MAX_OVERSHOOT_S,
+    AudioError,
+    not_finite,
+    open_audio,
+    read_audio,
+    truncated,
+)
 from espnet2_m2m.data_dir.directory import audio_scps, name_some, parse_segment
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.rules import value_problem
+from espnet2_m2m.data_dir.validate import Entry, Summary, TableChecker
 
 MONO = ("closetalk", "spk", "closetalk_spk")
 BLOCK_SAMPLES = 2**18  # so that hours of many channels do not have to fit into memory
 UTT2DUR_TOLERANCE_S = 0.05  # Kaldi derives utt2dur from 10-ms frames where there are features
+AudioProblem = tuple[str, str]  # (message, remedy)
 
 
 @dataclass(frozen=True)
@@ -22,10 +33,13 @@ class AudioScan:
     num_samples: int
     num_channels: int
     sample_rate: int
-    problems: tuple  # of (message, remedy)
+    problems: tuple[AudioProblem, ...]
 
 
-def scan_audio(entry):
+Scans = dict[str, tuple[int, AudioScan]]  # id -> (line, what the audio holds), of one scp
+
+
+def scan_audio(entry: str) -> AudioScan:
     """Read all samples of one scp value: AudioScan, or AudioError when it cannot be read."""
     if ARK_OFFSET.search(entry) and not entry.endswith("|"):
         samples, sample_rate = read_audio(entry)
@@ -38,7 +52,7 @@ def scan_audio(entry):
         return scan
 
 
-def _scan_blocks(entry, blocks, num_channels, sample_rate):
+def _scan_blocks(entry: str, blocks: Iterable[np.ndarray], num_channels: int, sample_rate: int) -> AudioScan:
     num_samples, finite, active = 0, True, np.zeros(num_channels, dtype=bool)
     for block in blocks:
         num_samples += len(block)
@@ -46,7 +60,8 @@ def _scan_blocks(entry, blocks, num_channels, sample_rate):
         active |= (block != 0).any(axis=0)
     problems = []
     if not finite:
-        problems.append((f"{entry}: expected finite samples, found NaN or Inf", "make it again"))
+        error = not_finite(entry)
+        problems.append((error.problem, error.remedy))
     silent = [str(channel) for channel in np.flatnonzero(~active)]
     if num_samples == 0:
         problems.append((f"{entry}: holds no samples", "make or copy the file again"))
@@ -62,7 +77,14 @@ def _scan_blocks(entry, blocks, num_channels, sample_rate):
     return AudioScan(num_samples, num_channels, sample_rate, tuple(problems))
 
 
-def check_audio_files(checker, summary, sample_rate, num_channels, num_workers, progress):
+def check_audio_files(
+    checker: TableChecker,
+    summary: Summary,
+    sample_rate: int | None,
+    num_channels: int | None,
+    num_workers: int,
+    progress: bool,
+) -> None:
     """Add the problems of all audio of a data dir to `checker` and fill `summary`.
 
     Args:
@@ -70,7 +92,7 @@ def check_audio_files(checker, summary, sample_rate, num_channels, num_workers, 
         summary: a Summary.
         sample_rate, num_channels, num_workers, progress: as for `inspect_data_dir`.
     """
-    scans = defaultdict(dict)  # scp name -> id -> (line, AudioScan)
+    scans: dict[str, Scans] = defaultdict(dict)  # by scp name
     what = "recording" if "segments" in checker.tables else "utterance"
     names = [name for name in audio_scps(checker.data_dir) if name in checker.tables]
     tasks = [
@@ -104,14 +126,16 @@ def check_audio_files(checker, summary, sample_rate, num_channels, num_workers, 
     summary.hours = sum(durations.values()) / 3600
 
 
-def _scan_all(tasks, num_workers, progress, label):
+def _scan_all(
+    tasks: list[tuple[str, Entry]], num_workers: int, progress: bool, label: str
+) -> Iterator[tuple[str, Entry, AudioScan | AudioProblem]]:
     bar = {"desc": label, "unit": "file", "disable": not progress}
     results = parallel_map(_scan_task, tasks, num_workers, progress=bar)
     for (name, entry), result in zip(tasks, results, strict=True):
         yield name, entry, result
 
 
-def _scan_task(task):
+def _scan_task(task: tuple[str, Entry]) -> AudioScan | AudioProblem:
     """AudioScan, or (message, remedy) when the audio cannot be read."""
     try:
         return scan_audio(task[1].value)
@@ -119,11 +143,11 @@ def _scan_task(task):
         return error.problem, error.remedy or "make or copy the file again"
 
 
-def _most_common(values):
+def _most_common(values: Iterable[int]) -> int:
     return Counter(values).most_common(1)[0][0]
 
 
-def _check_format(checker, name, scans, what, summary):
+def _check_format(checker: TableChecker, name: str, scans: Scans, what: str, summary: Summary) -> None:
     """All files of one scp have the dir's sample rate and the scp's number of channels."""
     num_channels, channel_remedy = None, None
     if name == "wav.scp":
@@ -148,7 +172,7 @@ def _check_format(checker, name, scans, what, summary):
             checker.report(name, where[0][0], f"{what} {ids}: expected {expected} {unit}, found {found}", remedy)
 
 
-def _check_lengths(checker, name, scans, mixtures, what):
+def _check_lengths(checker: TableChecker, name: str, scans: Scans, mixtures: Scans, what: str) -> None:
     """Every file is as long as the mixture of the same id (unless the rates differ anyway)."""
     for key, (line, scan) in scans.items():
         if key not in mixtures or mixtures[key][1].sample_rate != scan.sample_rate:
@@ -163,7 +187,7 @@ def _check_lengths(checker, name, scans, mixtures, what):
             )
 
 
-def _check_durations(checker, mixtures):
+def _check_durations(checker: TableChecker, mixtures: Scans) -> dict[str, float]:
     """Compare segments, utt2dur and utt2num_samples with the audio; id -> duration in seconds."""
     durations = {key: scan.num_samples / scan.sample_rate for key, (_, scan) in mixtures.items()}
     if "segments" in checker.tables:

@@ -9,6 +9,8 @@ Spectra are (mic | source, freq, frame) complex, one utterance at a time. JSON t
 None where nothing can be said (a silent microphone, no references): never NaN.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -40,7 +42,7 @@ def diagnose_utterance(
     loss: MixtureConstraintLoss,
     close_talk: Tensor | None = None,
     refs: Tensor | None = None,
-    inverse=None,
+    inverse: Callable[[Tensor], Tensor] | None = None,
 ) -> dict:
     """Everything that is known about the estimates of one utterance.
 
@@ -123,7 +125,7 @@ def ratio_db(energy: Tensor, of: Tensor) -> float | None:
     return float(10 * np.log10(np.clip(energy / of, 10 ** (-MAX_DB / 10), 10 ** (MAX_DB / 10))))
 
 
-def residuals_db(images: Tensor, mix: Tensor) -> list:
+def residuals_db(images: Tensor, mix: Tensor) -> list[float | None]:
     """Energy of Y - sum_c X(c) relative to Y at every mic: (mic, source, freq, frame), (mic, freq, frame)."""
     return [ratio_db(left, energy) for left, energy in zip(_energy(mix - images.sum(1)), _energy(mix))]
 
@@ -146,7 +148,7 @@ def likeness(images: Tensor) -> tuple[float | None, float | None]:
     return (max(_coherence(x, y) for x, y in pairs), max(_magnitude_correlation(x, y) for x, y in pairs))
 
 
-def condition_numbers(est: Tensor, weight: Tensor, past_taps: int, future_taps: int, diag_load: float):
+def condition_numbers(est: Tensor, weight: Tensor, past_taps: int, future_taps: int, diag_load: float) -> np.ndarray:
     """Condition of the loaded covariance that FCP solves with, for every source and frequency.
 
     Args:
@@ -194,7 +196,7 @@ def best_sources(similarity: np.ndarray) -> np.ndarray:
     return linear_sum_assignment(similarity, maximize=True)[1]
 
 
-def _against_headsets(left, energy) -> dict:
+def _against_headsets(left: Tensor, energy: Tensor) -> dict:
     """left (headset, source, freq): energy that a source alone leaves; energy (headset, freq)."""
     heard = energy[:, None] > 0
     explained = torch.where(heard, 1 - left / torch.where(heard, energy[:, None], 1.0), 0.0)
@@ -207,7 +209,7 @@ def _against_headsets(left, energy) -> dict:
     }
 
 
-def _contrast_db(left, energy, sources) -> float:
+def _contrast_db(left: np.ndarray, energy: np.ndarray, sources: np.ndarray) -> float:
     """As above, sources (freq, headset): by how much a headset's own source leaves less than any other."""
     num_sources, freqs = left.shape[1], np.arange(left.shape[2])
     contrasts = []
@@ -220,7 +222,7 @@ def _contrast_db(left, energy, sources) -> float:
     return float(np.mean(contrasts))
 
 
-def _against_references(images, refs, mix, inverse) -> dict:
+def _against_references(images: Tensor, refs: Tensor, mix: Tensor, inverse: Callable[[Tensor], Tensor]) -> dict:
     power = _energy(refs)[:, None] * _energy(images)  # (speaker, source, freq)
     inner = (refs[:, None].conj() * images).sum(-1).abs().double().square()
     coherence = torch.where(power > 0, inner / torch.where(power > 0, power, 1.0), 0.0)
@@ -239,7 +241,7 @@ def _against_references(images, refs, mix, inverse) -> dict:
     }
 
 
-def _images(est, mix, weight, taps, diag_load) -> Tensor:
+def _images(est: Tensor, mix: Tensor, weight: Tensor, taps: tuple[int, int], diag_load: float) -> Tensor:
     """(mic, source, freq, frame) of one utterance."""
     return forward_convolutive_prediction(est[None], mix[None], weight, *taps, diag_load)[0][0]
 
@@ -261,11 +263,11 @@ def _magnitude_correlation(x: Tensor, y: Tensor) -> float:
     return float((weight * correlation).sum() / weight.sum().clamp(min=1e-300))
 
 
-def _numpy(waves) -> np.ndarray:
+def _numpy(waves: Tensor) -> np.ndarray:
     return torch.as_tensor(waves).cpu().double().numpy()
 
 
-def _check(est, far_field, close_talk, refs) -> None:
+def _check(est: Tensor, far_field: Tensor, close_talk: Tensor | None, refs: Tensor | None) -> None:
     signals = {"est": est, "far_field": far_field, "close_talk": close_talk, "refs": refs}
     for name, spectra in signals.items():
         if spectra is None:

@@ -1,10 +1,12 @@
 """The diagnosis of a set in words: what is wrong, how sure, why, and what to change in the config."""
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from espnet2_m2m.diagnosis.utterance import SILENT_DB
+from espnet2_m2m.markdown import table as markdown_table
 
 UNEXPLAINED_DB = -1.0  # residual above which FCP hardly reaches a headset
 ILL_CONDITIONED = 1e5  # networks that work have 1e2 to 1e4; the load's bound is 2e6
@@ -73,7 +75,7 @@ def diagnose_set(utterances: dict, settings: dict) -> dict:
     return result | {"why": reasons(result), "change": changes(result, settings)}
 
 
-def _confidence(chosen, count, num_heard):
+def _confidence(chosen: str, count: int, num_heard: int) -> str:
     if chosen == "cannot_tell" or count < 0.6 * num_heard:
         return "unsure"
     return "sure" if num_heard >= 5 and count >= 0.8 * num_heard else "likely"
@@ -188,7 +190,7 @@ def changes(result: dict, settings: dict) -> list[str]:
     return lines
 
 
-def _anchor_changes(result, settings):
+def _anchor_changes(result: dict, settings: dict) -> Iterator[str]:
     if settings["supervised"]:
         return
     if not settings["close_talk"]:
@@ -214,23 +216,23 @@ def _anchor_changes(result, settings):
         yield f"Raise anchor_weight (it is {settings['anchor_weight']:g})."
 
 
-def _headsets_unexplained(mean):
+def _headsets_unexplained(mean: dict) -> bool:
     close_talk, far_field = mean["residual_db"]["close_talk"], mean["residual_db"]["far_field"]
     if close_talk is None or all(db is None for db in close_talk):
         return False
     return _worst(close_talk) > UNEXPLAINED_DB > _worst(far_field)
 
 
-def _worst(values_db):
+def _worst(values_db: Iterable[float | None]) -> float:
     """Of several mics; a silent one has None."""
     return max(db for db in values_db if db is not None)
 
 
-def _db(value):
+def _db(value: float) -> str:
     return f"{round(value, 1) + 0.0:.1f}"  # no "-0.0"
 
 
-def _percent(share):
+def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
@@ -240,7 +242,7 @@ def _percent(share):
 def table(mean: dict) -> list[tuple[str, str, str]]:
     """(quantity, value, what is to be expected) for the means that exist; "n/a": nothing to say."""
 
-    def listed(values, form=_db):
+    def listed(values: Iterable[float | None], form: Callable[[float], str] = _db) -> str:
         return ", ".join("n/a" if value is None else form(value) for value in values)
 
     rows = []
@@ -332,10 +334,8 @@ def markdown(result: dict) -> str:
         "",
         "Means over the utterances; lists are over outputs or mics.",
         "",
-        "| quantity | value | expected |",
-        "|:--|:--|:--|",
+        markdown_table(["quantity", "value", "expected"], table(result["mean"]), left=3),
     ]
-    lines += [f"| {name} | {value} | {expected} |" for name, value, expected in table(result["mean"])]
     headsets = headset_table(result["mean"])
     if headsets is not None:
         columns, rows = headsets
@@ -343,10 +343,8 @@ def markdown(result: dict) -> str:
             "",
             "How much one output alone explains of each headset (dB by which its energy falls):",
             "",
-            "| | " + " | ".join(columns) + " |",
-            "|:--|" + "--:|" * len(columns),
+            markdown_table(["", *columns], rows),
         ]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
@@ -364,7 +362,7 @@ def sentence_of_votes(result: dict) -> str:
     return text
 
 
-def _for_mean(found):
+def _for_mean(found: dict) -> dict:
     """What has a mean: explained_db with own outputs first, without verdict and assignments."""
     found = {name: value for name, value in found.items() if name != "verdict"}
     if found["headsets"] is not None:
@@ -378,7 +376,7 @@ def _for_mean(found):
     return found
 
 
-def _mean(values):
+def _mean(values: Iterable) -> dict | list | float | None:
     """Element by element through equal nests of dicts and lists; None counts nowhere."""
     values = [value for value in values if value is not None]
     if not values:

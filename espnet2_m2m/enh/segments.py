@@ -1,10 +1,10 @@
 """Training segments read from the files, where ESPnet's chunk iterator reads files whole and then cuts them."""
 
 import numpy as np
-import soundfile
 from espnet2.train.dataset import AbsDataset, ESPnetDataset
 
-from espnet2_m2m.data_dir.audio import AudioError, open_audio
+from espnet2_m2m.data_dir.audio import AudioError, audio_errors, open_audio
+from espnet2_m2m.data_dir.signals import require_same
 
 
 def read_segment(paths, utt_id, chunk_length, chunk_shift, random_place, sample_rate=None) -> dict[str, np.ndarray]:
@@ -24,32 +24,22 @@ def read_segment(paths, utt_id, chunk_length, chunk_shift, random_place, sample_
     Raises:
         ValueError: files of different lengths or rates, missing or unreadable ones; names the utterance.
     """
-    signals, first = {}, None
+    signals, expected, whose = {}, (sample_rate, None), "the first training recording"
     for name, table in paths.items():
-        try:
+        with audio_errors(f"utterance '{utt_id}': {name}"):
+            if utt_id not in table:
+                raise AudioError("no such utterance", "give all files of the training data the same ids")
             with open_audio(table[utt_id]) as file:
-                found = file.frames, file.samplerate
-                if sample_rate not in (None, file.samplerate):
-                    raise AudioError(
-                        f"{table[utt_id]} has {file.samplerate} Hz, the first training recording {sample_rate} Hz",
-                        "resample the data (stage 3 of the recipe)",
-                    )
-                if first is None:
-                    first, first_name = found, name
+                require_same(table[utt_id], (file.samplerate, file.frames), expected, whose)
+                if not signals:
+                    expected, whose = (file.samplerate, file.frames), name
                     start, end = 0, file.frames
                     if chunk_length < file.frames < chunk_length + chunk_shift:
                         last = file.frames - chunk_length - 1
                         start = np.random.randint(0, last + 1) if random_place else 0
                         end = start + chunk_length + 1
-                if found != first:
-                    raise AudioError(
-                        "{} has {} samples at {} Hz, {} {} at {} Hz".format(name, *found, first_name, *first),
-                        "is a file truncated? espnet2_m2m.bin.validate_data_dir finds the file",
-                    )
                 file.seek(start)
                 signals[name] = file.read(end - start, dtype="float32")
-        except (KeyError, AudioError, soundfile.SoundFileError) as error:
-            raise ValueError(f"{utt_id}: {name}: {error}") from error
     return signals
 
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from espnet2_m2m.data_dir import atomic_path, read_table, write_wav
 from espnet2_m2m.report import figures
-from espnet2_m2m.scoring import scored_set
 from espnet2_m2m.scoring.results import DECIMALS, TITLES, format_scores
 
 CLIP_RMS, CLIP_PEAK = 0.07, 0.95  # of full scale
@@ -50,12 +49,12 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
     Returns:
         dict for index.html.
     """
-    first, *others = [scored_set.read_signals(system.jobs[utt_id]) for system in systems]
-    estimates = [signals["estimates"] for signals in (first, *others)]
+    read = [system.jobs[utt_id].utterance.read(system.jobs[utt_id].ref_mic) for system in systems]
+    first, sample_rate = read[0]
+    streams = [waves["stream"] for waves, _ in read]
     rows = [
         sorted((r for r in system.scores if r["utt_id"] == utt_id), key=lambda r: r["speaker"]) for system in systems
     ]
-    sample_rate = first["sample_rate"]
 
     def clip(file_name, name, samples, scores=None, speaker=None, system=None):
         path = out_dir / "media" / f"example{number}_{file_name}"
@@ -71,19 +70,18 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
             "system": system,
         }
 
-    orders = [[own["estimate"] - 1 for own in of_system] for of_system in rows]  # the best permutation
-    if not first["references"]:
-        orders = [streams_of_speakers(streams, first["closetalk"], sample_rate) for streams in estimates]
+    orders = [[own["estimate"] for own in of_system] for of_system in rows]  # the best permutation
+    if not rows[0]:
+        orders = [streams_of_speakers(of_system, first["closetalk"], sample_rate) for of_system in streams]
     speakers = []
     for index in range(systems[0].summary["num_speakers"]):
         speaker = index + 1
         row = rows[0][index] if rows[0] else {}
         clips = []
-        if first["closetalk"]:
+        if speaker in first["closetalk"]:
             scores = _scores(row, "closetalk") if "closetalk_si_sdr" in row else None
-            headset = first["closetalk"][index]
             name = f"speaker{speaker}_closetalk"
-            clips.append(clip(name, "Close-talk mixture", headset, scores, speaker))
+            clips.append(clip(name, "Close-talk mixture", first["closetalk"][speaker], scores, speaker))
         for place, system in enumerate(systems):
             output = orders[place][index]
             scores = f"{_scores(rows[place][index], 'separated')} · " if row else ""
@@ -91,15 +89,14 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
                 clip(
                     f"speaker{speaker}_system{place + 1}",
                     "Separated" if len(systems) == 1 else system.name,
-                    estimates[place][output],
-                    f"{scores}output {output + 1}",
+                    streams[place][output],
+                    f"{scores}output {output}",
                     speaker,
                     place,
                 )
             )
-        if first["references"]:
-            name, reference = f"speaker{speaker}_reference", first["references"][index]
-            clips.append(clip(name, "Reference", reference, speaker=speaker))
+        if speaker in first["spk"]:
+            clips.append(clip(f"speaker{speaker}_reference", "Reference", first["spk"][speaker], speaker=speaker))
         # Lines of scenes.jsonl carry the words too; text_spk{n} is what ASR is scored against.
         words = texts[index].get(utt_id)
         if words is None and scene is not None:
@@ -112,15 +109,15 @@ def write_example(out_dir, number, label, utt_id, systems, gain, scene, texts):
                 "mixture": f"{row['mixture_si_sdr']:.1f}" if row else None,
             }
         )
-    ref_mic = systems[0].jobs[utt_id]["ref_mic"]
+    mixture = first["wav"][1]
     return {
         "number": number,
         "label": label,
         "utt_id": utt_id,
         "gain": None if gain is None else f"{gain:+.1f}",
-        "seconds": f"{len(first['mixture'][0]) / sample_rate:.1f}",
+        "seconds": f"{len(mixture) / sample_rate:.1f}",
         "top_khz": f"{sample_rate / 2000:g}",
-        "mixture": clip("mixture", f"Far-field mixture, mic {ref_mic}", first["mixture"][0]),
+        "mixture": clip("mixture", f"Far-field mixture, mic {systems[0].jobs[utt_id].ref_mic}", mixture),
         "speakers": speakers,
         "room": None if scene is None else room(scene),
     }
@@ -137,13 +134,20 @@ def _scores(row, group):
     )
 
 
-def streams_of_speakers(streams, closetalk, sample_rate):
-    """The stream of each speaker, from 0: the headset's where there are headsets, else in the model's order."""
-    if not closetalk:
-        return list(range(len(streams)))
-    from espnet2_m2m.headset_order import streams_of_headsets  # torch takes seconds, so only where needed
+def streams_of_speakers(
+    streams: dict[int, np.ndarray], closetalk: dict[int, np.ndarray], sample_rate: int
+) -> list[int]:
+    """The stream of each speaker, from 1: the headset's where there is one, else the next in the model's order."""
+    headsets = [number for number in closetalk if number in streams]
+    order = {}
+    if headsets:
+        from espnet2_m2m.headset_order import streams_of_headsets  # torch takes seconds, so only where needed
 
-    return streams_of_headsets(np.stack(streams), np.stack(closetalk), sample_rate)
+        waves = np.stack([closetalk[number] for number in headsets])
+        fitted = streams_of_headsets(np.stack(list(streams.values())), waves, sample_rate)
+        order = {number: list(streams)[stream] for number, stream in zip(headsets, fitted)}
+    others = iter([stream for stream in streams if stream not in order.values()])
+    return [order.get(number) or next(others) for number in streams]
 
 
 def level_for_listening(samples):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from espnet2_m2m.data_dir.cache import read_cache
 from espnet2_m2m.data_dir.directory import name_some, numbered_files
 from espnet2_m2m.report.study import require_one_test_set
 from espnet2_m2m.scoring import scored_set
@@ -42,7 +43,7 @@ def load(data_dir, enhanced_dirs, names=None):
         summary, rows = read_scores(enhanced_dir)
         fixed_order = summary["fixed_order_agrees"] is not None
         jobs = scored_set.list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
-        jobs = {job["utt_id"]: job for job in jobs}
+        jobs = {job.utt_id: job for job in jobs}
         require_current(rows, jobs, data_dir, enhanced_dir / "scoring")
         systems.append(System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, rows, jobs))
     require_one_test_set(systems)
@@ -51,8 +52,8 @@ def load(data_dir, enhanced_dirs, names=None):
 
 def _without_scores(data_dir, enhanced_dir, name):
     jobs = scored_set.list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
-    summary = {"num_utterances": len(jobs), "num_speakers": len(jobs[0]["signals"]["estimates"])}
-    jobs = {job["utt_id"]: job for job in jobs}
+    summary = {"num_utterances": len(jobs), "num_speakers": len(jobs[0].utterance.signals["stream"])}
+    jobs = {job.utt_id: job for job in jobs}
     return System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, [], jobs)
 
 
@@ -96,10 +97,8 @@ def require_current(rows, jobs, data_dir, scoring_dir):
             f"{scoring_dir}/scores.csv and {data_dir} need the same utterances, but only one has"
             f" {name_some(sorted(different))}; run stage 8 (espnet2_m2m.bin.enh_scoring) again"
         )
-    kept = scored_set.read_cache(scoring_dir / "utterances.jsonl")
-    changed = [
-        utt_id for utt_id, job in jobs.items() if utt_id not in kept or kept[utt_id][0] != scored_set.input_key(job)
-    ]
+    kept = read_cache(scoring_dir / "utterances.jsonl")
+    changed = [utt_id for utt_id, job in jobs.items() if utt_id not in kept or kept[utt_id][0] != job.key()]
     if changed:
         raise ValueError(
             f"{scoring_dir}/scores.csv: the audio is not what was scored, for utterance"

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 
+from espnet2_m2m.markdown import table as markdown_table
 from espnet2_m2m.report.paper import CAPTIONS
 from espnet2_m2m.report.study import cells_of_row, shown
 from espnet2_m2m.scoring.metrics import METRICS
@@ -25,7 +26,7 @@ def markdown(study, pictures=()):
             for metric, cell in figures.items():
                 line += format_cell(cell, DECIMALS[metric])
             lines.append([*line, str(len(seeds)) if seeds else "-"])
-        parts.append(f"## {CAPTIONS[table]}\n\n{_table([*header, 'seeds'], lines, left=4)}")
+        parts.append(f"## {CAPTIONS[table]}\n\n{markdown_table([*header, 'seeds'], lines, 4, 'padded')}")
     parts += [f"![{title}]({name})" for name, title in pictures]
     parts.append("## What was run\n\n" + _trainings(study))
     parts.append("\n".join(f"- {note}" for note in notes(study)))
@@ -41,18 +42,6 @@ def format_cell(cell, decimals):
 
     ours = number(cell.mean) if cell.std is None else f"{number(cell.mean)} ± {number(cell.std)}"
     return [number(cell.paper), ours, number(cell.difference, "+")]
-
-
-def _table(header, lines, left=1):
-    """A Markdown table that is also readable as text; the first `left` columns are words."""
-    widths = [max(3, *map(len, column)) for column in zip(header, *lines)]
-
-    def format_line(line):
-        cells = [f"{cell:{'<' if n < left else '>'}{widths[n]}}" for n, cell in enumerate(line)]
-        return "| " + " | ".join(cells) + " |"
-
-    rule = [":" + "-" * (w - 1) if n < left else "-" * (w - 1) + ":" for n, w in enumerate(widths)]
-    return "\n".join(map(format_line, [header, rule, *lines]))
 
 
 def _span(values, form="{:.0f}"):
@@ -74,7 +63,7 @@ def _trainings(study):
             line += [_span([training.seconds for training in known])]
         lines.append(line + ["-"] * (5 - len(line)))
     header = ["Row", "seeds", "epochs", "steps (batches)", "seconds of training"]
-    return _table(header, lines, left=2)
+    return markdown_table(header, lines, 2, "padded")
 
 
 def notes(study):

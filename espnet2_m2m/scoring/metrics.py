@@ -15,8 +15,11 @@ What is defined at the edges, so that means over a test set stay meaningful:
 - A silent `ref`, signals that are not finite and unequal lengths raise ValueError.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.optimize
+from numpy.typing import ArrayLike
 
 METRICS = ("si_sdr", "sdr", "pesq", "estoi")
 MAX_DB = 100.0  # dB; more than 16-bit audio can hold (98 dB), so no real score is changed
@@ -24,7 +27,7 @@ PESQ_MODES = {8000: "nb", 16000: "wb"}  # sample rate in Hz: narrow-band P.862.1
 SDR_TAPS = 512  # length of the distortion filter that BSS-eval v3 forgives, in samples
 
 
-def _pair(ref, est):
+def _pair(ref: ArrayLike, est: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Two signals as float64, checked: one axis, equal lengths, finite, `ref` not silent."""
     ref, est = np.asarray(ref, dtype=np.float64), np.asarray(est, dtype=np.float64)
     if ref.ndim != 1 or ref.shape != est.shape:
@@ -37,7 +40,7 @@ def _pair(ref, est):
     return ref, est
 
 
-def _ratio_db(target, error):
+def _ratio_db(target: np.ndarray, error: np.ndarray) -> float:
     """10 log10(|target|^2 / |error|^2), clamped to +-MAX_DB; -MAX_DB for 0 / 0 as well."""
     target, error = target @ target, error @ error
     if target == 0.0:
@@ -46,7 +49,7 @@ def _ratio_db(target, error):
     return float(np.clip(10 * np.log10(target / max(error, floor)), -MAX_DB, MAX_DB))
 
 
-def si_sdr(ref, est):
+def si_sdr(ref: ArrayLike, est: ArrayLike) -> float:
     """Scale-invariant signal-to-distortion ratio in dB.
 
         SI-SDR = 10 log10(|a ref|^2 / |est - a ref|^2),   a = <est, ref> / <ref, ref>
@@ -69,7 +72,7 @@ def si_sdr(ref, est):
     return _ratio_db(target, est - target)
 
 
-def sdr(ref, est, taps=SDR_TAPS):
+def sdr(ref: ArrayLike, est: ArrayLike, taps: int = SDR_TAPS) -> float:
     """Signal-to-distortion ratio of BSS-eval in dB: SI-SDR that forgives a filter, not just a gain.
 
         SDR = 10 log10(|h * ref|^2 / |est - h * ref|^2),   h = argmin_h |est - h * ref|^2
@@ -91,7 +94,7 @@ def sdr(ref, est, taps=SDR_TAPS):
     return _sdrs(ref, [est], taps)[0]
 
 
-def _sdrs(ref, ests, taps=SDR_TAPS):
+def _sdrs(ref: np.ndarray, ests: Sequence[np.ndarray], taps: int = SDR_TAPS) -> list[float]:
     """`sdr` of each of several estimates: the equations for h have one matrix, that of `ref`."""
     import fast_bss_eval  # here, since it imports torch
 
@@ -111,7 +114,7 @@ def _sdrs(ref, ests, taps=SDR_TAPS):
     return scores
 
 
-def pesq(ref, est, sample_rate):
+def pesq(ref: ArrayLike, est: ArrayLike, sample_rate: int) -> float:
     """PESQ as MOS-LQO: narrow-band at 8 kHz (P.862.1), wide-band at 16 kHz (P.862.2).
 
     The two scales are not comparable.
@@ -138,7 +141,7 @@ def pesq(ref, est, sample_rate):
         return float("nan")
 
 
-def estoi(ref, est, sample_rate):
+def estoi(ref: ArrayLike, est: ArrayLike, sample_rate: int) -> float:
     """Extended short-time objective intelligibility, at most 1.
 
     Args:
@@ -156,7 +159,7 @@ def estoi(ref, est, sample_rate):
     return _estois(ref, [est], sample_rate)[0]
 
 
-def _estois(ref, ests, sample_rate):
+def _estois(ref: np.ndarray, ests: Sequence[np.ndarray], sample_rate: int) -> list[float]:
     """`estoi` of each of several estimates; what depends on `ref` alone is computed once."""
     from pystoi.stoi import DYN_RANGE, FS, N_FRAME, N
     from pystoi.utils import remove_silent_frames, resample_oct
@@ -179,7 +182,7 @@ def _estois(ref, ests, sample_rate):
     return scores
 
 
-def _estoi_segments(signal):
+def _estoi_segments(signal: np.ndarray) -> np.ndarray | None:
     """(segment, band, frame) normalised spectrograms that eSTOI correlates; None: not one segment.
 
     pystoi's own take most of its time: a Python loop over frames, and diagonal matrices to scale
@@ -202,7 +205,7 @@ def _estoi_segments(signal):
     return segments
 
 
-def best_permutation(refs, ests):
+def best_permutation(refs: Sequence[ArrayLike], ests: Sequence[ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
     """Which estimate belongs to which source: the assignment with the largest mean SI-SDR.
 
     Evaluates every pair once and solves the assignment, so many sources are no problem.
@@ -223,7 +226,7 @@ def best_permutation(refs, ests):
     return permutation, pairwise
 
 
-def score_pair(ref, est, sample_rate):
+def score_pair(ref: ArrayLike, est: ArrayLike, sample_rate: int) -> dict[str, float]:
     """All METRICS of one estimate as {name: float}; PESQ is NaN at rates that it does not know.
 
     Args and errors as `pesq` and `si_sdr`.
@@ -231,7 +234,7 @@ def score_pair(ref, est, sample_rate):
     return score_estimates(ref, [est], sample_rate)[0]
 
 
-def score_estimates(ref, ests, sample_rate):
+def score_estimates(ref: ArrayLike, ests: Sequence[ArrayLike], sample_rate: int) -> list[dict[str, float]]:
     """`score_pair` of each of several estimates of one source, in less time than one by one."""
     pairs = [_pair(ref, est) for est in ests]
     ests, ref = [est for _, est in pairs], pairs[0][0]
@@ -245,7 +248,13 @@ def score_estimates(ref, ests, sample_rate):
     return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
-def score_utterance(refs, ests, sample_rate, fixed_order=True, mixture=None):
+def score_utterance(
+    refs: Sequence[ArrayLike],
+    ests: Sequence[ArrayLike],
+    sample_rate: int,
+    fixed_order: bool = True,
+    mixture: ArrayLike | None = None,
+) -> list[dict[str, int | float]]:
     """Scores of all sources of one utterance, in the best permutation and in the outputs' order.
 
     Args:

@@ -2,9 +2,12 @@
 
 import csv
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+from espnet2_m2m import markdown
 from espnet2_m2m.scoring import metrics
 
 TITLES = {"si_sdr": "SI-SDR (dB)", "sdr": "SDR (dB)", "pesq": "PESQ", "estoi": "eSTOI"}
@@ -22,11 +25,12 @@ set is scored again.
 """
 
 
-def summarise(results):
+def summarise(results: dict[str, dict]) -> dict:
     """Means over all utterances and speakers.
 
     A row (utterance, speaker) without a value in any of mixture, separated and fixed order counts
-    in none of the three, so that improvement = separated - mixture holds for the means.
+    in none of the three, so that improvement = separated - mixture holds for the means. Close-talk mixtures are
+    those of the speakers who have a headset.
 
     Args:
         results: utt_id -> result of `scoring.score_job`.
@@ -47,10 +51,11 @@ def summarise(results):
     rows = [row for result in results.values() for row in result["rows"]]
     mean, undefined = {}, {}
     separation = [g for g in ("mixture", "separated", "fixed_order") if f"{g}_si_sdr" in rows[0]]
-    groups = [separation] + [["closetalk"]] * ("closetalk_si_sdr" in rows[0])
+    with_headset = [row for row in rows if "closetalk_si_sdr" in row]
+    groups = [(separation, rows)] + [(["closetalk"], with_headset)] * bool(with_headset)
     for name in metrics.METRICS:
-        for together in groups:
-            table = np.array([[row[f"{group}_{name}"] for group in together] for row in rows], dtype=float)
+        for together, rows_here in groups:
+            table = np.array([[row[f"{group}_{name}"] for group in together] for row in rows_here], dtype=float)
             defined = table[np.isfinite(table).all(axis=1)]
             for group, values in zip(together, defined.T):
                 mean.setdefault(group, {})[name] = float(values.mean()) if len(values) else None
@@ -81,7 +86,7 @@ def summarise(results):
     }
 
 
-def markdown_section(summary):
+def markdown_section(summary: dict) -> str:
     """The set's section in RESULTS.md, from "## name" to its last line."""
     mean, num_rows = summary["mean"], summary["num_rows"]
     lines = [
@@ -92,7 +97,7 @@ def markdown_section(summary):
         f" {summary['ref_mic']}. Means over utterances and speakers, best permutation unless said"
         " otherwise.",
         "",
-        *_table(mean, ROWS),
+        _table(mean, ROWS),
         "",
     ]
     half_width = summary["si_sdr_improvement_half_width_db"]
@@ -116,21 +121,18 @@ def markdown_section(summary):
         )
     if "closetalk" in mean:
         lines += ["", "Table I: close-talk mixtures (reference: close-talk speech)", ""]
-        lines += _table(mean, {"closetalk": "close-talk mixture"})
+        lines.append(_table(mean, {"closetalk": "close-talk mixture"}))
         notes = _notes(summary, "closetalk", num_rows)
         lines += ["", *notes] if notes else []
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _table(mean, names):
-    yield "| | " + " | ".join(TITLES.values()) + " |"
-    yield "|:--|" + "--:|" * len(TITLES)
-    for group, title in names.items():
-        if group in mean:
-            yield f"| {title} | " + " | ".join(format_scores(mean[group])) + " |"
+def _table(mean: dict[str, dict], names: dict[str, str]) -> str:
+    rows = [[title, *format_scores(mean[group])] for group, title in names.items() if group in mean]
+    return markdown.table(["", *TITLES.values()], rows)
 
 
-def format_scores(scores):
+def format_scores(scores: dict[str, float | None]) -> list[str]:
     """The METRICS of one group as the paper prints them; "n/a" where no value is defined."""
     return [
         "n/a" if scores[name] is None else f"{round(scores[name], decimals) + 0.0:.{decimals}f}"
@@ -138,7 +140,7 @@ def format_scores(scores):
     ]
 
 
-def _notes(summary, group, num_rows):
+def _notes(summary: dict, group: str, num_rows: int) -> Iterator[str]:
     """What a reader of the table must know: the PESQ scale, and rows that the means leave out."""
     mode = {"nb": "narrow-band (P.862.1)", "wb": "wide-band (P.862.2)"}.get(summary["pesq_mode"])
     if mode is None:
@@ -154,7 +156,7 @@ def _notes(summary, group, num_rows):
             )
 
 
-def replace_section(text, section):
+def replace_section(text: str, section: str) -> str:
     """`text` of RESULTS.md with the section of the same heading replaced, or appended."""
     heading = section.partition("\n")[0]
     parts = [[]]
@@ -171,7 +173,7 @@ def replace_section(text, section):
     return "\n\n".join(part for part in sections if part) + "\n"
 
 
-def read_scores(enhanced_dir):
+def read_scores(enhanced_dir: Path) -> tuple[dict, list[dict]]:
     """summary.json and the rows of scores.csv, numbers as numbers (undefined: NaN).
 
     Raises:

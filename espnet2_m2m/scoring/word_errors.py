@@ -6,8 +6,10 @@ the talkers' order.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from espnet2_m2m import markdown
 from espnet2_m2m.data_dir import TableError, read_table
 from espnet2_m2m.data_dir.directory import name_some
 from espnet2_m2m.data_dir.talkers import read_talker_data_dir, transcripts
@@ -26,18 +28,18 @@ COLUMNS = {
 }
 
 
-def tokens(text, unit):
+def tokens(text: str, unit: str) -> list[str]:
     """Words, or characters with blanks as "▁" (they count, as in ESPnet's CER)."""
     words = text.split()
     return words if unit == "wer" else list("▁".join(words))
 
 
-def score_mixture(references, hypotheses, unit="wer"):
+def score_mixture(references: Sequence[str], hypotheses: Sequence[str], unit: str = "wer") -> Counter:
     """Errors of one mixture under the assignment of hypotheses to talkers with the fewest errors.
 
     Args:
-        references: list of str, what each talker says.
-        hypotheses: list of str. One too many counts as insertions, one too few as deletions.
+        references: what each talker says.
+        hypotheses: one too many counts as insertions, one too few as deletions.
         unit: "wer" counts words, "cer" characters.
     Returns:
         Counter with the keys of COLUMNS: "lines" and "wrong_lines" count talkers, "length" is that of
@@ -66,11 +68,11 @@ def score_mixture(references, hypotheses, unit="wer"):
     return counts
 
 
-def score_condition(texts, condition_dir):
+def score_condition(texts: Mapping[str, Mapping[int, str]], condition_dir: Path | str) -> dict[str, dict]:
     """Errors of all mixtures of one condition.
 
     Args:
-        texts: mixture -> list of what its talkers say.
+        texts: mixture -> number of a talker -> what it says.
         condition_dir: data dir by bin/asr_inference, with `hyp`.
     Returns:
         unit -> Counter as of `score_mixture`, and "rate", errors in percent of the length.
@@ -93,7 +95,7 @@ def score_condition(texts, condition_dir):
         )
     found = {}
     for unit in UNITS:
-        counts = sum((score_mixture(texts[m], of_mixture[m], unit) for m in texts), Counter())
+        counts = sum((score_mixture(list(texts[m].values()), of_mixture[m], unit) for m in texts), Counter())
         if not counts["length"]:
             raise ValueError(f"{condition_dir}: nobody says anything in this set, so there is no error rate")
         found[unit] = {name: counts[name] for name in COLUMNS}
@@ -101,7 +103,7 @@ def score_condition(texts, condition_dir):
     return found
 
 
-def score_set(data_dir, decode_dir):
+def score_set(data_dir: Path | str, decode_dir: Path | str) -> dict:
     """Errors of all conditions of a set.
 
     Args:
@@ -131,7 +133,7 @@ def score_set(data_dir, decode_dir):
     }
 
 
-def markdown_section(summary):
+def markdown_section(summary: dict) -> str:
     """The set's section in RESULTS_ASR.md: ESPnet's tables, percentages but for Snt and Wrd."""
     lines = [
         f"## {summary['set']}",
@@ -140,18 +142,12 @@ def markdown_section(summary):
         " the talkers with the fewest errors (cpWER, cpCER).",
     ]
     for unit in UNITS:
-        lines += [
-            "",
-            f"### {unit.upper()}",
-            "",
-            "|dataset|" + "|".join(COLUMNS.values()) + "|",
-            "|---" * (1 + len(COLUMNS)) + "|",
-        ]
+        rows = []
         for name, found in summary["conditions"].items():
             counts = found[unit]
             cells = [name, counts["lines"], counts["length"]]
             for column in ("correct", "substitutions", "deletions", "insertions", "errors"):
                 cells.append(f"{100 * counts[column] / counts['length']:.1f}")
-            cells.append(f"{100 * counts['wrong_lines'] / counts['lines']:.1f}")
-            lines.append("|" + "|".join(map(str, cells)) + "|")
+            rows.append([*cells, f"{100 * counts['wrong_lines'] / counts['lines']:.1f}"])
+        lines += ["", f"### {unit.upper()}", "", markdown.table(["dataset", *COLUMNS.values()], rows, form="espnet")]
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from tiny_asr import make_asr
 
 from espnet2_m2m.bin import asr_inference, asr_scoring, talker_data_dir
 from espnet2_m2m.data_dir import read_table, validate_data_dir, write_table
-from espnet2_m2m.data_dir.format import resample
+from espnet2_m2m.data_dir.audio import resample
 
 OPTIONS = {"beam_size": 2, "ctc_weight": 0.5, "maxlenratio": -4}
 
@@ -117,7 +117,7 @@ def test_too_short_a_signal_says_nothing(example):
         ({"asr_exp": "nowhere"}, "nowhere/config.yaml: no such file"),
         ({"data_dir": "nowhere"}, "nowhere: no such data directory"),
         ({"name": "clean"}, "'clean' must be a folder's name other than mixture"),
-        ({"ref_channel": 3}, "has 3 channels, so no channel 3"),
+        ({"ref_channel": 3}, "has 3 channels, so no mic 3"),
         ({"separated": "nowhere"}, "nowhere"),
         ({"inference_config": "beam.yaml"}, "no_such_option"),
     ],

@@ -1,6 +1,7 @@
 """Scoring a made-up set: the numbers, independence of --nj, resumption, RESULTS.md, messages."""
 
 import csv
+import hashlib
 import json
 import os
 import subprocess
@@ -133,7 +134,7 @@ def test_without_fixed_order(scored):
     job = scored_set.list_jobs(data_dir, enhanced_dir, fixed_order=False)[1]
     result = scored_set.score_job(job)
     assert "fixed_order_si_sdr" not in result["rows"][0]
-    summary = results.summarise({job["utt_id"]: result})
+    summary = results.summarise({job.utt_id: result})
     assert summary["fixed_order_agrees"] is None
     assert cache.read_bytes() == before
 
@@ -143,11 +144,69 @@ def test_speech_at_another_mic_than_the_references_is_refused(tmp_path):
     settings = enhanced_dir / "settings.json"
     settings.write_text(json.dumps({"options": {"ref_channel": 1}}))
     with pytest.raises(ValueError, match="is the speech at mic 1 .* references at mic 0"):
-        scored_set.list_jobs(data_dir, enhanced_dir)
-    assert scored_set.list_jobs(data_dir, enhanced_dir, ref_mic=1)
-    assert scored_set.list_jobs(data_dir, enhanced_dir, references=False), "real recordings: any mic can be heard"
+        score(data_dir, enhanced_dir)
+    with pytest.raises(ValueError, match="is the speech at mic 1 .* references at mic 0"):
+        scored_set.score_share(1, 2, data_dir, enhanced_dir)
+    scored_set.require_mic(enhanced_dir, 1)
     settings.write_text(json.dumps({"options": {"ref_channel": None}}))
-    assert scored_set.list_jobs(data_dir, enhanced_dir)
+    scored_set.require_mic(enhanced_dir, 0)
+
+
+def test_fewer_headsets_than_speakers(scored, tmp_path):
+    """A speaker without a headset has no close-talk scores; all else is as it was."""
+    data_dir, enhanced_dir = make_set(tmp_path, swapped=[1])
+    (data_dir / "closetalk1.scp").unlink()
+    summary = score(data_dir, enhanced_dir)
+    with open(enhanced_dir / "scoring" / "scores.csv") as file, open(scored[1] / "scoring" / "scores.csv") as whole:
+        rows, desired = list(csv.DictReader(file)), list(csv.DictReader(whole))
+    for row, of_whole in zip(rows, desired, strict=True):
+        without = {f"closetalk_{name}": "" for name in metrics.METRICS} if row["speaker"] == "1" else {}
+        assert row == {**of_whole, **without}
+    second = [float(row["closetalk_sdr"]) for row in desired if row["speaker"] == "2"]
+    assert summary["mean"]["closetalk"]["sdr"] == pytest.approx(np.mean(second))
+    assert summary["undefined"]["closetalk"]["sdr"] == 0
+    assert summary["mean"]["separated"] == scored[2]["mean"]["separated"]
+    for path in data_dir.glob("closetalk*"):
+        path.unlink()
+    assert "closetalk" not in score(data_dir, enhanced_dir)["mean"]
+
+
+def test_more_outputs_than_speakers(tmp_path):
+    """Three outputs and two speakers: the third is nobody's."""
+    data_dir, enhanced_dir = make_set(tmp_path, num_utterances=1, num_speakers=3)
+    for name in ("spk3", "closetalk3", "closetalk_spk3"):
+        (data_dir / f"{name}.scp").unlink()
+    for number, other in ((1, 3), (3, 1)):
+        (enhanced_dir / f"spk{number}.scp").rename(enhanced_dir / f"was{other}")
+    for number in (1, 3):
+        (enhanced_dir / f"was{number}").rename(enhanced_dir / f"spk{number}.scp")
+    summary = score(data_dir, enhanced_dir)
+    with open(enhanced_dir / "scoring" / "scores.csv") as file:
+        assert [(row["speaker"], row["estimate"]) for row in csv.DictReader(file)] == [("1", "3"), ("2", "2")]
+    assert summary["num_speakers"] == 2 and summary["mean"]["separated"]["si_sdr"] > 10
+    assert read_table(enhanced_dir / "scoring" / "wav_spk1") == read_table(enhanced_dir / "spk3.scp")
+
+
+def test_the_key_of_a_score(tmp_path):
+    """Kept scores stay valid only as long as this literal construction holds: scores.csv may be days of work."""
+    data_dir, enhanced_dir = make_set(tmp_path, num_utterances=1)
+    (data_dir / "closetalk1.scp").unlink()
+
+    def signal(folder, name):
+        return [read_table(folder / f"{name}.scp")["a-b-test00000"], None]
+
+    signals = {
+        "mixture": [signal(data_dir, "wav")],
+        "references": [signal(data_dir, "spk1"), signal(data_dir, "spk2")],
+        "estimates": [signal(enhanced_dir, "spk1"), signal(enhanced_dir, "spk2")],
+        "closetalk": [None, signal(data_dir, "closetalk2")],
+        "closetalk_references": [signal(data_dir, "closetalk_spk1"), signal(data_dir, "closetalk_spk2")],
+    }
+    content = {"utt_id": "a-b-test00000", "signals": signals, "ref_mic": 0, "fixed_order": True}
+    status = [os.stat(one[0]) for of_family in signals.values() for one in of_family if one]
+    text = json.dumps([2, content, *([s.st_size, s.st_mtime_ns] for s in status)], sort_keys=True)
+    (job,) = scored_set.list_jobs(data_dir, enhanced_dir)
+    assert job.key() == hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class TestResume:
@@ -158,7 +217,7 @@ class TestResume:
         real = scored_set.score_job
 
         def count(job):
-            calls.append(job["utt_id"][-1])
+            calls.append(job.utt_id[-1])
             return real(job)
 
         monkeypatch.setattr(scored_set, "score_job", count)
@@ -288,9 +347,9 @@ class TestMessages:
     @pytest.mark.parametrize(
         "where, name, change, sample_rate, desired",
         [
-            (1, "spk2", lambda x: x[:-7], 8000, "has 7993 samples, but the mixture"),
-            (1, "spk1", lambda x: x, 16000, "has 16000 Hz, but the mixture"),
-            (1, "spk1", lambda x: x * np.nan, 8000, "not finite"),
+            (1, "spk2", lambda x: x[:-7], 8000, "expected 8000 samples like the mixture ("),
+            (1, "spk1", lambda x: x, 16000, "expected 8000 Hz like the mixture ("),
+            (1, "spk1", lambda x: x * np.nan, 8000, "expected finite samples"),
             (0, "spk2", lambda x: 0 * x, 8000, "is silent"),
             (0, "closetalk_spk1", lambda x: 0 * x, 8000, "is silent"),
         ],
@@ -359,7 +418,7 @@ def test_segments_cut_the_recordings(tmp_path):
         soundfile.write(path, samples[2000:6000], SAMPLE_RATE, subtype="FLOAT")
         write_table(enhanced_dir / f"{name}.scp", {"a-b-cut": path})
     (job,) = scored_set.list_jobs(data_dir, enhanced_dir)
-    assert {len(ref) for ref in scored_set.read_signals(job)["references"]} == {4000}
+    assert {len(ref) for ref in job.utterance.read()[0]["spk"].values()} == {4000}
     assert scored_set.score_job(job)["rows"][0]["separated_si_sdr"] > 10
 
 

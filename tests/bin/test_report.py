@@ -163,7 +163,7 @@ def test_audio(scored, read):
 def test_separated_clips_follow_the_permutation(scored, html, read):
     """In utterance 0 the outputs are swapped; "Speaker 1: Separated" must still play speaker 1."""
     jobs = scored_set.list_jobs(scored / "data" / "test", scored / "exp" / "enhanced_test")
-    estimate = scored_set.read_signals(jobs[0])["estimates"][1]
+    estimate = jobs[0].utterance.read()[0]["stream"][2]
     by_label = {player["aria-label"]: player["src"] for player in read.all("audio")}
     path = scored / "exp" / "report" / by_label["Speaker 1: Separated, a-b-test00000"]
     actual, _ = soundfile.read(path)

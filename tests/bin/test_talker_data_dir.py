@@ -55,7 +55,7 @@ def test_free_order_comes_from_the_headsets(example):
 def test_the_fit_is_kept_and_done_again_for_other_audio(example, monkeypatch):
     out = run(example)
     fitted = []
-    monkeypatch.setattr(talker_data_dir, "fit_one", lambda job: fitted.append(job["utt_id"]) or [2, 1])
+    monkeypatch.setattr(talker_data_dir, "fit_one", lambda job: fitted.append(job.utt_id) or [2, 1])
     run(example)
     assert fitted == []
     path = read_table(example[2] / "spk1.scp")["a-b-test00002"]

@@ -93,7 +93,7 @@ def test_bad_audio_names_the_utterance(data_dir):
 
 def test_samples_that_are_not_finite(data_dir):
     soundfile.write(data_dir / "a.wav", np.full(8000, np.nan), 8000, subtype="FLOAT")
-    with pytest.raises(ValueError, match="utterance 'a': expected finite samples, found NaN"):
+    with pytest.raises(ValueError, match="utterance 'a': .*a.wav: expected finite samples, found NaN"):
         CleanSpeech(data_dir, 8000).load("a")
 
 
@@ -107,5 +107,5 @@ def test_stereo_is_refused(data_dir):
 def test_segment_of_an_unknown_recording(data_dir):
     write_table(data_dir / "segments", {"s1": "nowhere 0.1 0.2"})
     write_table(data_dir / "utt2spk", {"s1": "x"})
-    with pytest.raises(ValueError, match="'s1'.*'nowhere' is not in wav.scp"):
+    with pytest.raises(ValueError, match="wav.scp: .* are missing: 's1' .no recording 'nowhere'"):
         CleanSpeech(data_dir, 8000).load("s1")

@@ -73,13 +73,13 @@ def test_wrong_files_are_named(paths, tmp_path):
     soundfile.write(tmp_path / "short.wav", np.zeros(449), 8000)
     soundfile.write(tmp_path / "rate.wav", np.zeros(450), 16000)
     (tmp_path / "noise.wav").write_bytes(b"no sound file")
-    assert "u0: closetalk_mix2: closetalk_mix2 has 449 samples at 8000 Hz, speech_mix 450" in message(
-        tmp_path / "short.wav"
-    )
-    assert "450 samples at 16000 Hz" in message(tmp_path / "rate.wav")
+    short = message(tmp_path / "short.wav")
+    assert short.startswith(f"utterance 'u0': closetalk_mix2: {tmp_path / 'short.wav'}: ")
+    assert "expected 450 samples like speech_mix, found 449" in short
+    assert "expected 8000 Hz like speech_mix, found 16000" in message(tmp_path / "rate.wav")
     assert "no such audio file" in message(tmp_path / "none.wav")
     assert "noise.wav" in message(tmp_path / "noise.wav")
-    with pytest.raises(ValueError, match="x: speech_mix: 'x'"):
+    with pytest.raises(ValueError, match="'x': speech_mix: no such utterance"):
         read_segment(tables, "x", CHUNK, 1000, True)
 
 
@@ -89,7 +89,7 @@ def test_other_sample_rates_are_named_unless_they_are_allowed(paths, tmp_path):
     for name, num_channels in NAMES.items():
         soundfile.write(tmp_path / f"{name}.wav", np.zeros((450, num_channels or 1)), 16000)
     changed = {name: {**table, "x": str(tmp_path / f"{name}.wav")} for name, table in tables.items()}
-    with pytest.raises(ValueError, match="x: speech_mix: .*speech_mix.wav has 16000 Hz, .* 8000 Hz"):
+    with pytest.raises(ValueError, match="'x': speech_mix: .*speech_mix.wav: expected 8000 Hz like .* found 16000"):
         read_segment(changed, "x", CHUNK, 1000, True, sample_rate=8000)
     read_segment(changed, "u0", CHUNK, 1000, True, sample_rate=8000)
     for options, desired in (((), 8000), (("--allow_multi_rates", "true"), None)):

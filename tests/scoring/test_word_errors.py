@@ -7,6 +7,7 @@ import pytest
 
 from espnet2_m2m.bin import asr_scoring as command
 from espnet2_m2m.data_dir import write_table
+from espnet2_m2m.data_dir.signals import Signal
 from espnet2_m2m.data_dir.talkers import TalkerLine, write_talker_data_dir
 from espnet2_m2m.scoring.word_errors import markdown_section, score_mixture, score_set
 
@@ -71,7 +72,7 @@ def example(tmp_path):
         "sep": {"m1": ["four", "one two"], "m2": ["five six", "three"]},
     }
     for condition, of_mixture in hypotheses.items():
-        lines = [TalkerLine(f"t{n}", mixture, n, "x.wav") for mixture in of_mixture for n in (1, 2)]
+        lines = [TalkerLine(f"t{n}", mixture, n, Signal("x.wav")) for mixture in of_mixture for n in (1, 2)]
         write_talker_data_dir(tmp_path / "decode" / "test" / condition, lines)
         hyp = {line.utt_id: of_mixture[line.mixture][line.stream - 1] for line in lines}
         write_table(tmp_path / "decode" / "test" / condition / "hyp", hyp)
