@@ -72,7 +72,7 @@ class SeparateRecording:
     """
 
     def __init__(self, model, mics=None, ref_mic=None, segment_size=SEGMENT_S, hop_size=HOP_S, fingerprint=""):
-        from espnet2_m2m.enh.separator.m2m_separator import check_mics
+        from espnet2_m2m.enh.mics import check_mics
 
         self.model = model
         self.sample_rate = getattr(model.enh_train_args, "sample_rate", None)
@@ -86,16 +86,16 @@ class SeparateRecording:
         check_mics("mics", mics)
         self.mics = mics
         separator = model.enh_model.separator
-        self.ref_channel = separator.trained_ref_channel  # of what the model gets
+        self.ref_channel = separator.array.ref_mic  # of what the model gets
         if ref_mic is not None:
             check_mics("ref_mic", [ref_mic])
             if mics is not None and ref_mic not in mics:
                 raise ValueError(f"ref_mic {ref_mic} must be one of the mics {mics}")
             self.ref_channel = ref_mic if mics is None else mics.index(ref_mic)
         if mics is not None:
-            separator.check_array(f"mics {mics}", len(mics), self.ref_channel, OPTIONS)
+            separator.array.check(f"mics {mics}", len(mics), self.ref_channel, OPTIONS)
         if ref_mic is not None and not separator.fcp_output:
-            trained = separator.trained_ref_channel if mics is None else mics[separator.trained_ref_channel]
+            trained = separator.array.ref_mic if mics is None else mics[separator.array.ref_mic]
             if ref_mic != trained:
                 raise ValueError(
                     f"this model gives the speech at mic {trained} only, as it was trained, found "
@@ -238,7 +238,7 @@ class SeparateRecording:
                 f"{name}: lasts {num_samples / rate:.3f} s; {SHORTEST_S} s is the shortest that can be separated"
             )
         if self.mics is None:
-            self.model.enh_model.separator.check_array(name, num_mics, self.ref_channel, OPTIONS)
+            self.model.enh_model.separator.array.check(name, num_mics, self.ref_channel, OPTIONS)
         elif max(self.mics) >= num_mics:
             raise ValueError(
                 f"{name}: has {num_mics} channel(s), but --mics asks for channel {max(self.mics)}, counted from 0"

@@ -75,7 +75,7 @@ def main(cmd: list[str] | None = None) -> None:
         ]
     utterances, rate = {}, config.sample_rate
     for utterance in tqdm(chosen, desc="diagnose", unit="utt"):
-        waves, rate = utterance.read(model.separator.trained_ref_channel, rate, all_mics=True)
+        waves, rate = utterance.read(model.separator.array.ref_mic, rate, all_mics=True)
         signals = {
             "mixture": waves["wav"][1],
             "closetalk": list(waves["closetalk"].values()),
@@ -122,35 +122,30 @@ def diagnose(model: "ESPnetM2MModel", utt_id: str, signals: dict) -> dict:
     from espnet2_m2m.diagnosis.utterance import diagnose_utterance
 
     device = next(model.parameters()).device
-    separator = model.separator
-    mixture = torch.from_numpy(signals["mixture"]).to(device)[None]  # (1, sample, mic)
-    length = torch.tensor([mixture.shape[1]])
+    separator, domain = model.separator, model.separator.domain
+    waves = torch.from_numpy(signals["mixture"]).to(device)[None]  # (1, sample, mic)
+    length = torch.tensor([waves.shape[1]])
 
     def spectra(waves: list[np.ndarray]) -> torch.Tensor | None:
         """Mono recordings -> (mic, freq, frame), None without any."""
         if not waves:
             return None
-        stacked = torch.from_numpy(np.stack(waves)).to(device)
-        return separator.spectrum(model.encoder(stacked, length.expand(len(waves)))[0])[:, 0]
+        return domain.spectra_of_waves(torch.from_numpy(np.stack(waves, axis=1)).to(device)[None], length)[0]
 
     def inverse(spectrum: torch.Tensor) -> torch.Tensor:
         """(signal, freq, frame) -> (signal, sample)."""
-        return model.decoder(separator.feature(spectrum, mixture), length.expand(len(spectrum)))[0]
+        return model.decoder(domain.feature(spectrum, waves), length.expand(len(spectrum)))[0]
 
     with torch.no_grad():
-        feature, lengths = model.encoder(mixture, length)
-        network_input = feature
-        if model.normalize_variance:  # as in training
-            network_input, _ = model.encoder(mixture / mixture.std().clamp(min=1e-12), length)
-        est = torch.cat([separator.spectrum(z) for z in separator.estimate(network_input, lengths)], dim=1)[0]
-        if not torch.isfinite(est).all() and mixture.any():
+        mixture = domain.mixture(waves, length, model.normalize_variance)
+        est = separator.estimate(mixture).spectra[0]
+        if not torch.isfinite(est).all() and waves.any():
             raise ValueError(
                 f"utterance '{utt_id}': the model's estimates have NaN or infinite values, so the "
                 "training has diverged; use the model of an earlier epoch, and train with a "
                 "lower learning rate"
             )
         est = torch.nan_to_num(est)  # of silence, some networks make 0 / 0
-        far_field = separator.far_field_spectrum(feature, separator.frame_lengths(lengths))[0]
         num_sources = len(est)
         for family, name in (("closetalk", "close-talk mixtures"), ("references", "references")):
             if len(signals[family]) > num_sources:
@@ -160,7 +155,7 @@ def diagnose(model: "ESPnetM2MModel", utt_id: str, signals: dict) -> dict:
                 )
         return diagnose_utterance(
             est,
-            far_field,
+            mixture.spectra[0],
             separator.mixture_constraint,
             spectra(signals["closetalk"]),
             spectra(signals["references"]),

@@ -2,14 +2,28 @@
 
 import logging
 import re
+from typing import Any
 
 import torch
+from espnet2.diar.layers.abs_mask import AbsMask
+from espnet2.enh.decoder.abs_decoder import AbsDecoder
+from espnet2.enh.encoder.abs_encoder import AbsEncoder
 from espnet2.enh.espnet_model import ESPnetEnhancementModel
+from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
+from espnet2.enh.separator.abs_separator import AbsSeparator
 from torch import Tensor
 
-from espnet2_m2m.enh.loss import LossInputs, MixtureConstraintCriterion, SpectraCriterion, SpectraWrapper
-from espnet2_m2m.enh.separator.m2m_separator import SILENCE, M2MSeparator
-from espnet2_m2m.spectra import mask_frames
+from espnet2_m2m.enh.batch import check_finite, finite_items, item_names, replace_items, silent_items
+from espnet2_m2m.enh.loss import (
+    LossInputs,
+    MixtureConstraintCriterion,
+    RIMagCriterion,
+    SpectraCriterion,
+    SpectraWrapper,
+    nan_unless_finite,
+)
+from espnet2_m2m.enh.separator.m2m_separator import Estimates, M2MSeparator
+from espnet2_m2m.enh.signal_domain import Mixture
 
 
 class ESPnetM2MModel(ESPnetEnhancementModel):
@@ -32,16 +46,16 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
 
     def __init__(
         self,
-        encoder,
-        separator,
-        decoder,
-        mask_module,
-        loss_wrappers,
+        encoder: AbsEncoder,
+        separator: AbsSeparator,
+        decoder: AbsDecoder,
+        mask_module: AbsMask | None,
+        loss_wrappers: list[AbsLossWrapper],
         input_mics: list[int] | None = None,
         loss_mics: list[int] | None = None,
         closetalk_from_ref: bool = False,
-        **conf,
-    ):
+        **conf: Any,
+    ) -> None:
         criterions = [wrapper.criterion for wrapper in loss_wrappers if isinstance(wrapper.criterion, SpectraCriterion)]
         if len({criterion.loss.ref_mic for criterion in criterions}) > 1:
             raise ValueError("mixture_constraint and ri_mag need the same ref_mic")
@@ -85,7 +99,7 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         self._warned = set()  # utterances whose silence has been reported
 
     def forward(
-        self, speech_mix: Tensor, speech_mix_lengths: Tensor | None = None, **kwargs
+        self, speech_mix: Tensor, speech_mix_lengths: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Compute the training loss, a scalar, its parts by name, and the batch size.
 
@@ -100,73 +114,57 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         Estimates that are not finite (overflow in half precision) make the loss NaN, so that
         ESPnet's trainer skips the step.
         """
-        utt_ids = kwargs.get("utt_id")
-        lengths = speech_mix_lengths
+        utt_ids, lengths = kwargs.get("utt_id"), speech_mix_lengths
         if lengths is None:
             lengths = torch.full((len(speech_mix),), speech_mix.shape[1], dtype=torch.long)
         speech_mix = speech_mix[:, : lengths.max()]
-        close_talk = self._close_talk(speech_mix, kwargs)
-        if close_talk is not None:
-            _check_finite("a close-talk mixture", close_talk, utt_ids)
-        references = self._references(speech_mix, kwargs)
+        close_talk = self._close_talk(kwargs, speech_mix.shape[1], utt_ids)
+        references = self._references(kwargs, speech_mix.shape[1])
+        at_ref_mic = self._at_ref_mic(references, utt_ids)
         speech_mix, counted = self._checked(speech_mix, utt_ids)
+        waveforms = not all(isinstance(criterion, SpectraCriterion) for criterion in self._active_criterions())
 
-        feature_mix, feature_lengths, estimates, est = self._estimates(speech_mix, lengths)
-        inputs = self._loss_inputs(est, feature_mix, feature_lengths, counted, utt_ids)
-        active = self._active_criterions()
-        supervised = any(criterion.name == "ri_mag" for criterion in active)
-        inputs = inputs._replace(
-            close_talk=self._spectra(close_talk, lengths, inputs.lengths),
-            references=(
-                self._spectra(self._at_reference_mic(references), lengths, inputs.lengths) if supervised else None
-            ),
-        )
-
-        if all(isinstance(criterion, SpectraCriterion) for criterion in active):
-            # No criterion looks at waveforms now: ESPnet's loop only wants tensors.
-            references = speech_pre = [speech_mix]
-        else:
-            if self.separator.fcp_output:
-                outputs = self.separator.reference_images(inputs.est, feature_mix, feature_lengths)
-            else:
-                outputs = estimates
+        mixture, estimates, inputs = self._separated(speech_mix, close_talk, at_ref_mic, lengths, counted, utt_ids)
+        if waveforms:
+            outputs = self.separator.outputs(mixture, estimates.features, inputs.est)
             speech_pre = [self.decoder(output, lengths)[0] for output in outputs]
+        else:  # ESPnet's loop over the criteria only wants tensors
+            references = speech_pre = [speech_mix]
+        feature_mix = mixture.feature
         if counted.any() and not counted.all():  # the other criteria leave silent items out
             references = [reference[counted] for reference in references]
-            speech_pre = [image[counted] for image in speech_pre]
+            speech_pre = [output[counted] for output in speech_pre]
             feature_mix, lengths = feature_mix[counted], lengths[counted.to(lengths.device)]
-        loss, stats, weight, _ = self.forward_loss(
-            speech_pre,
-            lengths,
-            feature_mix,
-            None,
-            {"loss_inputs": inputs, "est": est},
-            references,
-            num_spk=self.num_spk,
+        loss, stats, weight, _ = super().forward_loss(
+            speech_pre, lengths, feature_mix, None, {"loss_inputs": inputs}, references, num_spk=self.num_spk
         )
+        loss, stats = nan_unless_finite(loss, stats, estimates.spectra)
         if not counted.any():
             loss, weight = 0 * loss, 0 * weight
         return loss, stats, weight
 
-    def _estimates(self, speech_mix: Tensor, lengths: Tensor):
-        """Far-field mixtures -> their features and these features' lengths; the estimates as features; and
-        as spectra (batch, source, freq, frame), masked."""
-        feature_mix, feature_lengths = self.encoder(speech_mix, lengths)
-        network_input = feature_mix
-        if self.normalize_variance:
-            level = speech_mix.flatten(1).std(dim=1).clamp(min=SILENCE)
-            level = level.reshape((-1,) + (1,) * (speech_mix.dim() - 1))
-            network_input, _ = self.encoder(speech_mix / level, lengths)
-        estimates = self.separator.estimate(network_input, feature_lengths, {})
-        if network_input is not feature_mix:
-            estimates = [z * level.reshape((-1,) + (1,) * (z.dim() - 1)) for z in estimates]
-        est = torch.cat([self.separator.spectrum(z) for z in estimates], dim=1)
-        est = mask_frames(est, self.separator.frame_lengths(feature_lengths))
-        return feature_mix, feature_lengths, estimates, est
+    def _separated(
+        self,
+        speech_mix: Tensor,
+        close_talk: Tensor | None,
+        references: Tensor | None,
+        lengths: Tensor,
+        counted: Tensor,
+        utt_ids: list[str] | None,
+    ) -> tuple[Mixture, Estimates, LossInputs]:
+        """All waveforms become spectra here, once; from here on the work only goes down: network, outputs, losses."""
+        domain = self.separator.domain
+        mixture = domain.mixture(speech_mix, lengths, self.normalize_variance)
+        close_talk, references = (domain.spectra_of_waves(waves, lengths) for waves in (close_talk, references))
+        estimates = self.separator.estimate(mixture)
+        inputs = LossInputs.of_finite(
+            estimates.spectra, mixture.spectra, close_talk, references, mixture.frames, counted, utt_ids=utt_ids
+        )
+        return mixture, estimates, inputs
 
     def forward_enhance(
         self, speech_mix: Tensor, speech_lengths: Tensor, additional: dict | None = None, fs: int | None = None
-    ):
+    ) -> tuple[list[Tensor], Tensor, None, dict]:
         """The model's output within ESPnet's joint models (enh_s2t), which call this, then `forward_loss`.
 
         Args:
@@ -182,159 +180,62 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         assignment of transcripts does not take an output, and so a loss, that is NaN.
         """
         speech_mix, counted = self._checked(speech_mix, None)
-        feature_mix, feature_lengths, estimates, est = self._estimates(speech_mix, speech_lengths)
-        inputs = self._loss_inputs(est, feature_mix, feature_lengths, counted, None)
-        if self.separator.fcp_output:
-            outputs = self.separator.reference_images(inputs.est, feature_mix, feature_lengths)
-        else:
-            outputs = estimates
-        finite = _finite(est)
+        mixture, estimates, inputs = self._separated(speech_mix, None, None, speech_lengths, counted, None)
+        outputs = self.separator.outputs(mixture, estimates.features, inputs.est)
+        finite = finite_items(estimates.spectra)
         speech_pre = [
             torch.where((counted & finite)[:, None], self.decoder(output, speech_lengths)[0], 0) for output in outputs
         ]
-        if est.requires_grad and not finite.all():
+        if estimates.spectra.requires_grad and not finite.all():
             for wave in speech_pre:
                 wave.register_hook(lambda gradient: torch.nan * gradient)
-        return speech_pre, feature_mix, None, {"loss_inputs": inputs, "est": est}
+        return speech_pre, mixture.feature, None, {"loss_inputs": inputs, "estimates": estimates}
 
-    def _loss_inputs(self, est, feature_mix, feature_lengths, counted, utt_ids) -> LossInputs:
-        """What is known without headsets and references; estimates that are not finite become zero."""
-        frames = self.separator.frame_lengths(feature_lengths)
-        finite = _finite(est)
-        if not finite.all():
-            logging.warning(
-                "the estimates of %s are not finite; in training this step is skipped", _names(utt_ids, ~finite)
-            )
-        return LossInputs(
-            est=torch.where(finite[:, None, None, None], est, 0),
-            far_field=self.separator.far_field_spectrum(feature_mix, frames),
-            close_talk=None,
-            references=None,
-            lengths=frames,
-            counted=counted,
-        )
-
-    def forward_loss(self, speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs):
-        """ESPnet's loop over the criteria; what `forward_enhance` could not know is added from `speech_ref`.
+    def forward_loss(
+        self,
+        speech_pre: list[Tensor],
+        speech_lengths: Tensor,
+        feature_mix: Tensor,
+        feature_pre: None,
+        others: dict,
+        speech_ref: list[Tensor],
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor | None]:
+        """The loss within ESPnet's joint models.
 
         Args:
-            others: "loss_inputs"; "est", (batch, source, freq, frame), the estimates as the network gave them.
-            speech_ref: list of (batch, sample): the close-talk mixtures with closetalk_from_ref, else the
+            speech_pre, feature_mix, feature_pre, others: of `forward_enhance`.
+            speech_lengths: (batch,) samples.
+            speech_ref: list of (batch, sample[, mic]): the close-talk mixtures with closetalk_from_ref, else the
                 references.
         Raises:
             ValueError: the loss needs headsets and gets references, says what to change; or recordings that are
                 not finite.
         """
-        inputs = others["loss_inputs"]
-        if self.close_talk and inputs.close_talk is None:
-            if not self.closetalk_from_ref:
-                raise ValueError(
-                    "a joint model gets the close-talk mixtures as speech_ref1, speech_ref2, ...; "
-                    "set enh_model_conf's closetalk_from_ref: true"
-                )
-            names = [f"speech_ref{n}" for n in range(1, len(speech_ref) + 1)]
-            close_talk = self._close_talk(speech_ref[0], dict(zip(names, speech_ref)))
-            _check_finite("a close-talk mixture", close_talk, None)
-            inputs = inputs._replace(close_talk=self._spectra(close_talk, speech_lengths, inputs.lengths))
-        supervised = any(criterion.name == "ri_mag" for criterion in self._active_criterions())
-        if supervised and inputs.references is None:
-            references = self._at_reference_mic(speech_ref)
-            _check_finite("a reference", references, None)
-            inputs = inputs._replace(references=self._spectra(references, speech_lengths, inputs.lengths))
-        loss, stats, weight, perm = super().forward_loss(
-            speech_pre,
-            speech_lengths,
-            feature_mix,
-            feature_pre,
-            {**others, "loss_inputs": inputs},
-            speech_ref,
-            *args,
-            **kwargs,
+        if self.close_talk and not self.closetalk_from_ref:
+            raise ValueError(
+                "a joint model gets the close-talk mixtures as speech_ref1, speech_ref2, ...; "
+                "set enh_model_conf's closetalk_from_ref: true"
+            )
+        data = {f"speech_ref{n}": wave for n, wave in enumerate(speech_ref, start=1)}
+        num_samples = speech_ref[0].shape[1]
+        close_talk = self._close_talk(data, num_samples, None)
+        at_ref_mic = self._at_ref_mic(self._references(data, num_samples), None)
+        spectra_of_waves = self.separator.domain.spectra_of_waves
+        inputs = others["loss_inputs"]._replace(
+            close_talk=spectra_of_waves(close_talk, speech_lengths),
+            references=spectra_of_waves(at_ref_mic, speech_lengths),
         )
-        if not _finite(others["est"]).all():
-            loss = loss + (torch.nan * others["est"].real).sum()  # NaN must reach the gradients as well
-            stats = {name: torch.full_like(value, torch.nan) for name, value in stats.items()}
-        return loss, stats, weight, perm
+        others = {**others, "loss_inputs": inputs}
+        loss, stats, weight, perm = super().forward_loss(
+            speech_pre, speech_lengths, feature_mix, feature_pre, others, speech_ref, *args, **kwargs
+        )
+        return *nan_unless_finite(loss, stats, others["estimates"].spectra), weight, perm
 
-    def collect_feats(self, speech_mix: Tensor, speech_mix_lengths: Tensor, **kwargs):
+    def collect_feats(self, speech_mix: Tensor, speech_mix_lengths: Tensor, **kwargs: Any) -> dict[str, Tensor]:
         """Stage 5 of ESPnet's recipes: the waveforms themselves; nothing is normalised by them."""
         return {"feats": speech_mix[:, : speech_mix_lengths.max()], "feats_lengths": speech_mix_lengths}
-
-    def _checked(self, speech_mix: Tensor, utt_ids: list[str] | None) -> tuple[Tensor, Tensor]:
-        """Far-field mixtures with noise in place of silence, and which are heard, (batch,) bool."""
-        _check_finite("speech_mix", speech_mix, utt_ids)
-        heard = self._heard(speech_mix, utt_ids)
-        return self.separator.replace_items(speech_mix, ~heard), heard
-
-    def _heard(self, speech_mix: Tensor, utt_ids: list[str] | None) -> Tensor:
-        """(batch,) bool: the far-field mixture is not silent; a warning names those that are, once."""
-        mics = [self.separator.input_mics, self.separator.loss_mics]
-        if any(criterion.name == "ri_mag" for criterion in self._active_criterions()):
-            mics.append([self.separator.trained_ref_channel])  # its level divides the distance
-        heard = torch.ones(len(speech_mix), dtype=torch.bool, device=speech_mix.device)
-        for chosen in mics:
-            wave = speech_mix
-            if chosen is not None and wave.dim() == 3 and max(chosen) < wave.shape[2]:
-                wave = wave[:, :, chosen]
-            heard = heard & (wave.abs().flatten(1).amax(dim=1) > SILENCE)
-        if not heard.all():
-            new = ~heard
-            if utt_ids is not None:
-                new = new & heard.new_tensor([utt_id not in self._warned for utt_id in utt_ids])
-                self._warned.update(utt_id for utt_id, is_new in zip(utt_ids, new.tolist()) if is_new)
-            if new.any():
-                logging.warning(
-                    "%s: speech_mix is silent, at least a segment of it; such segments have no weight",
-                    _names(utt_ids, new),
-                )
-        return heard
-
-    def _close_talk(self, speech_mix: Tensor, data: dict) -> Tensor | None:
-        """Stack the close-talk mixtures: (batch, sample, mic), or None for a far-field loss."""
-        if not self.close_talk:
-            return None
-        prefix = "speech_ref" if self.closetalk_from_ref else "closetalk_mix"
-        found = {name for name in data if re.fullmatch(rf"{prefix}\d+", name)}
-        names = [f"{prefix}{n}" for n in range(1, len(found) + 1)]
-        if not found:
-            raise ValueError(
-                f"the loss needs close-talk mixtures: pass closetalk.scp files as data {prefix}1, "
-                f"{prefix}2, ..., or set close_talk: false in the conf of mixture_constraint to "
-                "train on far-field mixtures alone (UNSSOR)"
-            )
-        if found != set(names):
-            raise ValueError(
-                f"the close-talk mixtures are numbered from 1 without a gap, found "
-                f"{', '.join(sorted(found))}; name them {', '.join(names)}"
-            )
-        if len(names) > self.num_spk:
-            raise ValueError(
-                f"found {len(names)} close-talk mixtures for a separator with "
-                f"{self.num_spk} sources; every headset needs a source"
-            )
-        for name in names:
-            _check_mono(name, data[name])
-        return torch.stack([data[name][:, : speech_mix.shape[1]] for name in names], dim=2)
-
-    def _references(self, speech_mix: Tensor, data: dict) -> list[Tensor] | None:
-        """References for the criteria that are computed now; None if there is none such."""
-        names = [
-            criterion.name
-            for criterion in self._active_criterions()
-            if not isinstance(criterion, MixtureConstraintCriterion)
-        ]
-        if not names:
-            return None
-        needed = [f"speech_ref{n}" for n in range(1, self.num_spk + 1)]
-        missing = [name for name in needed if name not in data]
-        if missing:
-            phase = "training" if self.training else "validation"
-            raise ValueError(
-                f"criterion {', '.join(names)} needs references in {phase}, but {missing} are not "
-                "among its data: pass them, set the criterion's only_for_test: true to compute it "
-                "in validation only, or remove it"
-            )
-        return [data[name][:, : speech_mix.shape[1]] for name in needed]
 
     def _active_criterions(self) -> list:
         """The criteria that are computed in the present phase."""
@@ -344,19 +245,104 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             if not (self.training and wrapper.criterion.only_for_test)
         ]
 
-    def _at_reference_mic(self, references: list[Tensor]) -> Tensor:
-        """Mono or multi-channel references -> (batch, sample, source)."""
-        mic = self.separator.trained_ref_channel
-        return torch.stack([ref if ref.dim() == 2 else ref[:, :, mic] for ref in references], dim=2)
+    @property
+    def _supervised(self) -> bool:
+        """Whether the spectra are compared with references in the present phase."""
+        return any(isinstance(criterion, RIMagCriterion) for criterion in self._active_criterions())
 
-    def _spectra(self, waves: Tensor | None, lengths: Tensor, frames: Tensor):
-        if waves is None:
+    def _checked(self, speech_mix: Tensor, utt_ids: list[str] | None) -> tuple[Tensor, Tensor]:
+        """Far-field mixtures with noise in place of silence, and which are heard, (batch,) bool.
+
+        A warning names those that are silent, once.
+        """
+        check_finite("speech_mix", speech_mix, utt_ids)
+        array = self.separator.array
+        # The level at the reference mic divides the distance from the references.
+        mics = [array.input_mics, array.loss_mics] + [[array.ref_mic]] * self._supervised
+        silent = silent_items(speech_mix, speech_mix.dim() == 3, *mics)
+        new = silent
+        if utt_ids is not None:
+            new = silent & silent.new_tensor([utt_id not in self._warned for utt_id in utt_ids])
+            self._warned.update(utt_id for utt_id, is_new in zip(utt_ids, new.tolist()) if is_new)
+        if new.any():
+            logging.warning(
+                "%s: speech_mix is silent, at least a segment of it; such segments have no weight",
+                item_names(utt_ids, new),
+            )
+        return replace_items(speech_mix, silent), ~silent
+
+    def _close_talk(self, data: dict, num_samples: int, utt_ids: list[str] | None) -> Tensor | None:
+        """Stack the close-talk mixtures: (batch, sample, mic), or None for a far-field loss.
+
+        There may be fewer headsets than sources (talkers without one, noise), or more (who wears one need not speak).
+        """
+        if not self.close_talk:
             return None
-        feature, _ = self.encoder(waves, lengths)
-        return mask_frames(self.separator.spectrum(feature), frames)
+        prefix = "speech_ref" if self.closetalk_from_ref else "closetalk_mix"
+        names = _numbered(data, prefix)
+        if not names:
+            raise ValueError(
+                f"the loss needs close-talk mixtures: pass closetalk.scp files as data {prefix}1, "
+                f"{prefix}2, ..., or set close_talk: false in the conf of mixture_constraint to "
+                "train on far-field mixtures alone (UNSSOR)"
+            )
+        for name in names:
+            if data[name].dim() != 2:
+                raise ValueError(
+                    f"{name} must be one headset's mono recording (batch, sample), found {tuple(data[name].shape)}"
+                )
+        close_talk = torch.stack([data[name][:, :num_samples] for name in names], dim=2)
+        check_finite("a close-talk mixture", close_talk, utt_ids)
+        return close_talk
+
+    def _references(self, data: dict, num_samples: int) -> list[Tensor] | None:
+        """References for the criteria that are computed now, one a source; None if there is none such."""
+        names = [
+            criterion.name
+            for criterion in self._active_criterions()
+            if not isinstance(criterion, MixtureConstraintCriterion)
+        ]
+        if not names:
+            return None
+        needed, found = [f"speech_ref{n}" for n in range(1, self.num_spk + 1)], _numbered(data, "speech_ref")
+        if len(found) > len(needed):
+            raise ValueError(
+                f"criterion {', '.join(names)} compares every source with a reference, found {len(found)} references "
+                f"for a separator of {self.num_spk} sources; change its number of sources, or remove the criterion"
+            )
+        missing = [name for name in needed if name not in found]
+        if missing:
+            phase = "training" if self.training else "validation"
+            raise ValueError(
+                f"criterion {', '.join(names)} needs references in {phase}, but {missing} are not "
+                "among its data: pass them, set the criterion's only_for_test: true to compute it "
+                "in validation only, or remove it"
+            )
+        return [data[name][:, :num_samples] for name in needed]
+
+    def _at_ref_mic(self, references: list[Tensor] | None, utt_ids: list[str] | None) -> Tensor | None:
+        """Mono or multi-channel references -> (batch, sample, source); None if no spectra are compared with them."""
+        if not self._supervised:
+            return None
+        mic = self.separator.array.ref_mic
+        waves = torch.stack([ref if ref.dim() == 2 else ref[:, :, mic] for ref in references], dim=2)
+        check_finite("a reference", waves, utt_ids)
+        return waves
 
 
-def _check_coders(encoder, decoder) -> None:
+def _numbered(data: dict, stem: str) -> list[str]:
+    """Names STEM1, STEM2, ... of what there is; a gap is refused, as what is missing would go unnoticed."""
+    found = {name for name in data if re.fullmatch(rf"{stem}\d+", name)}
+    names = [f"{stem}{n}" for n in range(1, len(found) + 1)]
+    if found != set(names):
+        raise ValueError(
+            f"{stem}1, {stem}2, ... are numbered from 1 without a gap, found {', '.join(sorted(found))}; "
+            f"name them {', '.join(names)}"
+        )
+    return names
+
+
+def _check_coders(encoder: AbsEncoder, decoder: AbsDecoder) -> None:
     """Training may never use the decoder, so that a wrong one would show in the output alone."""
     ours, theirs = (
         [getattr(getattr(coder, "stft", coder), name, None) for name in ("n_fft", "hop_length")]
@@ -366,24 +352,3 @@ def _check_coders(encoder, decoder) -> None:
         raise ValueError(
             f"encoder_conf and decoder_conf must be the same, found n_fft, hop_length = {ours} and {theirs}"
         )
-
-
-def _check_mono(name: str, wave: Tensor) -> None:
-    if wave.dim() != 2:
-        raise ValueError(f"{name} must be one headset's mono recording (batch, sample), found {tuple(wave.shape)}")
-
-
-def _finite(tensor: Tensor) -> Tensor:
-    """(batch,) bool: no NaN or infinite value in it."""
-    return torch.isfinite(tensor.detach()).flatten(1).all(dim=1)
-
-
-def _check_finite(name: str, waves: Tensor, utt_ids: list[str] | None) -> None:
-    finite = _finite(waves)
-    if not finite.all():
-        raise ValueError(f"{_names(utt_ids, ~finite)}: {name} has NaN or infinite samples")
-
-
-def _names(utt_ids: list[str] | None, chosen: Tensor) -> str:
-    utt_ids = utt_ids or [f"batch item {i}" for i in range(len(chosen))]
-    return ", ".join(utt_id for utt_id, is_chosen in zip(utt_ids, chosen.tolist()) if is_chosen)

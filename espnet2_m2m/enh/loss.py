@@ -16,12 +16,15 @@ Supervised (PIT), which needs references:
         wrapper_conf: {weight: 1.0}
 """
 
-from typing import NamedTuple
+import logging
+from typing import Any, NamedTuple
 
+import torch
 from espnet2.enh.loss.criterions.time_domain import TimeDomainLoss
 from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
 from torch import Tensor
 
+from espnet2_m2m.enh.batch import finite_items, item_names
 from espnet2_m2m.loss import MixtureConstraintLoss, pit_ri_mag
 
 
@@ -35,6 +38,24 @@ class LossInputs(NamedTuple):
     lengths: Tensor  # (batch,) frames
     counted: Tensor  # (batch,) bool; the other items have no weight
 
+    @classmethod
+    def of_finite(cls, est: Tensor, *others: Tensor | None, utt_ids: list[str] | None) -> "LossInputs":
+        """With zeros for estimates that are not finite; a warning names them."""
+        finite = finite_items(est)
+        if not finite.all():
+            logging.warning(
+                "the estimates of %s are not finite; in training this step is skipped", item_names(utt_ids, ~finite)
+            )
+        return cls(torch.where(finite[:, None, None, None], est, 0), *others)
+
+
+def nan_unless_finite(loss: Tensor, stats: dict[str, Tensor], est: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """A loss and its parts, NaN if any estimate (the network's spectra) is not finite, so that the step is skipped."""
+    if finite_items(est).all():
+        return loss, stats
+    # NaN must reach the gradients as well.
+    return loss + (torch.nan * est.real).sum(), {name: torch.full_like(part, torch.nan) for name, part in stats.items()}
+
 
 class SpectraCriterion(TimeDomainLoss):
     """Configuration of a loss on spectra; ESPnet's model sees a time-domain criterion and passes it by.
@@ -45,7 +66,7 @@ class SpectraCriterion(TimeDomainLoss):
         fcp_output: the model's output is the FCP image of an estimate, not the estimate itself.
     """
 
-    def forward(self, ref, inf):
+    def forward(self, ref: Tensor, inf: Tensor) -> Tensor:
         raise NotImplementedError("the wrapper computes this loss")
 
 
@@ -62,7 +83,7 @@ class MixtureConstraintCriterion(SpectraCriterion):
 
     fcp_output = True
 
-    def __init__(self, close_talk: bool = True, n_fft: int = 256, hop_length: int = 64, **conf):
+    def __init__(self, close_talk: bool = True, n_fft: int = 256, hop_length: int = 64, **conf: Any) -> None:
         super().__init__("mixture_constraint")
         self.close_talk = close_talk
         self.n_fft = n_fft
@@ -93,7 +114,7 @@ class RIMagCriterion(SpectraCriterion):
     close_talk = False
     fcp_output = False
 
-    def __init__(self, n_fft: int = 256, hop_length: int = 64, ref_mic: int = 0, only_for_test: bool = False):
+    def __init__(self, n_fft: int = 256, hop_length: int = 64, ref_mic: int = 0, only_for_test: bool = False) -> None:
         super().__init__("ri_mag", only_for_test=only_for_test)
         self.n_fft = n_fft
         self.hop_length = hop_length
@@ -105,7 +126,7 @@ class SpectraWrapper(AbsLossWrapper):
 
     criterion_type = SpectraCriterion
 
-    def __init__(self, criterion: SpectraCriterion, weight: float = 1.0):
+    def __init__(self, criterion: SpectraCriterion, weight: float = 1.0) -> None:
         super().__init__()
         if not isinstance(criterion, self.criterion_type):
             raise ValueError(f"wrapper {self.name} goes with criterion {self.goes_with}, found {criterion.name}")
@@ -136,7 +157,7 @@ class MixtureSolver(SpectraWrapper):
 
     criterion_type, name, goes_with = MixtureConstraintCriterion, "mixture", "mixture_constraint"
 
-    def loss_of_items(self, inputs):
+    def loss_of_items(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
         return self.criterion.loss(inputs.est, inputs.far_field, inputs.close_talk, inputs.lengths)
 
 
@@ -145,6 +166,11 @@ class SpectraPITSolver(SpectraWrapper):
 
     criterion_type, name, goes_with = RIMagCriterion, "pit_spectra", "ri_mag"
 
-    def loss_of_items(self, inputs):
+    def loss_of_items(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
         mix = inputs.far_field[:, self.criterion.loss.ref_mic]
         return pit_ri_mag(inputs.est, inputs.references, mix)[0], {}
+
+
+# What a config calls them.
+CRITERIONS = {"mixture_constraint": MixtureConstraintCriterion, "ri_mag": RIMagCriterion}
+WRAPPERS = {"mixture": MixtureSolver, "pit_spectra": SpectraPITSolver}

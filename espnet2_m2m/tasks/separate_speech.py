@@ -21,7 +21,7 @@ class SeparateSpeech(stock.SeparateSpeech):
         if isinstance(self.enh_model, ESPnetM2MModel):
             separator = self.enh_model.separator
             for name, num_mics in self.recordings.items():
-                separator.check_array(
+                separator.array.check(
                     name,
                     num_mics,
                     separator.ref_channel,

@@ -64,7 +64,7 @@ def network(monkeypatch):
     def replace(estimate):
         monkeypatch.setattr(
             M2MSeparator,
-            "estimate",
+            "run_network",
             lambda self, feature, lengths, additional=None: [z[None] for z in estimate(feature[0])],
         )
 
