@@ -27,7 +27,7 @@ class CleanSpeech:
         text: dict utterance id -> transcript, or None where the folder has no text.
     """
 
-    def __init__(self, data_dir: Path | str, sample_rate_hz: int):
+    def __init__(self, data_dir: Path | str, sample_rate_hz: int) -> None:
         self.data_dir = Path(data_dir)
         self.sample_rate_hz = sample_rate_hz
         if not self.data_dir.is_dir():
