@@ -33,6 +33,7 @@ ROOMS = (
     "separate",
     "model_card",
     "report",
+    "study_runs",
     "run",
     "bin",
 )

@@ -26,7 +26,7 @@ GROUPS = {
     ),
     "Train, separate and score": ("enh_train", "enh_inference", "enh_scoring"),
     "Recognise": ("talker_data_dir", "asr_inference", "asr_scoring"),
-    "Study and report": ("diagnose", "make_tables", "report"),
+    "Study and report": ("run_study", "diagnose", "make_tables", "report"),
     "Share": ("pack_model", "upload_model"),
     "ESPnet checkout": ("setup_recipe",),
 }

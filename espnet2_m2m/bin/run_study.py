@@ -1,4 +1,4 @@
-"""The study of the M2M paper: train, separate and score rows of Tables II and III for several seeds.
+"""Train, separate and score rows of Tables II and III of the M2M paper for several seeds: a study.
 
     ./run_table.sh --size small --jobs 2 --seeds "0 1 2"
 

@@ -20,7 +20,7 @@ from espnet2_m2m.data_dir.directory import (
 )
 from espnet2_m2m.data_dir.signals import Signal, find_utterances
 from espnet2_m2m.data_dir.tables import TableError, read_table, split_lines, table_content, write_bytes
-from espnet2_m2m.data_dir.validate import TableChecker
+from espnet2_m2m.data_dir.validate_tables import TableChecker
 
 MIXTURE = "wav"  # the family that all talkers of a mixture share
 

@@ -18,7 +18,7 @@ from espnet2_m2m.data_dir.audio import (
 from espnet2_m2m.data_dir.directory import audio_scps, name_some, parse_segment
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.rules import value_problem
-from espnet2_m2m.data_dir.validate import Entry, Summary, TableChecker
+from espnet2_m2m.data_dir.validate_tables import Entry, Summary, TableChecker
 
 MONO = ("closetalk", "spk", "closetalk_spk")
 BLOCK_SAMPLES = 2**18  # so that hours of many channels do not have to fit into memory

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -47,8 +48,8 @@ else
 fi
 """
 # Only the study itself is run; what comes after it goes to python.log.
-PYTHON = """#!/bin/sh
-case "$2" in *.run_study) exec python3 "$@" ;; esac
+PYTHON = f"""#!/bin/sh
+case "$2" in *.run_study) exec {shlex.quote(sys.executable)} "$@" ;; esac
 echo "$*" >> python.log
 """
 
@@ -170,7 +171,7 @@ def test_finished_runs_are_skipped_until_their_input_changes(recipe):
 def test_runs_at_the_same_time_have_gpus_of_their_own(recipe):
     (recipe / "nvidia-smi").write_text('#!/bin/sh\nfor n in 0 1 2 3; do echo "GPU $n: A100 (UUID: 1)"; done')
     (recipe / "nvidia-smi").chmod(0o755)
-    path = f"{recipe}:{os.environ['PATH']}"
+    path = f"{recipe}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     for row in ROWS.split():
         (recipe / f"behaviour/{row}_seed0").write_text("together")
 
