@@ -37,9 +37,10 @@ setup(
     entry_points={"console_scripts": ["espnet2_m2m=espnet2_m2m.bin:main"]},
     install_requires=[
         "espnet>=202511",
+        # 2.9 brought the settings by which FCP keeps its precision (fir_least_squares.full_precision).
+        "torch>=2.9",
         # espnet.enh imports torchaudio without declaring it; a CPU-only torch does not work with it.
-        "torch>=2.4",
-        "torchaudio>=2.4",
+        "torchaudio>=2.9",
         # espnet 202511's chunk iterator fails with numpy 2.4: int() of an array with one element.
         "numpy<2.4",
         "scipy",

@@ -104,8 +104,8 @@ def main() -> None:
         f" {platform.python_version()}, one thread a worker, batches of 4 segments of 4 s, 8 channels\n"
     )
     print(
-        "| files (s) | workers | reads | segments per second | feeds a step of 4 segments every (ms) |"
-        " CPU ms a segment |\n|--:|--:|:--|--:|--:|--:|"
+        "| files (s) | workers | reads | segments per second | ms between batches of 4 |"
+        " CPU ms per segment |\n|--:|--:|:--|--:|--:|--:|"
     )
     for seconds in args.seconds:
         with tempfile.TemporaryDirectory() as folder:

@@ -76,7 +76,7 @@ def main() -> None:
             name: train(Path(folder), args.dump_dir.resolve(), args.steps, args.interval, *way)
             for name, way in ways.items()
         }
-    rows = [("seconds a step", [f"{seconds:.3f}" for _, seconds in found.values()])]
+    rows = [("seconds per step", [f"{seconds:.3f}" for _, seconds in found.values()])]
     first = next(iter(found.values()))
     rows.append(("faster by", [f"{first[1] / seconds:.2f}" for _, seconds in found.values()]))
     rows += [

@@ -139,7 +139,7 @@ def measure(way: str, shape: Shape, device: str, threads: int, repeats: int) -> 
 def print_table(batches: list[int], device: str, threads: int, repeats: int) -> None:
     """Lines appear as they are measured: outer products of a batch take minutes."""
     print(
-        "| batch | way | seconds | ours is faster by | peak memory (GB) | of it ours | loss error |"
+        "| batch | method | seconds | ours is faster by | peak memory (GB) | ours / this | loss error |"
         " gradient error |\n|--:|:--|--:|--:|--:|--:|--:|--:|"
     )
     for batch in batches:

@@ -175,8 +175,8 @@ def main() -> None:
         "\n",
     )
     print(
-        "| size | network | forward + backward (s) | ESPnet's / this | training step (s) | ESPnet's / this |"
-        " peak memory (GB) | separation, real-time factor |\n|:--|:--|--:|--:|--:|--:|--:|--:|"
+        "| size | network | forward + backward (s) | ratio | training step (s) | ratio | memory (GB) |"
+        " real-time factor |\n|:--|:--|--:|--:|--:|--:|--:|--:|"
     )
     for size in args.sizes:
         theirs = None

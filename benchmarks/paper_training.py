@@ -76,10 +76,10 @@ def main() -> None:
     rates = [(f"{args.device}, measured", mixture)] + (
         []
         if cuda
-        else [(f"GPU with {rate:g} * 10^12 operations/s, supposed", flops / rate / 1e12) for rate in args.tflops]
+        else [(f"GPU with {rate:g} * 10^12 operations/s, assumed", flops / rate / 1e12) for rate in args.tflops]
     )
     print(
-        "| device | devices | mixtures a step, each | seconds a step | of it gradients' sum | days |\n"
+        "| device | devices | mixtures per step, each | seconds per step | for the gradients' sum | days |\n"
         "|:--|--:|--:|--:|--:|--:|"
     )
     for name, seconds in rates:

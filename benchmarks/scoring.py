@@ -157,7 +157,7 @@ def main() -> None:
         seconds["ESPnet, both"] = seconds["ESPnet, estimates"] + seconds["ESPnet, mixtures"]
     first = next(iter(total))
     print(
-        "| | all (s) | of it start-up (s) | ours is faster by | CPU seconds a mixture | ours needs less by |"
+        "| | all (s) | start-up within it (s) | ours is faster by | CPU seconds per mixture | ours needs less by |"
         "\n|:--|--:|--:|--:|--:|--:|"
     )
     each = {way: (total[way] - startup[way])[1] / (args.num_mixtures - args.nj) for way in total}

@@ -146,8 +146,8 @@ def print_ways(scenes: list[Scene], speech: CleanSpeech, num_generated: int) -> 
         name = "rir-generator, 8,192 taps"
         seconds[name], _ = timed(rir_generator_loop, scenes[:num_generated], dry)
     print(
-        "| signals alone | mixtures | CPU seconds a mixture | mixtures per second and core |"
-        " ours is faster by | agreement (dB) | all 35,875 (core-hours) |\n|:--|--:|--:|--:|--:|--:|--:|"
+        "| signals alone | mixtures | CPU s per mixture | per s and core | factor | agreement (dB) |"
+        " all 35,875 (core-hours) |\n|:--|--:|--:|--:|--:|--:|--:|"
     )
     for name, taken in seconds.items():
         count = len(scenes) if name in ways else num_generated
@@ -162,8 +162,8 @@ def print_ways(scenes: list[Scene], speech: CleanSpeech, num_generated: int) -> 
 def print_command(scenes: list[Scene], speech: CleanSpeech, numbers: list[int], folder: Path) -> None:
     """The second table."""
     print(
-        "\n| complete, processes | seconds a mixture | mixtures per second | times one process |"
-        " CPU seconds a mixture | all 35,875 (hours) |\n|--:|--:|--:|--:|--:|--:|"
+        "\n| complete, processes | s per mixture | mixtures per s | times one process | CPU s per mixture |"
+        " all 35,875 (hours) |\n|--:|--:|--:|--:|--:|--:|"
     )
     first = None
     for nj in numbers:

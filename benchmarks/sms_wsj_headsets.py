@@ -146,7 +146,7 @@ def print_ways(tasks: list[Mixture], num_complete: int, folder: Path) -> None:
     }
     agreement = np.inf
     print(
-        "| way | mixtures | CPU seconds a mixture | ours is faster by | all 35,875 on 2 cores (hours) |\n"
+        "| method | mixtures | CPU seconds per mixture | ours is faster by | all 35,875 on 2 cores (hours) |\n"
         "|:--|--:|--:|--:|--:|"
     )
     ours = None

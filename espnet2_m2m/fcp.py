@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from espnet2_m2m.fir_least_squares import FIRLeastSquares, full_precision
+from espnet2_m2m.spectra import at_least_complex64, check_spectra, never_compiled
 
 
+@never_compiled
 def fcp_weight(mix: Tensor, floor: float = 1e-4, shared: bool = False) -> Tensor:
     """The weight lambda of the least-squares problem (7): the floored power of the mixture.
 
@@ -28,17 +30,25 @@ def fcp_weight(mix: Tensor, floor: float = 1e-4, shared: bool = False) -> Tensor
         (batch, mic, freq, frame) real, or (batch, 1, freq, frame) when shared. Zero only where the
         whole mixture is silent.
     Raises:
-        ValueError: `floor` is not positive, or `mix` has not four axes.
+        ValueError: `floor` is not positive, or `mix` is no such spectrum.
+    Example:
+        >>> mix = torch.tensor([[[[3 + 4j, 0]], [[1 + 0j, 1j]]]])  # two mics, one frequency, two frames
+        >>> fcp_weight(mix, floor=0.1)[0, :, 0]                    # |Y|^2 is (25, 0) and (1, 1)
+        tensor([[27.5000,  2.5000],
+                [ 1.1000,  1.1000]])
+        >>> fcp_weight(mix, floor=0.1, shared=True)[0, :, 0]       # their mean is (13, 0.5)
+        tensor([[14.3000,  1.8000]])
     """
     if floor <= 0:
         raise ValueError(f"floor must be > 0, found {floor}: without it quiet units divide by zero")
-    _check_axes(mix=mix)
+    check_spectra(mix=mix)
     power = mix.real.square() + mix.imag.square()
     if shared:
         power = power.mean(dim=1, keepdim=True)
     return floor * power.amax(dim=(-2, -1), keepdim=True) + power
 
 
+@never_compiled
 def forward_convolutive_prediction(
     est: Tensor,
     mix: Tensor,
@@ -55,9 +65,9 @@ def forward_convolutive_prediction(
         Z_tilde(c, t, f) = [Z(c, t - past_taps, f), ..., Z(c, t + future_taps, f)]^T
 
     Each source is solved for by itself against the whole mixture. Mics that share a weight share
-    one covariance matrix and one factorisation. Gradients flow through the solve to `est`; `mix` and
-    `weight` are recordings, so none flow to them. The arithmetic is done in the precision of `est`,
-    at least float32 (autocast and TF32 are off), the solve in float64.
+    one covariance matrix and one factorisation. Gradients flow through the solve to all three tensors. The
+    arithmetic is done in the precision of `est`, at least float32 (autocast and TF32 are off), the solve in
+    float64. torch.compile leaves it as it is.
 
     Args:
         est: (batch, source, freq, frame) complex STFT Z of the estimates. Scaling it by any nonzero
@@ -83,17 +93,23 @@ def forward_convolutive_prediction(
     Silence: a silent estimate or mic has zero filters and zero images, with finite gradients.
     Source: eqs. (7) and (10).
     Example:
-        >>> est = torch.randn(1, 2, 129, 100, dtype=torch.complex64)
-        >>> mix = torch.randn(1, 6, 129, 100, dtype=torch.complex64)
-        >>> images, filters = forward_convolutive_prediction(est, mix, fcp_weight(mix, shared=True))
-        >>> images.shape, filters.shape
-        (torch.Size([1, 6, 2, 129, 100]), torch.Size([1, 6, 2, 129, 21]))
+        >>> est = torch.tensor([1, 2, 3, 0, 0j]).reshape(1, 1, 1, 5)  # one source, one frequency, five frames
+        >>> mix = torch.tensor([0, 2, 4, 6, 0j]).reshape(1, 1, 1, 5)  # a mic that hears it doubled, a frame later
+        >>> images, filters = forward_convolutive_prediction(
+        ...     est, mix, torch.ones(1, 1, 1, 5), past_taps=1, future_taps=1, diag_load=1e-12
+        ... )
+        >>> filters[0, 0, 0, 0].abs().round()          # taps: one frame ago, now, one frame ahead
+        tensor([2., 0., 0.])
+        >>> images[0, 0, 0, 0].abs().round()
+        tensor([0., 2., 4., 6., 0.])
+        >>> images.shape, filters.shape               # (batch, mic, source, freq, frame), ... tap)
+        (torch.Size([1, 1, 1, 1, 5]), torch.Size([1, 1, 1, 1, 3]))
     """
-    _check_axes(est=est, mix=mix, weight=weight)
+    check_spectra(est=est, mix=mix)
     if min(past_taps, future_taps) < 0:
         raise ValueError(f"taps must be >= 0, found past_taps={past_taps}, future_taps={future_taps}")
-    if est.shape[0] != mix.shape[0] or est.shape[2:] != mix.shape[2:]:
-        raise ValueError(f"est {tuple(est.shape)} and mix {tuple(mix.shape)} need the same batch, freq and frame")
+    if weight.is_complex() or weight.dim() != 4:
+        raise ValueError(f"weight must be real (batch, mic, freq, frame), found {weight.dtype} {tuple(weight.shape)}")
     num_mics, num_weights = mix.shape[1], weight.shape[1]
     if mics_per_weight is None:
         mics_per_weight = (num_mics,) if num_weights == 1 else (1,) * num_mics
@@ -107,43 +123,19 @@ def forward_convolutive_prediction(
             f"weight {tuple(weight.shape)} must be as mix {tuple(mix.shape)}, with one mic, "
             f"or with a weight for each of mics_per_weight, found {mics_per_weight}"
         )
-    if weight.is_complex():
-        raise ValueError(f"weight must be real, found {weight.dtype}")
     with full_precision(est.device.type):
-        est, mix = _at_least_complex64(est), _at_least_complex64(mix)
+        est, mix = at_least_complex64(est), at_least_complex64(mix)
         # Dividing by the level changes neither images nor gradients (diag_load is relative), but
         # keeps the squares within range whatever the level of the network's output.
         level = est.detach().abs().amax(-1, keepdim=True)
         level = torch.where(level > 0, level, 1.0)
-        # Scaled so that the largest 1 / lambda is 1, whatever the level of the recording. lambda is
-        # zero throughout for a silent mic, whose filter is zero with any weight.
+        # Scaled so that the largest 1 / lambda is 1, whatever the level of the recording; again a mere factor.
+        # lambda is zero throughout for a silent mic, whose filter is zero with any weight.
         weight = weight.to(est.real.dtype)
-        smallest = weight.amin(dim=(-2, -1), keepdim=True)
-        inverse = torch.where(smallest > 0, smallest / weight, 1.0)
+        smallest = weight.detach().amin(dim=(-2, -1), keepdim=True)
+        inverse = torch.where(smallest > 0, smallest, 1.0) / torch.where(smallest > 0, weight, 1.0)
         inverse = torch.where(weight.isinf(), 0.0, inverse)
         images, filters = FIRLeastSquares.apply(
-            est / level,
-            mix.detach().to(est.dtype),
-            inverse.detach(),
-            tuple(mics_per_weight),
-            past_taps,
-            future_taps,
-            diag_load,
+            est / level, mix.to(est.dtype), inverse, tuple(mics_per_weight), past_taps, future_taps, diag_load
         )
     return images, filters / level[:, None]
-
-
-def _check_axes(**tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        if tensor.dim() != 4:
-            raise ValueError(f"{name} must be (batch, mic | source, freq, frame), found {tuple(tensor.shape)}")
-        if tensor.numel() == 0:
-            raise ValueError(
-                f"{name} needs at least one source or mic, frequency and frame, found {tuple(tensor.shape)}"
-            )
-
-
-def _at_least_complex64(spectrum: Tensor) -> Tensor:
-    if not spectrum.is_complex():
-        raise ValueError(f"expected a complex STFT, found {spectrum.dtype}")
-    return spectrum.to(torch.promote_types(spectrum.dtype, torch.complex64))

@@ -16,33 +16,44 @@ small enough for the processor's cache; nothing the size of the stacked taps is 
 backward pass, whose formulae stand in `backward`.
 """
 
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**28}  # of the lag products of one block of frequencies
 
 
 @contextmanager
-def full_precision(device_type: str):
+def full_precision(device_type: str) -> Iterator[None]:
     """No autocast, and neither TF32 nor bfloat16 in matrix products: they lose more than `diag_load` covers."""
     with torch.autocast(device_type, enabled=False), ExitStack() as stack:
-        if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-            # Only these: the older settings refuse to be read once a program has used the newer ones.
-            for backend in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
-                stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
-                backend.fp32_precision = "ieee"
-        else:  # torch < 2.9
-            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-            torch.set_float32_matmul_precision("highest")
+        # Only these: the older settings refuse to be read once a program has used the newer ones.
+        for backend in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+            stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+            backend.fp32_precision = "ieee"
         yield
 
 
 def stack_taps(z: Tensor, past_taps: int, future_taps: int) -> Tensor:
-    """(..., frame) -> (..., tap, frame), a view: tap k of frame t is z(t - past_taps + k)."""
+    """Beside each frame, those before and after it: Z_tilde of eq. (7).
+
+    Args:
+        z: (..., frame), real or complex.
+        past_taps, future_taps: frames before / after the current one, >= 0.
+    Returns:
+        (..., tap, frame), a view of the padded `z`: tap k of frame t is z(t - past_taps + k), from the oldest
+        frame to the farthest future one; zero outside the utterance.
+    Example:
+        >>> stack_taps(torch.arange(1, 6), past_taps=2, future_taps=1)
+        tensor([[0, 0, 1, 2, 3],
+                [0, 1, 2, 3, 4],
+                [1, 2, 3, 4, 5],
+                [2, 3, 4, 5, 0]])
+    """
     padded = functional.pad(z, (past_taps, future_taps))
     return padded.unfold(-1, z.shape[-1], 1)
 
@@ -51,9 +62,10 @@ class FIRLeastSquares(torch.autograd.Function):
     """images, filters = FIRLeastSquares.apply(z, y, w, mics_per_weight, past_taps, future_taps, diag_load)
 
     Args:
-        z: (batch, source, freq, frame) complex inputs; gradients flow to them alone.
+        z: (batch, source, freq, frame) complex inputs.
         y: (batch, mic, freq, frame) complex targets.
         w: (batch, weight, freq, frame) real weights, >= 0.
+            Gradients flow to all three.
         mics_per_weight: how many consecutive targets each weight is for.
         past_taps, future_taps: see `stack_taps`.
         diag_load: load of the covariance's diagonal, relative to its mean.
@@ -63,18 +75,26 @@ class FIRLeastSquares(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, z, y, w, mics_per_weight, past_taps, future_taps, diag_load):
+    def forward(
+        ctx: FunctionCtx,
+        z: Tensor,
+        y: Tensor,
+        w: Tensor,
+        mics_per_weight: tuple[int, ...],
+        past_taps: int,
+        future_taps: int,
+        diag_load: float,
+    ) -> tuple[Tensor, Tensor]:
         taps = past_taps + 1 + future_taps
         batch, sources, freqs, frames = z.shape
         mics, weights = y.shape[1], w.shape[1]
-        weighted = _repeat(w, mics_per_weight) * y
         covariance = z.new_empty(batch, weights, sources, freqs, taps, taps)
         correlation = z.new_empty(batch, sources, freqs, taps, mics)
         for block in _blocks(z, taps):
             covariance[:, :, :, block] = _covariance(z[:, :, block], w[:, :, block], past_taps, future_taps)
             stacked = stack_taps(z[:, :, block], past_taps, future_taps)
-            target = weighted[:, :, block].permute(0, 2, 3, 1)[:, None]  # (batch, 1, freq, frame, mic)
-            correlation[:, :, block] = stacked.conj() @ target
+            target = _weighted(y[:, :, block], w[:, :, block], mics_per_weight)  # (batch, 1, freq, mic, frame)
+            correlation[:, :, block] = stacked.conj() @ target.mT
         diagonal = covariance.diagonal(dim1=-2, dim2=-1)
         mean_diagonal = diagonal.real.mean(-1, keepdim=True)
         # A silent input has a zero covariance; loaded with 1 it is solvable and its filter is zero.
@@ -86,13 +106,13 @@ class FIRLeastSquares(torch.autograd.Function):
         for block in _blocks(z, taps):
             stacked = stack_taps(z[:, :, block], past_taps, future_taps)
             images[:, :, :, block] = (solution[:, :, block].mT @ stacked).permute(0, 3, 1, 2, 4)
-        ctx.save_for_backward(z, weighted, w, lu, pivots, solution)
+        ctx.save_for_backward(z, y, w, lu, pivots, solution)
         ctx.options = mics_per_weight, past_taps, future_taps, diag_load
         return images, solution.permute(0, 4, 1, 2, 3)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_images, grad_filters):
+    def backward(ctx: FunctionCtx, grad_images: Tensor, grad_filters: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients in torch's convention, written x' for x: dL = Re(conj(x') dx).
 
             image = h^T z~         h' += conj(z~) image'       z~' += conj(h) image'
@@ -101,6 +121,8 @@ class FIRLeastSquares(torch.autograd.Function):
             R[k, k + l] = sum_s w(s + past - k) q_l(s)         q_l'(s) = sum_k w(s + past - k) G'[k, l]
             q_l(s) = conj(z(s)) z(s + l)                       z'(s) += conj(q_l'(s)) z(s + l),
                                                                z'(s + l) += q_l'(s) z(s)
+            with u = p'^T z~:                                  y' += w u
+                                                               w' += Re(conj(u) (y - image))  (+ R's load)
 
         with G'[k, l] = R'[k, k + l] + conj(R'[k + l, k]), since the lower triangle is the upper's
         conjugate.
@@ -109,8 +131,8 @@ class FIRLeastSquares(torch.autograd.Function):
             return FIRLeastSquares._backward(ctx, grad_images, grad_filters)
 
     @staticmethod
-    def _backward(ctx, grad_images, grad_filters):
-        z, weighted, w, lu, pivots, solution = ctx.saved_tensors
+    def _backward(ctx: FunctionCtx, grad_images: Tensor, grad_filters: Tensor) -> tuple[Tensor | None, ...]:
+        z, y, w, lu, pivots, solution = ctx.saved_tensors
         mics_per_weight, past_taps, future_taps, diag_load = ctx.options
         taps = past_taps + 1 + future_taps
         grad_images = grad_images.permute(0, 2, 3, 1, 4)  # (batch, source, freq, mic, frame)
@@ -124,21 +146,52 @@ class FIRLeastSquares(torch.autograd.Function):
             dim=1,
         )
         diagonal = grad_r.diagonal(dim1=-2, dim2=-1)
-        diagonal += diag_load * diagonal.real.mean(-1, keepdim=True)
+        grad_load = diag_load * diagonal.real.mean(-1, keepdim=True)  # (batch, weight, source, freq, 1)
+        diagonal += grad_load
         grad_lags = _gather_lags(grad_r)  # (batch, weight, source, freq, 2, lag, tap)
         conj_h, conj_p = solution.mT.conj(), grad_p.mT.conj()  # (batch, source, freq, mic, tap)
 
-        grad_z = torch.zeros_like(z)
+        grad_z, grad_y, grad_w = torch.zeros_like(z), None, None
         for block in _blocks(z, taps):
             zb, wb = z[:, :, block], w[:, :, block]
-            target = weighted[:, :, block].transpose(1, 2)[:, None]  # (batch, 1, freq, mic, frame)
+            target = _weighted(y[:, :, block], wb, mics_per_weight)  # (batch, 1, freq, mic, frame)
             outer = torch.cat([conj_h[:, :, block], conj_p[:, :, block]], dim=-2)
             inner = torch.cat([grad_images[:, :, block], target.expand_as(grad_images[:, :, block])], dim=-2)
             grad_stacked = outer.transpose(-1, -2) @ inner  # (batch, source, freq, tap, frame)
             grad_block = _unstack(grad_stacked, past_taps)
             grad_block += _grad_of_lag_products(zb, wb, grad_lags[..., block, :, :, :], past_taps, future_taps)
             grad_z[:, :, block] = grad_block
-        return grad_z, None, None, None, None, None, None
+        if any(ctx.needs_input_grad[1:3]):
+            grad_y, grad_w = _grad_of_targets(z, y, w, solution, grad_p, grad_load, *ctx.options[:3])
+        return grad_z, grad_y, grad_w, None, None, None, None
+
+
+def _grad_of_targets(
+    z: Tensor,
+    y: Tensor,
+    w: Tensor,
+    solution: Tensor,
+    grad_p: Tensor,
+    grad_load: Tensor,
+    mics_per_weight: tuple[int, ...],
+    past_taps: int,
+    future_taps: int,
+) -> tuple[Tensor, Tensor]:
+    """y' and w' from h and p', (batch, source, freq, tap, mic), and the load's share in R', (batch, weight, source,
+    freq, 1): (batch, mic, freq, frame), (batch, weight, freq, frame)."""
+    grad_y, grad_w = torch.empty_like(y), torch.empty_like(w)
+    for block in _blocks(z, solution.shape[-2]):
+        zb, yb, wb = z[:, :, block], y[:, :, block], w[:, :, block]
+        stacked = stack_taps(zb, past_taps, future_taps)
+        u = (grad_p[:, :, block].mT @ stacked).permute(0, 3, 1, 2, 4)  # (batch, mic, source, freq, frame)
+        images = (solution[:, :, block].mT @ stacked).permute(0, 3, 1, 2, 4)
+        grad_y[:, :, block] = _repeat(wb, mics_per_weight) * u.sum(2)
+        of_mics = (u.conj() * (yb[:, :, None] - images)).real.sum(2)  # (batch, mic, freq, frame)
+        power = stacked.abs().square().sum(-2)  # (batch, source, freq, frame)
+        of_load = (grad_load[:, :, :, block] * power[:, None]).sum(2)  # (batch, weight, freq, frame)
+        of_weights = [part.sum(1) for part in of_mics.split(mics_per_weight, dim=1)]
+        grad_w[:, :, block] = torch.stack(of_weights, dim=1) + of_load
+    return grad_y, grad_w
 
 
 def _covariance(z: Tensor, w: Tensor, past_taps: int, future_taps: int) -> Tensor:
@@ -192,8 +245,9 @@ def _gather_lags(grad_r: Tensor) -> Tensor:
     return gathered
 
 
-def _grad_of_lag_products(z, w, grad_lags, past_taps, future_taps) -> Tensor:
-    """z' from G' of one block: (batch, source, freq, frame)."""
+def _grad_of_lag_products(z: Tensor, w: Tensor, grad_lags: Tensor, past_taps: int, future_taps: int) -> Tensor:
+    """z' from G': z (batch, source, freq, frame), w (batch, weight, freq, frame) and
+    G' (batch, weight, source, freq, 2, lag, tap) of a block of frequencies -> as z."""
     taps = past_taps + 1 + future_taps
     shifted = _shifted_weights(w, past_taps, future_taps)
     # (batch, weight, source, freq, 2, lag, tap) -> (batch, freq, source * 2 * lag, weight * tap)
@@ -211,6 +265,11 @@ def _unstack(stacked: Tensor, past_taps: int) -> Tensor:
     for k in range(taps):
         total[..., k : k + frames] += stacked[..., k, :]
     return total[..., past_taps : past_taps + frames]
+
+
+def _weighted(y: Tensor, w: Tensor, mics_per_weight: tuple[int, ...]) -> Tensor:
+    """w y: (batch, mic, freq, frame), (batch, weight, freq, frame) -> (batch, 1, freq, mic, frame), for all sources."""
+    return (_repeat(w, mics_per_weight) * y).transpose(1, 2)[:, None]
 
 
 def _repeat(w: Tensor, mics_per_weight: tuple[int, ...]) -> Tensor:

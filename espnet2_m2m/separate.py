@@ -63,6 +63,12 @@ class SeparateRecording:
         num_speakers: number of streams.
     Raises:
         ValueError: mics or segments that cannot be.
+    Example:
+        >>> separate = SeparateRecording.from_pretrained("exp/m2m")  # a training's folder; two talkers, three mics
+        >>> separate.sample_rate, separate.num_speakers
+        (8000, 2)
+        >>> separate(np.zeros((16000, 3)), sample_rate=8000).shape
+        (2, 16000)
     """
 
     def __init__(self, model, mics=None, ref_mic=None, segment_size=SEGMENT_S, hop_size=HOP_S, fingerprint=""):

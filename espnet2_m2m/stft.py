@@ -27,7 +27,7 @@ class STFT(nn.Module):
         torch.Size([2, 6, 8000])
     """
 
-    def __init__(self, n_fft: int = 256, hop_length: int = 64):
+    def __init__(self, n_fft: int = 256, hop_length: int = 64) -> None:
         super().__init__()
         if n_fft < 2 or n_fft % 2:
             raise ValueError(f"n_fft must be an even number of samples >= 2, found {n_fft}")
@@ -37,6 +37,18 @@ class STFT(nn.Module):
         self.hop_length = hop_length
         window = torch.hann_window(n_fft, dtype=torch.float64).sqrt()
         self.register_buffer("window", window, persistent=False)
+
+    @classmethod
+    def of_rate(cls, sample_rate: int) -> "STFT":
+        """The paper's STFT, 32 ms / 8 ms, at `sample_rate` in Hz.
+
+        Example:
+            >>> stft = STFT.of_rate(16000)
+            >>> stft.n_fft, stft.hop_length
+            (512, 128)
+        """
+        hop_length = round(0.008 * sample_rate)
+        return cls(4 * hop_length, hop_length)
 
     def forward(self, wave: Tensor) -> Tensor:
         """Waveform `wave` (..., sample), real -> spectrum (..., freq, frame), complex."""
@@ -63,6 +75,6 @@ class STFT(nn.Module):
         )
         return wave.reshape(spectrum.shape[:-2] + (num_samples,))
 
-    def num_frames(self, num_samples):
+    def num_frames(self, num_samples: int | Tensor) -> int | Tensor:
         """Frames of a recording of `num_samples` samples (an int or a Tensor of them)."""
         return num_samples // self.hop_length + 1

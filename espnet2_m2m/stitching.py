@@ -7,6 +7,7 @@ is put before the segment and separated once more together with it. Knows nothin
 """
 
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -33,7 +34,14 @@ class Stitcher:
         ValueError: an overlap that cannot be.
     """
 
-    def __init__(self, separate, read, num_samples, segment, overlap):
+    def __init__(
+        self,
+        separate: Callable[[np.ndarray], np.ndarray],
+        read: Callable[[int, int], np.ndarray],
+        num_samples: int,
+        segment: int,
+        overlap: int,
+    ) -> None:
         if not 1 <= overlap <= segment // 2:
             raise ValueError(f"segments of {segment} samples may overlap by 1 to {segment // 2}, found {overlap}")
         self.separate = separate
@@ -46,7 +54,7 @@ class Stitcher:
         self._difference = 0  # (source, source), energy of the difference of every two talkers up to now
         self._length = 0  # samples that it is of
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         starts = segment_starts(self.num_samples, self.segment, self.overlap)
         tail = None  # what the segments before say about the beginning of this one
         for start, end in zip(starts, [*starts[1:], self.num_samples]):
@@ -60,7 +68,7 @@ class Stitcher:
             yield est[:, :num_ready]
             tail = est[:, num_ready:]
 
-    def _continue(self, mixture, tail, start):
+    def _continue(self, mixture: np.ndarray, tail: np.ndarray, start: int) -> np.ndarray:
         """Estimates of a segment in the order of `tail`, and faded into it."""
         shared = tail.shape[1]
         if self._reminder is None or self._is_telling(tail):
@@ -84,14 +92,14 @@ class Stitcher:
         est[:, :shared] = fade * est[:, :shared] + (1 - fade) * tail
         return est
 
-    def _is_telling(self, est):
+    def _is_telling(self, est: np.ndarray) -> bool:
         """Whether every two talkers differ here about as much as they do on average."""
         if not self._length:
             return True
         mean = _least(self._difference) / self._length
         return _least(_differences(est)) / est.shape[1] >= TELLING * mean
 
-    def _remember(self, mixture, est):
+    def _remember(self, mixture: np.ndarray, est: np.ndarray) -> None:
         self._difference = self._difference + _differences(est)
         self._length += est.shape[1]
         for end in range(est.shape[1], self.overlap - 1, -max(1, self.overlap // 2)):
@@ -101,7 +109,7 @@ class Stitcher:
                 break
 
 
-def segment_starts(num_samples, segment, overlap):
+def segment_starts(num_samples: int, segment: int, overlap: int) -> list[int]:
     """First samples of segments that cover a recording and overlap equally, at least by `overlap`.
 
     Example:
@@ -115,19 +123,19 @@ def segment_starts(num_samples, segment, overlap):
     return [0] + [round(n * excess / num_hops) for n in range(1, num_hops + 1)]
 
 
-def _differences(est):
+def _differences(est: np.ndarray) -> np.ndarray:
     """(source, sample) -> (source, source), energy of every difference."""
     products = est.astype(float) @ est.astype(float).T
     power = np.diag(products)
     return power[:, None] + power[None, :] - 2 * products
 
 
-def _least(differences):
+def _least(differences: np.ndarray) -> float:
     """The least of all pairs; infinite for one source."""
     return differences[np.triu_indices(len(differences), k=1)].min(initial=np.inf)
 
 
-def _is_certain(products, power):
+def _is_certain(products: np.ndarray, power: np.ndarray) -> bool:
     """Whether exchanging any two talkers would be clearly worse.
 
     Args:

@@ -16,9 +16,15 @@ import yaml
 
 import espnet2_m2m
 from espnet2_m2m.bin import run_study
+from espnet2_m2m.fir_least_squares import stack_taps
+from espnet2_m2m.scoring import metrics
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("egs2/*/*/README.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(ROOT.glob("egs2/*/*/README.md")),
+]
 
 
 def blocks(page, language):
@@ -62,13 +68,6 @@ def test_python(page, workplace):
     if page == "docs/python.md":
         assert names["separated"].shape == (2, 2, 16000) and list(names["order"]) == [1, 0]
         assert [talker.shape for talker in names["talkers"]] == [(1, len(names["samples"]))] * 2
-
-
-@pytest.mark.parametrize("module", ["stft", "fcp", "metrics", "simulation.scene"])
-def test_docstring_examples(module):
-    imported = importlib.import_module(f"espnet2_m2m.{module}")
-    result = doctest.testmod(imported, extraglobs={"torch": torch, "np": np})
-    assert result.attempted and not result.failed
 
 
 # ---- YAML ----------------------------------------------------------------------------------------
@@ -202,13 +201,48 @@ def test_commands_are_found():
     assert found["recipes.md"] >= 4 and found["demo.md"] >= 6 and found["loss_in_your_config.md"] >= 5
 
 
-# ---- Links and the index -------------------------------------------------------------------------
+# ---- Promises ------------------------------------------------------------------------------------
+
+
+def test_what_is_called_stable_exists():
+    """All public names and config keys are on the page, and nothing else."""
+    from espnet2_m2m.tasks.enh_m2m import CRITERIONS, MODEL_OPTIONS, WRAPPERS
+
+    text = (ROOT / "docs/stability.md").read_text(encoding="utf-8")
+    python, configs = (text.partition(f"**{start}**")[2].partition("\n\n**")[0] for start in ("Python.", "Configs."))
+    rows = re.findall(r"^\| (`.+?) \|", python, flags=re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == espnet2_m2m.__all__
+    cells = dict(re.findall(r"^\| (.+?) \| (.+) \|$", configs, flags=re.MULTILINE))
+    named = {part: re.findall(r"`(\w+)`", cell) for part, cell in cells.items()}
+    assert set(named["`criterions`"]) == CRITERIONS.keys() | WRAPPERS.keys()
+    assert set(named["`model_conf`"]) == set(MODEL_OPTIONS)
+    for criterion in CRITERIONS:
+        arguments = set(inspect.signature(CRITERIONS[criterion]).parameters) - {"conf"}
+        assert set(named[f"`conf` of `{criterion}`"]) - {"MixtureConstraintLoss"} == arguments
+
+
+# ---- Links, the index, lines ---------------------------------------------------------------------
 
 
 def test_files_and_folders_that_the_documents_name_exist():
     for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_are_no_longer_than_those_of_the_code(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert not [f"{page}:{number}" for number, line in enumerate(lines, 1) if len(line) > 120]
+
+
+def test_links_within_a_page_lead_to_headings():
+    """GitHub's names of headings: small letters and hyphens, without punctuation."""
+    for page in PAGES:
+        for target, heading in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
+            text = (page.parent / target if target else page).read_text(encoding="utf-8")
+            headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+            assert heading in [re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings], page
 
 
 def test_the_index_has_a_line_for_each_page():
@@ -221,10 +255,38 @@ def test_the_index_has_a_line_for_each_page():
 # ---- Docstrings ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", espnet2_m2m.__all__)
+SOURCES = [path for path in sorted((ROOT / "espnet2_m2m").rglob("*.py")) if "bin" not in path.parts]
+METRICS = [name for name, _ in inspect.getmembers(metrics, inspect.isfunction) if not name.startswith("_")]
+PUBLIC = sorted({*espnet2_m2m.__all__, *METRICS} - {"metrics"})
+
+
+def public_name(name):
+    return inspect.unwrap(getattr(metrics if name in METRICS else espnet2_m2m, name))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_have_an_example(name):
+    """That is run, by the test below."""
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(public_name(name)))
+    assert any(not example.options.get(doctest.SKIP) for example in examples)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path.relative_to(ROOT) for path in SOURCES if ">>> " in path.read_text(encoding="utf-8")],
+    ids=lambda path: path.stem,
+)
+def test_docstring_examples(path, request):
+    if path.stem == "separate":
+        request.getfixturevalue("workplace")  # its example needs a model
+    module = importlib.import_module(".".join(path.with_suffix("").parts))
+    assert not doctest.testmod(module, extraglobs={"torch": torch, "np": np}).failed
+
+
+@pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_say_all(name):
     """Every argument, what comes back, what is raised."""
-    public = inspect.unwrap(getattr(espnet2_m2m, name))
+    public = public_name(name)
     functions = [public.__init__, public.forward] if hasattr(public, "forward") else [public]
     if inspect.isclass(public) and not hasattr(public, "forward"):
         functions = [public.__init__]
@@ -241,9 +303,6 @@ def test_public_names_say_all(name):
             assert "Raises:" in text, name
         if any(isinstance(node, ast.Return) and node.value is not None for node in ast.walk(tree)):
             assert re.search(r"Returns?\b|->", text), name
-
-
-SOURCES = [path for path in sorted((ROOT / "espnet2_m2m").rglob("*.py")) if "bin" not in path.parts]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "espnet2_m2m")))
@@ -270,7 +329,34 @@ def test_the_api_reference_can_be_made(tmp_path, monkeypatch):
 
     api_reference.main(["--out_dir", str(tmp_path)])
     page = (tmp_path / "espnet2_m2m.html").read_text(encoding="utf-8")
-    for name in espnet2_m2m.__all__:
+    for name in set(espnet2_m2m.__all__) - {"metrics"}:
         assert f'id="{name}"' in page, name
-    assert (tmp_path / "espnet2_m2m/fcp.html").is_file()
-    assert (tmp_path / "espnet2_m2m/data_dir/talkers.html").is_file()
+    assert "Where each equation stands" in page
+    linked = set(re.findall(r'href="(espnet2_m2m/[^"#]+)', page))
+    for path in linked | {f"espnet2_m2m/{name}.html" for name in ("fcp", "data_dir/talkers", "scoring/metrics")}:
+        assert (tmp_path / path).is_file(), path
+
+
+# ---- docs/method.md ------------------------------------------------------------------------------
+
+
+def test_each_equation_is_found_in_one_step():
+    """docs/method.md links eqs. (3) to (10) with files that define what it names, and cite the equation."""
+    text = (ROOT / "docs/method.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r"^\[(\w+)\]: (\S+)$", text, flags=re.MULTILINE))
+    rows = re.findall(r"^\| (\(\d+\)) \|.*\| (.*) \|$", text, flags=re.MULTILINE)
+    assert [equation for equation, _ in rows] == [f"({n})" for n in range(3, 11)]
+    for equation, where in rows:
+        links = re.findall(r"\[`(\S+)`\]\[(\w+)\]", where)
+        sources = [(ROOT / "docs" / files[link]).read_text(encoding="utf-8") for _, link in links]
+        assert equation in sources[0] and all(quoted in sources[0] for quoted in re.findall(r"`(\w+\[.*?\])`", where))
+        for (name, _), source in zip(links, sources):
+            for part in name.split("."):
+                assert re.search(rf"^ *(def|class) {part}\b", source, flags=re.MULTILINE), name
+
+
+def test_the_stacked_taps_that_it_prints():
+    text = (ROOT / "docs/method.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^    tap \d +((?:\d +){5})", text, flags=re.MULTILINE)
+    printed = [list(map(int, row.split())) for row in rows]
+    assert printed == stack_taps(torch.arange(1, 6), past_taps=2, future_taps=1).tolist()

@@ -75,17 +75,13 @@ def test_known_filters_of_two_sources_that_take_turns():
     torch.testing.assert_close(images[0], torch.from_numpy(X), rtol=0, atol=1e-10)
 
 
-def test_tap_axis_example():
-    """Small integers: est 1, 2, 3; one past and one future tap."""
-    actual = stack_taps(torch.tensor([1.0, 2.0, 3.0]), past_taps=1, future_taps=1)
-    desired = torch.tensor(
-        [
-            [0.0, 1.0, 2.0],  # one frame ago
-            [1.0, 2.0, 3.0],  # now
-            [2.0, 3.0, 0.0],
-        ]
-    )  # one frame ahead
-    assert torch.equal(actual, desired)
+@pytest.mark.parametrize("past_taps, future_taps", [(0, 0), (2, 0), (0, 2), (2, 1), (5, 6)])
+def test_stacked_taps_as_oracle(past_taps, future_taps):
+    """Z_tilde of the text below eq. (4), one frame after the other; more taps than frames too."""
+    Z = oracle.noise(17, 3, 4)
+    desired = [[oracle.stacked(Z, t, f, past_taps, future_taps) for t in range(4)] for f in range(3)]
+    actual = stack_taps(torch.from_numpy(Z), past_taps, future_taps)
+    np.testing.assert_array_equal(actual.mT, desired)
 
 
 def test_closed_form_of_one_tap():
@@ -340,9 +336,8 @@ def precision():
     """Puts torch's settings of matrix products back."""
     yield
     torch.set_float32_matmul_precision("highest")
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        for owner in (torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
-            owner.fp32_precision = "none"
+    for owner in (torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+        owner.fp32_precision = "none"
 
 
 def readable_settings():
@@ -356,7 +351,7 @@ def readable_settings():
     ):
         try:
             settings[name] = eval(f"torch.{name}")
-        except (AttributeError, RuntimeError):  # torch < 2.9; refused
+        except RuntimeError:  # refused
             settings[name] = None
     return settings
 
@@ -374,8 +369,6 @@ def readable_settings():
 )
 def test_faster_matrix_products_do_not_change_values(setting, precision, monkeypatch):
     """Values differ on CPUs with units for bfloat16 (amx) alone, so the settings within are looked at."""
-    if "fp32" in setting and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        pytest.skip("torch < 2.9 has no such setting")
     mix = torch.from_numpy(oracle.noise(15, 1, 6, 65, 200)).to(torch.complex64)
     seen = []
     solve = fir_least_squares._solve
@@ -415,19 +408,35 @@ def test_arguments_are_not_changed():
 def test_gradient(shared, past_taps, future_taps):
     """Of images and filters together; with 9 taps there are more of them than frames.
 
-    Gradients flow to the estimates only: the mixtures are recordings.
+    To the estimates alone, as in training, and to the mixtures too, through their weights as well.
     """
     Z, Y, _ = oracle.scene(15, num_far=2, num_freqs=2, num_frames=6)
-    est, mix = batch(Z, Z[::-1]).requires_grad_(), batch(Y, 2 * Y[::-1]).requires_grad_()
-    weight = fcp_weight(mix, shared=shared)
+    est, mix = batch(Z, Z[::-1]).requires_grad_(), batch(Y, 2 * Y[::-1])
 
-    def both(est):
+    def both(est, mix):
+        weight = fcp_weight(mix, shared=shared)
         return forward_convolutive_prediction(est, mix, weight, past_taps, future_taps, diag_load=1e-2)
 
-    assert torch.autograd.gradcheck(both, est, fast_mode=True)
-    sum(x.abs().sum() for x in both(est)).backward()
+    assert torch.autograd.gradcheck(both, (est, mix), fast_mode=True)
+    sum(x.abs().sum() for x in both(est, mix)).backward()
     assert est.grad.any()
-    assert mix.grad is None
+    assert torch.autograd.gradcheck(both, (est, mix.requires_grad_()), fast_mode=True)
+
+
+@pytest.mark.parametrize("mics_per_weight", [(1, 1, 1), (3,), (2, 1)])
+def test_gradient_to_any_weight(mics_per_weight):
+    """Not made of the mixture, with a frame that takes no part; each weight for its own mics."""
+    Z, Y, _ = oracle.scene(18, num_far=3, num_freqs=2, num_frames=6)
+    est, mix = batch(Z), batch(Y)
+    weight = batch(np.abs(oracle.noise(19, len(mics_per_weight), 2, 6)) ** 2 + 0.1)
+    weight[..., 2] = torch.inf
+
+    def both(mix, finite):
+        whole = torch.cat([finite[..., :2], weight[..., 2:3], finite[..., 2:]], dim=-1)
+        return forward_convolutive_prediction(est, mix, whole, 2, 1, 1e-2, mics_per_weight)
+
+    finite = torch.cat([weight[..., :2], weight[..., 3:]], dim=-1).requires_grad_()
+    assert torch.autograd.gradcheck(both, (mix.requires_grad_(), finite))
 
 
 @pytest.mark.parametrize("index", [pytest.param(0, id="images"), pytest.param(1, id="filters")])
@@ -499,6 +508,7 @@ def test_silence(name, shared, dtype):
     """Silent sources and mics have zero filters and images, and finite gradients."""
     est, mix = silent(name, dtype)
     est.requires_grad_()
+    mix.requires_grad_()
     images, filters = forward_convolutive_prediction(est, mix, fcp_weight(mix, shared=shared), 3, 1)
     source_active = (est != 0).any(-1)[:, None]  # (batch, 1, source, freq)
     mic_active = (mix != 0).flatten(2).any(-1)[:, :, None, None]  # (batch, mic, 1, 1)
@@ -508,6 +518,7 @@ def test_silence(name, shared, dtype):
     assert_finite(images)
     images.abs().sum().backward()
     assert_finite(est.grad)
+    assert_finite(mix.grad)
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
@@ -542,7 +553,7 @@ def test_wrong_input_is_refused():
     refused("future_taps=-2", future_taps=-2)
     refused("est must be", est=est[0])
     refused("mix must be", mix=mix[0])
-    refused("weight must be", weight=weight[0])
+    refused("weight must be real .batch, mic, freq, frame", weight=weight[0])
     refused("same batch, freq", est=est[..., 1:])
     refused("same batch, freq", est=est[:, :, 1:])
     refused("same batch, freq", est=torch.cat([est, est]))
@@ -554,5 +565,6 @@ def test_wrong_input_is_refused():
     refused("complex", mix=mix.real)
     with pytest.raises(ValueError, match="floor must be > 0"):
         fcp_weight(mix, floor=0)
-    with pytest.raises(ValueError, match="mix must be"):
-        fcp_weight(mix[0])
+    for wrong in (mix[0], mix.real):
+        with pytest.raises(ValueError, match="mix must be a complex"):
+            fcp_weight(wrong)

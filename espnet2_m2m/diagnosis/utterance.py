@@ -20,6 +20,7 @@ from espnet2_m2m.fcp import fcp_weight, forward_convolutive_prediction
 from espnet2_m2m.fir_least_squares import stack_taps
 from espnet2_m2m.loss import MixtureConstraintLoss, ri_mag_l1
 from espnet2_m2m.scoring import metrics
+from espnet2_m2m.spectra import check_spectra
 
 MAX_DB = metrics.MAX_DB
 # Borders between the verdicts. Measured on trained models: tests/diagnosis/test_utterance.py has the clear cases.
@@ -72,7 +73,7 @@ def diagnose_utterance(
     Raises:
         ValueError: shapes that do not fit, values that are not finite (named).
     """
-    _check(est, far_field, close_talk, refs)
+    _check(est, far_field=far_field, close_talk=close_talk, refs=refs)
     ref_mic = loss.ref_mic
     weight = fcp_weight(far_field[None], loss.floor, shared=True)
     images = _images(est, far_field, weight, loss.farfield_taps, loss.diag_load)
@@ -267,21 +268,14 @@ def _numpy(waves: Tensor) -> np.ndarray:
     return torch.as_tensor(waves).cpu().double().numpy()
 
 
-def _check(est: Tensor, far_field: Tensor, close_talk: Tensor | None, refs: Tensor | None) -> None:
-    signals = {"est": est, "far_field": far_field, "close_talk": close_talk, "refs": refs}
-    for name, spectra in signals.items():
-        if spectra is None:
-            continue
-        if spectra.dim() != 3 or not spectra.is_complex() or spectra.shape[1:] != est.shape[1:]:
-            raise ValueError(
-                f"{name} must be a complex (mic | source, freq, frame) spectrum with the "
-                f"freq and frame of est {tuple(est.shape)}, found {spectra.dtype} "
-                f"{tuple(spectra.shape)}"
-            )
-        if not torch.isfinite(spectra).all():
+def _check(est: Tensor, **others: Tensor | None) -> None:
+    check_spectra("mic | source, freq, frame", est=est, **others)
+    for name, spectra in {"est": est, **others}.items():
+        if spectra is not None and not torch.isfinite(spectra).all():
             raise ValueError(f"{name} has values that are not finite (NaN or infinity)")
-        if name in ("close_talk", "refs") and len(spectra) > len(est):
-            raise ValueError(f"{len(spectra)} {name} need at least as many estimates, found {len(est)}")
+    for name in ("close_talk", "refs"):
+        if others[name] is not None and len(others[name]) > len(est):
+            raise ValueError(f"{len(others[name])} {name} need at least as many estimates, found {len(est)}")
 
 
 def verdict(found: dict) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from espnet2_m2m.enh.loss import LossInputs, MixtureConstraintCriterion, SpectraCriterion, SpectraWrapper
 from espnet2_m2m.enh.separator.m2m_separator import SILENCE, M2MSeparator
-from espnet2_m2m.loss.mixture_constraint import mask_frames
+from espnet2_m2m.spectra import mask_frames
 
 
 class ESPnetM2MModel(ESPnetEnhancementModel):

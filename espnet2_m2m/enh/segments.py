@@ -1,5 +1,7 @@
 """Training segments read from the files, where ESPnet's chunk iterator reads files whole and then cuts them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from espnet2.train.dataset import AbsDataset, ESPnetDataset
 
@@ -7,7 +9,14 @@ from espnet2_m2m.data_dir.audio import AudioError, audio_errors, open_audio
 from espnet2_m2m.data_dir.signals import require_same
 
 
-def read_segment(paths, utt_id, chunk_length, chunk_shift, random_place, sample_rate=None) -> dict[str, np.ndarray]:
+def read_segment(
+    paths: Mapping[str, Mapping[str, str]],
+    utt_id: str,
+    chunk_length: int,
+    chunk_shift: int,
+    random_place: bool,
+    sample_rate: int | None = None,
+) -> dict[str, np.ndarray]:
     """Of an utterance what the chunk iterator takes: all signals from the same sample on.
 
     An utterance that gives several chunks, or none, is read whole.
@@ -57,18 +66,18 @@ class SegmentDataset(AbsDataset):
         chunk_shift: int,
         random_place: bool,
         sample_rate: int | None = None,
-    ):
+    ) -> None:
         self.dataset = dataset
         self.paths = {name: loader.loader.data for name, loader in dataset.loader_dict.items()}
         self.options = chunk_length, chunk_shift, random_place, sample_rate
 
-    def has_name(self, name) -> bool:
+    def has_name(self, name: str) -> bool:
         return self.dataset.has_name(name)
 
     def names(self) -> tuple[str, ...]:
         return self.dataset.names()
 
-    def __getitem__(self, uid) -> tuple[str, dict[str, np.ndarray]]:
+    def __getitem__(self, uid: str) -> tuple[str, dict[str, np.ndarray]]:
         data = read_segment(self.paths, uid, *self.options)
         if self.dataset.preprocess is not None:
             data = self.dataset.preprocess(uid, data)

@@ -22,7 +22,7 @@ def anchor_loss(closetalk_images: Tensor, close_talk: Tensor, order: str = "fixe
     needs headsets whose number can be told from the far-field recording: fixed seats, say. "free":
     each utterance gets the one assignment of sources to headsets, the same for all frequencies, that
     makes the sum over d smallest. Where any talker may wear any headset, as in random rooms, a
-    network cannot know the order, and "fixed" asks the impossible of it.
+    network cannot know the order, and "fixed" is a target that cannot be learnt.
 
     Args:
         closetalk_images: (batch, mic, source, freq, frame) FCP images at the headsets, with the

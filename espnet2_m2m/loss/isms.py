@@ -25,6 +25,12 @@ def isms(images: Tensor, mix: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     Source: UNSSOR, the ISMS loss; the variance is the unbiased one.
+    Example:
+        >>> mix = torch.tensor([[1 + 0j], [0.1]])           # two frequencies, one frame: 20 dB apart
+        >>> flat = torch.tensor([[1 + 0j], [1.0]])          # the same level at both
+        >>> steep = torch.tensor([[1 + 0j], [0.01]])        # 40 dB apart: four times the mixture's variance
+        >>> isms(torch.stack([flat, steep]), mix)
+        tensor(2.0000)
     """
     if images.dim() < 3 or images.shape[:-3] + images.shape[-2:] != mix.shape:
         raise ValueError(

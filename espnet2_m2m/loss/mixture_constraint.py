@@ -9,6 +9,7 @@ from espnet2_m2m.fcp import fcp_weight, forward_convolutive_prediction
 from espnet2_m2m.loss.anchor import ORDERS, anchor_loss, faded_weight
 from espnet2_m2m.loss.isms import isms
 from espnet2_m2m.loss.ri_mag import ri_mag_l1
+from espnet2_m2m.spectra import at_least_complex64, check_spectra, mask_frames, never_compiled
 
 
 class MixtureConstraintLoss(nn.Module):
@@ -39,6 +40,17 @@ class MixtureConstraintLoss(nn.Module):
         diag_load: see `forward_convolutive_prediction`.
     Raises:
         ValueError: a value out of its range, by name.
+    Example:
+        >>> est = torch.tensor([[1, 0, 2, 0j], [0, 3, 0, 1]]).reshape(1, 2, 1, 4)  # two sources that take turns
+        >>> far_field = est.sum(dim=1, keepdim=True)         # a mic that hears both alike: 1, 3, 2, 1
+        >>> close_talk = est + 0.5 * est.flip(1)             # headsets: 1, 1.5, 2, 0.5 and 0.5, 3, 1, 1
+        >>> loss = MixtureConstraintLoss(0, 0, 0, 0, anchor_weight=1.0)  # filters of one tap
+        >>> value, parts = loss(est, far_field, close_talk)
+        >>> print(f"{parts['mc'].item():.2f} {parts['anchor'].item():.2f}")  # 2 * 2 / 5 + 2 * 1.5 / 5.5
+        0.00 1.35
+        >>> value, parts = loss(est.flip(1), far_field, close_talk)  # exchanged, which eq. (3) cannot tell
+        >>> print(f"{parts['mc'].item():.2f} {parts['anchor'].item():.2f}")  # 2 * 3 / 5 + 2 * 4 / 5.5
+        0.00 2.65
     """
 
     def __init__(
@@ -56,41 +68,21 @@ class MixtureConstraintLoss(nn.Module):
         ref_mic_weight: float = 1.0,
         floor: float = 1e-4,
         diag_load: float = 1e-5,
-    ):
+    ) -> None:
         super().__init__()
-        taps = dict(
-            closetalk_past_taps=closetalk_past_taps,
-            closetalk_future_taps=closetalk_future_taps,
-            farfield_past_taps=farfield_past_taps,
-            farfield_future_taps=farfield_future_taps,
+        _check_options(
+            whole=dict(
+                closetalk_past_taps=closetalk_past_taps,
+                closetalk_future_taps=closetalk_future_taps,
+                farfield_past_taps=farfield_past_taps,
+                farfield_future_taps=farfield_future_taps,
+                ref_mic=ref_mic,
+            ),
+            real=dict(alpha=alpha, anchor_weight=anchor_weight, isms_weight=isms_weight, ref_mic_weight=ref_mic_weight),
+            positive=dict(floor=floor, diag_load=diag_load),
+            order=anchor_order,
+            fade=anchor_fade,
         )
-        positive = dict(floor=floor, diag_load=diag_load)
-        not_negative = dict(
-            taps,
-            alpha=alpha,
-            anchor_weight=anchor_weight,
-            isms_weight=isms_weight,
-            ref_mic=ref_mic,
-            ref_mic_weight=ref_mic_weight,
-        )
-        for name, value in {**positive, **not_negative}.items():
-            whole = name in taps or name == "ref_mic"
-            if not isinstance(value, Integral if whole else Real):
-                raise ValueError(
-                    f"{name} must be a {'whole ' if whole else ''}number, found {value!r}"
-                    + " (to YAML 1e-4 is text, 1.0e-4 a number)" * isinstance(value, str)
-                )
-            if value < 0 or (value == 0 and name in positive):
-                raise ValueError(f"{name} must be {'>' if name in positive else '>='} 0, found {value}")
-        if anchor_fade is not None:
-            steps = anchor_fade if isinstance(anchor_fade, (list, tuple)) else ()
-            numbers = len(steps) == 2 and all(isinstance(step, Real) for step in steps)
-            if not numbers or not 0 <= steps[0] < steps[1]:
-                raise ValueError(f"anchor_fade must be two steps 0 <= first < last, found {anchor_fade}")
-            if anchor_weight == 0:
-                raise ValueError("anchor_fade does nothing with anchor_weight: 0; remove one of them")
-        if anchor_order not in ORDERS:
-            raise ValueError(f"anchor_order must be one of {ORDERS}, found {anchor_order!r}")
         self.closetalk_taps = (closetalk_past_taps, closetalk_future_taps)
         self.farfield_taps = (farfield_past_taps, farfield_future_taps)
         self.alpha = alpha
@@ -105,6 +97,7 @@ class MixtureConstraintLoss(nn.Module):
         # A buffer, so that a resumed training continues the fade where it stopped.
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
+    @never_compiled
     def forward(
         self, est: Tensor, far_field: Tensor, close_talk: Tensor | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -113,30 +106,31 @@ class MixtureConstraintLoss(nn.Module):
         Args:
             est: (batch, source, freq, frame) complex STFT of the network's estimates Z.
             far_field: (batch, mic, freq, frame) complex STFT of the far-field mixtures.
-            close_talk: (batch, mic, freq, frame) complex STFT of the close-talk mixtures; mic d is
-                the headset of source d.
+            close_talk: (batch, headset, freq, frame) complex STFT of the close-talk mixtures. Eq. (3) takes
+                any number of headsets, since all sources add up at each. The anchor wants a source for every
+                headset: source d's for headset d, with `anchor_order="fixed"`. Sources beyond the headsets,
+                noise or talkers without one, are not anchored.
             lengths: (batch,) frames of each utterance; the rest is padding and has no influence.
         Returns:
             loss: (batch,) real.
             stats: name -> (batch,) real, detached, unweighted sums over mics: `mc` is eq. (3),
                 `mc_far_field`, `mc_close_talk`, `anchor`, `isms` its parts and additions.
         Raises:
-            ValueError: shapes that do not fit, non-finite input (named).
+            ValueError: shapes that do not fit, non-finite input (named), or fewer sources than headsets with
+                an anchor.
         """
-        _check_inputs(est, far_field, close_talk)
+        spectra = dict(est=est, far_field=far_field, close_talk=close_talk)
+        check_spectra(**spectra)
+        _check_finite(**spectra)
         if self.ref_mic >= far_field.shape[1]:
             raise ValueError(
                 f"ref_mic is {self.ref_mic}, but there are only {far_field.shape[1]} far-field mics (counted from 0)"
             )
-        est, far_field = _at_least_float32(est), _at_least_float32(far_field)
         if lengths is not None:
             _check_lengths(lengths, est)
-            est, far_field = mask_frames(est, lengths), mask_frames(far_field, lengths)
-
-        if close_talk is not None:
-            close_talk = _at_least_float32(close_talk)
-            if lengths is not None:
-                close_talk = mask_frames(close_talk, lengths)
+        est, far_field, close_talk = (
+            None if spectrum is None else _prepared(spectrum, lengths) for spectrum in spectra.values()
+        )
         images, closetalk_images = self._all_images(est, far_field, close_talk, lengths)
 
         stats = {}
@@ -178,7 +172,9 @@ class MixtureConstraintLoss(nn.Module):
         target = far_field if target is None else target
         return self._images(est, target, weight, self.farfield_taps, lengths)
 
-    def _all_images(self, est, far_field, close_talk, lengths):
+    def _all_images(
+        self, est: Tensor, far_field: Tensor, close_talk: Tensor | None, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """FCP images at the far-field mics and at the headsets (None without)."""
         if close_talk is None:
             return self.farfield_images(est, far_field, lengths), None
@@ -201,43 +197,54 @@ class MixtureConstraintLoss(nn.Module):
         )
         return images.split(num_mics, dim=1)
 
-    def _images(self, est, mix, weight, taps, lengths, mics_per_weight=None):
+    def _images(
+        self,
+        est: Tensor,
+        mix: Tensor,
+        weight: Tensor,
+        taps: tuple[int, int],
+        lengths: Tensor | None,
+        mics_per_weight: tuple[int, ...] | None = None,
+    ) -> Tensor:
         if lengths is not None:
             weight = mask_frames(weight, lengths, fill=torch.inf)
         images, _ = forward_convolutive_prediction(est, mix, weight, *taps, self.diag_load, mics_per_weight)
         return images if lengths is None else mask_frames(images, lengths)
 
 
-def mask_frames(spectrum: Tensor, lengths: Tensor, fill: float = 0.0) -> Tensor:
-    """Put `fill` into all frames from lengths[b] on: (batch, ..., frame) -> the same shape."""
-    frame = torch.arange(spectrum.shape[-1], device=spectrum.device)
-    inside = frame < lengths.to(spectrum.device)[:, None]
-    inside = inside.reshape((len(lengths),) + (1,) * (spectrum.dim() - 2) + (-1,))
-    return torch.where(inside, spectrum, fill)
+def _check_options(whole: dict, real: dict, positive: dict, order: str, fade: tuple[int, int] | None) -> None:
+    """Raise ValueError for a value out of its range, by name; `whole` and `real` may be 0."""
+    for name, value in {**whole, **real, **positive}.items():
+        if not isinstance(value, Integral if name in whole else Real):
+            raise ValueError(
+                f"{name} must be a {'whole ' if name in whole else ''}number, found {value!r}"
+                + " (to YAML 1e-4 is text, 1.0e-4 a number)" * isinstance(value, str)
+            )
+        if value < 0 or (value == 0 and name in positive):
+            raise ValueError(f"{name} must be {'>' if name in positive else '>='} 0, found {value}")
+    if fade is not None:
+        steps = fade if isinstance(fade, (list, tuple)) else ()
+        numbers = len(steps) == 2 and all(isinstance(step, Real) for step in steps)
+        if not numbers or not 0 <= steps[0] < steps[1]:
+            raise ValueError(f"anchor_fade must be two steps 0 <= first < last, found {fade}")
+        if real["anchor_weight"] == 0:
+            raise ValueError("anchor_fade does nothing with anchor_weight: 0; remove one of them")
+    if order not in ORDERS:
+        raise ValueError(f"anchor_order must be one of {ORDERS}, found {order!r}")
 
 
-def _check_inputs(est: Tensor, far_field: Tensor, close_talk: Tensor | None) -> None:
-    inputs = dict(est=est, far_field=far_field)
-    if close_talk is not None:
-        inputs["close_talk"] = close_talk
-    for name, tensor in inputs.items():
-        if tensor.dim() != 4 or not tensor.is_complex():
-            raise ValueError(
-                f"{name} must be a complex (batch, mic | source, freq, frame) STFT, "
-                f"found {tensor.dtype} {tuple(tensor.shape)}"
-            )
-        if tensor.numel() == 0:
-            raise ValueError(
-                f"{name} needs at least one source or mic, frequency and frame, found {tuple(tensor.shape)}"
-            )
-        if tensor.shape[0] != est.shape[0] or tensor.shape[2:] != est.shape[2:]:
-            raise ValueError(
-                f"{name} {tuple(tensor.shape)} and est {tuple(est.shape)} need the same batch, freq and frame"
-            )
-        finite = torch.isfinite(tensor.detach()).flatten(1).all(1)
-        if not finite.all():
-            bad = torch.nonzero(~finite).flatten().tolist()
-            raise ValueError(f"{name} has NaN or infinite values in batch item(s) {bad}")
+def _prepared(spectrum: Tensor, lengths: Tensor | None) -> Tensor:
+    spectrum = at_least_complex64(spectrum)
+    return spectrum if lengths is None else mask_frames(spectrum, lengths)
+
+
+def _check_finite(**spectra: Tensor | None) -> None:
+    for name, spectrum in spectra.items():
+        if spectrum is not None:
+            finite = torch.isfinite(spectrum.detach()).flatten(1).all(1)
+            if not finite.all():
+                bad = torch.nonzero(~finite).flatten().tolist()
+                raise ValueError(f"{name} has NaN or infinite values in batch item(s) {bad}")
 
 
 def _check_lengths(lengths: Tensor, est: Tensor) -> None:
@@ -245,7 +252,3 @@ def _check_lengths(lengths: Tensor, est: Tensor) -> None:
         raise ValueError(
             f"lengths must be ({est.shape[0]},) frames within 1..{est.shape[-1]}, found {lengths.tolist()}"
         )
-
-
-def _at_least_float32(spectrum: Tensor) -> Tensor:
-    return spectrum.to(torch.promote_types(spectrum.dtype, torch.complex64))

@@ -24,6 +24,11 @@ def pit_ri_mag(est: Tensor, ref: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
         order: (batch, source) long, the estimate that belongs to each reference.
     Raises:
         ValueError: shapes that do not fit.
+    Example:
+        >>> ref = torch.tensor([1, 2, 3 + 0j]).reshape(1, 3, 1, 1)  # three sources of one T-F unit
+        >>> est = torch.tensor([3, 1, 2 + 0j]).reshape(1, 3, 1, 1)
+        >>> pit_ri_mag(est, ref, mix=ref.sum(1))
+        (tensor([0.]), tensor([[1, 2, 0]]))
     """
     if est.shape != ref.shape or mix.shape != ref[:, 0].shape:
         raise ValueError(

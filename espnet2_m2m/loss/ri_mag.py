@@ -19,6 +19,11 @@ def ri_mag_l1(est: Tensor, ref: Tensor, level: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: freq or frame differ.
     Source: eq. (5), summed over t and f as in (4) and (6).
+    Example:
+        >>> ref = torch.tensor([[3 + 4j, 5]])              # magnitudes 5 and 5
+        >>> est = torch.tensor([[3 + 0j, 5]])
+        >>> ri_mag_l1(est, ref)                            # (0 + 4 + |5 - 3|) / 10
+        tensor(0.6000)
     """
     if est.shape[-2:] != ref.shape[-2:]:
         raise ValueError(f"est {tuple(est.shape)} and ref {tuple(ref.shape)} need the same freq and frame")

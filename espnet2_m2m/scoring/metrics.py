@@ -89,6 +89,11 @@ def sdr(ref: ArrayLike, est: ArrayLike, taps: int = SDR_TAPS) -> float:
         ValueError: as `si_sdr`.
     Source: Vincent, Gribonval, Fevotte, "Performance measurement in blind audio source
         separation", TASLP 2006; BSS-eval version 3.
+    Example:
+        >>> ref = np.append(np.random.default_rng(0).standard_normal(3998), [0, 0])
+        >>> echo = np.convolve(ref, [1, 0, 0.5])[:4000]  # a filter of `ref`; to SI-SDR half of it is distortion
+        >>> round(sdr(ref, echo)), round(si_sdr(ref, echo))
+        (100, 6)
     """
     ref, est = _pair(ref, est)
     return _sdrs(ref, [est], taps)[0]
@@ -126,6 +131,10 @@ def pesq(ref: ArrayLike, est: ArrayLike, sample_rate: int) -> float:
         float, about 1.0 to 4.6; NaN where PESQ finds no utterance or has less than 1/4 s.
     Raises:
         ValueError: as `si_sdr`, or another sample rate.
+    Example:
+        >>> ref = np.random.default_rng(0).standard_normal(8000)
+        >>> round(pesq(ref, ref, sample_rate=8000), 1), pesq(ref, 0 * ref, sample_rate=8000)
+        (4.5, nan)
     """
     from pesq import BufferTooShortError, NoUtterancesError
     from pesq import pesq as itu_pesq
@@ -154,6 +163,10 @@ def estoi(ref: ArrayLike, est: ArrayLike, sample_rate: int) -> float:
         ValueError: as `si_sdr`.
     Source: Jensen, Taal, "An algorithm for predicting the intelligibility of speech masked by
         modulated noise maskers", TASLP 2016.
+    Example:
+        >>> ref = np.random.default_rng(0).standard_normal(10000)
+        >>> round(estoi(ref, ref, sample_rate=10000), 6), estoi(ref, 0 * ref, sample_rate=10000)
+        (1.0, 0.0)
     """
     ref, est = _pair(ref, est)
     return _estois(ref, [est], sample_rate)[0]
@@ -218,6 +231,13 @@ def best_permutation(refs: Sequence[ArrayLike], ests: Sequence[ArrayLike]) -> tu
         pairwise: (source, estimate) SI-SDR in dB.
     Raises:
         ValueError: as `si_sdr`, or fewer estimates than sources.
+    Example:
+        >>> permutation, pairwise = best_permutation(refs=[[1, 0], [0, 1]], ests=[[0.1, 1], [1, 0.1], [1, 1]])
+        >>> permutation.tolist()
+        [1, 0]
+        >>> pairwise.round()
+        array([[-20.,  20.,   0.],
+               [ 20., -20.,   0.]])
     """
     if len(ests) < len(refs):
         raise ValueError(f"{len(ests)} estimates cannot be assigned to {len(refs)} sources")
@@ -229,13 +249,37 @@ def best_permutation(refs: Sequence[ArrayLike], ests: Sequence[ArrayLike]) -> tu
 def score_pair(ref: ArrayLike, est: ArrayLike, sample_rate: int) -> dict[str, float]:
     """All METRICS of one estimate as {name: float}; PESQ is NaN at rates that it does not know.
 
-    Args and errors as `pesq` and `si_sdr`.
+    Args:
+        ref, est: (sample,) real.
+        sample_rate: in Hz.
+    Returns:
+        dict of float.
+    Raises:
+        ValueError: as `si_sdr`.
+    Example:
+        >>> ref = np.random.default_rng(0).standard_normal(16000)
+        >>> {name: round(value, 1) for name, value in score_pair(ref, ref, sample_rate=16000).items()}
+        {'si_sdr': 100.0, 'sdr': 100.0, 'pesq': 4.6, 'estoi': 1.0}
     """
     return score_estimates(ref, [est], sample_rate)[0]
 
 
 def score_estimates(ref: ArrayLike, ests: Sequence[ArrayLike], sample_rate: int) -> list[dict[str, float]]:
-    """`score_pair` of each of several estimates of one source, in less time than one by one."""
+    """`score_pair` of each of several estimates of one source, in less time than one by one.
+
+    Args:
+        ref: (sample,) real.
+        ests: (estimate, sample) real.
+        sample_rate: in Hz.
+    Returns:
+        list of dict, one an estimate.
+    Raises:
+        ValueError: as `si_sdr`.
+    Example:
+        >>> ref = np.random.default_rng(0).standard_normal(8000)
+        >>> [round(scores["si_sdr"]) for scores in score_estimates(ref, [ref, 0 * ref], sample_rate=8000)]
+        [100, -100]
+    """
     pairs = [_pair(ref, est) for est in ests]
     ests, ref = [est for _, est in pairs], pairs[0][0]
     has_pesq = sample_rate in PESQ_MODES
@@ -269,6 +313,13 @@ def score_utterance(
         with a mixture "mixture_" + each.
     Raises:
         ValueError: as `best_permutation`; a silent reference is named by its index.
+    Example:
+        >>> refs = np.random.default_rng(0).standard_normal((2, 8000))
+        >>> scores = score_utterance(refs, refs[::-1], sample_rate=8000, mixture=refs.sum(axis=0))
+        >>> [of_source["estimate"] for of_source in scores]
+        [1, 0]
+        >>> {name: round(value) for name, value in scores[0].items() if "si_sdr" in name}
+        {'si_sdr': 100, 'fixed_order_si_sdr': -41, 'mixture_si_sdr': 0}
     """
     if len(np.shape(refs)) != 2 or len(np.shape(ests)) != 2:
         raise ValueError(f"refs {np.shape(refs)} and ests {np.shape(ests)} need the axes (source, sample)")

@@ -162,6 +162,12 @@ def register() -> None:
     configs, and `EnhancementTask.build_model` builds an `ESPnetM2MModel` for a config that names one of
     the criterions: with the stock model such a config would train nothing, and a trained one would
     separate without FCP.
+
+    Example:
+        >>> register()
+        >>> from espnet2.tasks import enh
+        >>> sorted({"mixture_constraint", "ri_mag"} & enh.criterion_choices.classes.keys())
+        ['mixture_constraint', 'ri_mag']
     """
     enh.criterion_choices.classes.update(CRITERIONS)
     enh.loss_wrapper_choices.classes.update(WRAPPERS)
@@ -179,6 +185,11 @@ def register() -> None:
 def _build_model(cls, args):
     if not TrainingConfig(args).is_ours:
         return _stock_build_model(cls, args)
+    if getattr(args, "diffusion_model", None) is not None:  # ESPnet would build a model without the criterions
+        raise ValueError(
+            f"criterion {args.criterions[0]['name']} does not go with diffusion_model: {args.diffusion_model}, which "
+            "learns from clean speech; remove it"
+        )
     options = {name: args.model_conf[name] for name in MODEL_OPTIONS if name in args.model_conf}
     args = copy.copy(args)
     args.model_conf = {k: v for k, v in args.model_conf.items() if k not in options}

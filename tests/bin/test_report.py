@@ -342,6 +342,16 @@ def test_real_recordings_have_a_page_without_scores(scored, tmp_path):
     }
 
 
+def test_a_speaker_without_a_headset_gets_a_stream_that_is_left_over(scored, tmp_path):
+    shutil.copytree(scored, tmp_path, dirs_exist_ok=True)
+    for path in [*(tmp_path / "data/test").glob("*spk[12].scp"), tmp_path / "data/test/closetalk1.scp"]:
+        path.unlink()
+    html = run(tmp_path, "--num_examples", "2")
+    assert re.findall(r'class="scores">(output \d)<', html) == ["output 2", "output 1", "output 1", "output 2"]
+    clips = {attrs["aria-label"].rpartition(",")[0] for attrs in Page(html).all("audio")}
+    assert len(clips) == 4 and not any(clip.startswith(("Speaker 1: Close", "Talker 1: Close")) for clip in clips)
+
+
 def test_diagnosis(scored, html, tmp_path, capsys):
     """Shown where it has been made, quiet otherwise; a broken or outdated one is not passed off."""
     assert "diagnosis" not in html.lower()

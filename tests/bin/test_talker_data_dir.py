@@ -99,6 +99,23 @@ def test_headsets_may_stand_where_enh_sh_wants_references(example):
     assert read_table(out / "utt2stream")["a-a-b-test00001"] == "2"
 
 
+def test_a_talker_without_a_headset(tmp_path):
+    """Headsets 1 and 3 of three talkers: each gets its own stream, the second talker gets none."""
+    data_dir, enhanced_dir = make_set(tmp_path, num_utterances=2, num_speakers=3, swapped=(1,))
+    (data_dir / "closetalk2.scp").unlink()
+    for n in (1, 2, 3):
+        write_table(data_dir / f"text_spk{n}", dict.fromkeys(read_table(data_dir / "utt2spk"), f"talker {n}"))
+    out = run((tmp_path, data_dir, enhanced_dir))
+    assert read_table(out / "utt2stream") == {
+        **{"a-a-b-test00000": "1", "c-a-b-test00000": "3"},
+        **{"a-a-b-test00001": "3", "c-a-b-test00001": "1"},
+    }
+    assert read_table(out / "text")["c-a-b-test00001"] == "talker 3"
+    (data_dir / "scenes.jsonl").unlink()
+    out = run((tmp_path, data_dir, enhanced_dir))
+    assert read_table(out / "utt2stream")["a-b-spk3-a-b-test00001"] == "1"
+
+
 def test_signals_of_the_set(example):
     out = run(example, "--signal", "closetalk_spk")
     assert not validate_data_dir(out, num_channels=1)

@@ -1,5 +1,7 @@
 """The mixture-constraint loss against the literal equations: values, gradients, batch, silence."""
 
+import itertools
+
 import numpy as np
 import oracle
 import pytest
@@ -7,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from espnet2_m2m import fcp_weight, forward_convolutive_prediction
 from espnet2_m2m.loss import MixtureConstraintLoss
 
 # I, J, M, N all different, so that no two can be exchanged unseen.
@@ -136,6 +139,45 @@ def test_gradcheck(lengths):
     loss = MixtureConstraintLoss(1, 1, 1, 0, anchor_weight=0.7, isms_weight=0.3)
     est.requires_grad_()
     assert torch.autograd.gradcheck(lambda est: loss(est, far_field, close_talk, lengths)[0], est, fast_mode=True)
+
+
+@pytest.mark.parametrize("with_close_talk", MIXES)
+def test_gradcheck_of_the_mixtures(with_close_talk):
+    """A front end may be trained too. Once FCP took the mixtures for constants and the distance (5) did not: what
+    reached them was neither the loss's gradient nor none."""
+    est, *mixes = batch(*(oracle.scene(seed, num_far=2, num_freqs=2, num_frames=6) for seed in (5, 6)))
+    mixes = [mix.requires_grad_() for mix in mixes[: 1 + with_close_talk]]
+    loss = MixtureConstraintLoss(1, 1, 2, 0, anchor_weight=0.7 * with_close_talk, isms_weight=0.3)
+    lengths = torch.tensor([4, 6])
+
+    def of_all(est, far_field, close_talk=None):
+        return loss(est, far_field, close_talk, lengths)[0]
+
+    assert torch.autograd.gradcheck(of_all, (est.requires_grad_(), *mixes), fast_mode=True)
+
+
+@pytest.mark.parametrize("order", ["fixed", "free"])
+@pytest.mark.parametrize("num_sources, num_headsets", [(3, 2), (2, 1), (3, 1), (4, 4)])
+def test_sources_without_headset(num_sources, num_headsets, order):
+    """Sources, such as noise or talkers without a headset, are summed in eq. (3), but not anchored."""
+    Z, Y_p, Y_d = oracle.scene(16, num_sources, num_close=num_headsets)
+    desired = min(
+        oracle.loss(Z[list(wearers)], Y_p, Y_d, **ORACLE_TAPS, anchor_weight=0.7)[0]
+        for wearers in itertools.permutations(range(num_sources))
+        if order == "free" or wearers == tuple(range(num_sources))
+    )
+    actual, _ = MixtureConstraintLoss(**TAPS, anchor_weight=0.7, anchor_order=order)(*batch((Z, Y_p, Y_d)))
+    assert actual.item() == pytest.approx(desired, rel=RTOL)
+
+
+def test_more_headsets_than_sources():
+    """Eq. (3) holds for them too; the anchor has nobody for the third."""
+    Z, Y_p, Y_d = oracle.scene(17, num_sources=2, num_close=3)
+    desired, _ = oracle.loss(Z, Y_p, Y_d, **ORACLE_TAPS)
+    actual, _ = MixtureConstraintLoss(**TAPS)(*batch((Z, Y_p, Y_d)))
+    assert actual.item() == pytest.approx(desired, rel=RTOL)
+    with pytest.raises(ValueError, match="2 sources and 3 close-talk mixtures"):
+        MixtureConstraintLoss(**TAPS, anchor_weight=0.7)(*batch((Z, Y_p, Y_d)))
 
 
 @pytest.mark.parametrize("past_taps, future_taps", [(2, 0), (2, 1)])
@@ -311,6 +353,31 @@ def test_full_lengths_as_none():
 
 
 # ---- precision -----------------------------------------------------------------------------------
+
+
+def test_compiled_loss_is_the_loss():
+    """torch's compiler once ended in an IndexError within FCP; and what it made of the weights alone was wrong."""
+    est, far_field, close_talk = batch(*(oracle.scene(seed) for seed in (1, 2)))
+    loss = MixtureConstraintLoss(anchor_weight=0.7, anchor_order="free", isms_weight=0.3).eval()
+    inputs = est, far_field, close_talk, torch.tensor([9, 12])
+    compiled = torch.compile(loss)
+    for actual, desired in zip(loss_and_gradient(compiled, *inputs), loss_and_gradient(loss, *inputs)):
+        assert torch.equal(actual, desired)
+    assert_same(compiled(*inputs), loss(*inputs), rtol=0)
+
+
+def test_compiled_surroundings():
+    """Of the loss and of FCP, which stay as they are within what is compiled; it is without code generation here."""
+    est, far_field, close_talk = batch(*(oracle.scene(seed) for seed in (1, 2)))
+    loss = MixtureConstraintLoss(**TAPS)
+
+    def step(est):
+        images, _ = forward_convolutive_prediction(2 * est, far_field, fcp_weight(far_field, shared=True))
+        return loss(2 * est, far_field, close_talk)[0] + images.abs().sum(), None
+
+    compiled = torch.compile(step, backend="aot_eager")
+    for actual, desired in zip(loss_and_gradient(compiled, est), loss_and_gradient(step, est)):
+        torch.testing.assert_close(actual, desired, rtol=RTOL, atol=1e-9)
 
 
 @pytest.mark.parametrize("options", SETTINGS)

@@ -11,7 +11,7 @@ from torch_complex.tensor import ComplexTensor
 
 from espnet2_m2m.enh.loss import SpectraCriterion
 from espnet2_m2m.enh.spectra import SpectraEncoder
-from espnet2_m2m.loss.mixture_constraint import mask_frames
+from espnet2_m2m.spectra import mask_frames
 from espnet2_m2m.stft import STFT
 
 # ESPnet's separators that fail somewhere inside on a recording of several mics.
@@ -332,6 +332,10 @@ def _check_separator(separator: AbsSeparator) -> None:
     if name in ("DANSeparator", "DPCLSeparator"):
         raise ValueError(
             f"{name} needs references in training, which mixture_constraint does without; choose another separator"
+        )
+    if name == "iNeuBe":  # the encoder's dimension, 1, takes the place of n_spk
+        raise ValueError(
+            "ESPnet's task builds iNeuBe with one source, which separates nothing; choose another separator"
         )
     if name == "NeuralBeamformer" and str(separator.loss_type).startswith("mask"):
         raise ValueError(
