@@ -1,6 +1,8 @@
 """The model card of a training, README.md of its packed form: Markdown with Hugging Face's front matter."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -93,7 +95,7 @@ def model_card(exp_dir: Path | str, tag: str, language: str, dataset: str, licen
     )
 
 
-def _description(config, training, dataset):
+def _description(config: dict[str, Any], training: TrainingConfig, dataset: str) -> Iterator[str]:
     """What it is, and what a recording must be like."""
     separator_conf = config.get("separator_conf") or {}
     model_conf = config.get("model_conf") or {}

@@ -50,13 +50,11 @@ def test_all_stages_leave_what_the_readme_lists(folder):
     assert (exp / "RESULTS.md").is_file() and (exp / "enhanced_test" / "report" / "index.html").is_file()
     with open(exp / "enhanced_test" / "scoring" / "scores.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 4, "two utterances of two speakers"
-    scps = [line.split(maxsplit=1) for line in open(exp / "enhanced_test" / "spk1.scp")]
-    assert len(scps) == 2
-    info = soundfile.info(scps[0][1].strip())
-    mixture = soundfile.info(
-        dict(line.split(maxsplit=1) for line in open(folder / "data/test/wav.scp"))[scps[0][0]].strip()
-    )
+    assert len(rows) == 4, "two utterances of two talkers"
+    outputs, mixtures = read_table(exp / "enhanced_test" / "spk1.scp"), read_table(folder / "data/test/wav.scp")
+    assert outputs.keys() == mixtures.keys() and len(outputs) == 2
+    utt_id = min(outputs)
+    info, mixture = soundfile.info(outputs[utt_id]), soundfile.info(mixtures[utt_id])
     assert (info.frames, info.samplerate, info.subtype) == (mixture.frames, 8000, "FLOAT")
 
 

@@ -182,11 +182,13 @@ def write_wav(
     else:
         raise ValueError(f"{path}: subtype must be PCM_16 or FLOAT, found {subtype!r}")
     num_channels = 1 if samples.ndim == 1 else samples.shape[1]
-    with atomic_path(path) as temporary:
-        with soundfile.SoundFile(temporary, "w", int(sample_rate), num_channels, subtype, format="WAV") as file:
-            if comment is not None:
-                file.comment = comment
-            file.write(samples)
+    with (
+        atomic_path(path) as temporary,
+        soundfile.SoundFile(temporary, "w", int(sample_rate), num_channels, subtype, format="WAV") as file,
+    ):
+        if comment is not None:
+            file.comment = comment
+        file.write(samples)
 
 
 def resample(samples: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:

@@ -101,7 +101,7 @@ def find_utterances(
     utt_ids = sorted(segments or read_table(Path(data_dir, "wav.scp")), key=c_locale_key)
     if not utt_ids:
         raise TableError(f"{data_dir}/wav.scp: expected at least one line, found none")
-    sources = {family: (data_dir, segments) for family in families}
+    sources = dict.fromkeys(families, (data_dir, segments))
     if enhanced_dir is not None:
         sources["stream"] = enhanced_dir, {}
     found = {utt_id: {family: {} for family in sources} for utt_id in utt_ids}

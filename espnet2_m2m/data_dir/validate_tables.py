@@ -210,7 +210,7 @@ class TableChecker:
     def _check_ids(self) -> None:
         expected = {
             "utt": (self.ids("utt2spk"), "utt2spk"),
-            "spk": (set(entry.value for entry in self.tables["utt2spk"]), "utt2spk"),
+            "spk": ({entry.value for entry in self.tables["utt2spk"]}, "utt2spk"),
         }
         expected["jsonl"] = expected["utt"]
         expected["reco"] = expected["utt"]

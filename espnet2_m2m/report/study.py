@@ -111,8 +111,12 @@ def _place(key: str) -> tuple[str, int, str]:
     return key[: len("table0")], keys.index(base) if base in keys else len(keys), key
 
 
-def our_row(key, config_path):
-    """A row that the paper does not have; taps and alpha from the training's config.yaml."""
+def our_row(key: str, config_path: Path) -> Row:
+    """A row that the paper does not have; taps and alpha from the training's config.yaml.
+
+    Raises:
+        ValueError: the file is no training's config.
+    """
     name = key.partition("_")[2].removeprefix("ours_")
     row = Row(key[len("table")], "-", OUR_SYSTEMS.get(key, name), "-", "-")
     config = TrainingConfig.load(config_path) if config_path.is_file() else TrainingConfig({})

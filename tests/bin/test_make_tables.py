@@ -151,7 +151,7 @@ def test_wide_band_pesq_is_not_compared(tmp_path):
 def test_figures_of_the_paper():
     """Every line of Tables I to III in the paper's text is a row here, and the other way round."""
     found = {}
-    for number, table in enumerate(re.split(r"^TABLE (?=I)", PAPER_TEXT.read_text(), flags=re.M)[1:], start=1):
+    for number, table in enumerate(re.split(r"^TABLE (?=I)", PAPER_TEXT.read_text(), flags=re.MULTILINE)[1:], start=1):
         for line in table.splitlines():
             cells = line.split("\t")
             if len(cells) == 5 and cells[0] == "SMS-WSJ-FF-CT":

@@ -104,7 +104,7 @@ def test_headsets_of_other_farfield_files_are_not_taken_for_finished(tree, simul
     """SMS-WSJ made again, with other noise say, after the headsets exist."""
     out_dir = tmp_path / "copy"
     shutil.copytree(simulated, out_dir)
-    stored = sorted(out_dir.glob("test/wav/spk1/*.wav"))[0]
+    stored = min(out_dir.glob("test/wav/spk1/*.wav"))
     samples, rate = soundfile.read(stored)
     soundfile.write(stored, 0.9 * samples, rate, subtype="FLOAT")
     with pytest.raises(SystemExit):
@@ -164,7 +164,7 @@ def test_every_mixture_is_checked(tree, tmp_path, capsys):
     """A wrong one that the self-check did not choose."""
 
     def change(datasets):
-        last = sorted(datasets["train_si284"])[-1]
+        last = max(datasets["train_si284"])
         datasets["train_si284"][last]["sound_decay_time"] = 0.17
 
     only_train = ("--num_checks", "0", "--num_valid", "0", "--num_test", "0")

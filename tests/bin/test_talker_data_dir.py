@@ -18,7 +18,7 @@ def example(tmp_path):
     """Three mixtures with headsets and transcripts; the streams of the second are exchanged."""
     data_dir, enhanced_dir = make_set(tmp_path, swapped=(1,))
     for n in (1, 2):
-        texts = {utt_id: f"talker {n}" for utt_id in read_table(data_dir / "utt2spk")}
+        texts = dict.fromkeys(read_table(data_dir / "utt2spk"), f"talker {n}")
         write_table(data_dir / f"text_spk{n}", texts)
     for order in ("fixed", "free"):
         criterion = {**CRITERION, "conf": {**CRITERION["conf"], "anchor_order": order}}

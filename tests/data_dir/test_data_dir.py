@@ -38,7 +38,7 @@ from espnet2_m2m.data_dir import (
 def test_write_table_sorts_as_the_c_locale_does(tmp_path):
     """Oracle: `LC_ALL=C sort`."""
     keys = ["b", "B", "a-2", "a_1", "a", "ä", "\U0001f600", "\ufb00", "10", "9"]
-    write_table(tmp_path / "text", {key: "x" for key in keys})
+    write_table(tmp_path / "text", dict.fromkeys(keys, "x"))
     command = ["sort", "-k1,1", "-C", str(tmp_path / "text")]
     assert subprocess.run(command, env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"}).returncode == 0
 
@@ -69,7 +69,7 @@ def test_what_is_written_is_valid(tmp_path_factory, speakers):
     speakers = {speaker + "0" * (width - len(speaker.encode())) for speaker in speakers}
     data_dir = tmp_path_factory.mktemp("data")
     utt2spk = {f"{spk}-{example}": spk for spk in speakers for example in ("u1", "U2", "ü")}
-    write_table(data_dir / "wav.scp", {utt_id: "a.wav" for utt_id in utt2spk})
+    write_table(data_dir / "wav.scp", dict.fromkeys(utt2spk, "a.wav"))
     write_table(data_dir / "utt2spk", utt2spk)
     write_table(data_dir / "spk2utt", spk2utt_from(read_table(data_dir / "utt2spk")))
     assert validate_data_dir(data_dir, check_audio=False) == []
@@ -108,18 +108,16 @@ def test_write_table_refuses(tmp_path, mapping):
 
 def test_atomic_path_leaves_nothing_half_written(tmp_path):
     path = tmp_path / "new" / "a.txt"
-    with pytest.raises(KeyboardInterrupt):
-        with atomic_path(path) as temporary:
-            temporary.write_text("half")
-            assert temporary.suffix == ".txt" and temporary.parent == path.parent
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        assert temporary.suffix == ".txt" and temporary.parent == path.parent
+        raise KeyboardInterrupt
     assert list(path.parent.iterdir()) == []
 
     path.write_text("old")
-    with pytest.raises(ValueError):
-        with atomic_path(path) as temporary:
-            temporary.write_text("half")
-            raise ValueError
+    with pytest.raises(ValueError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise ValueError
     assert path.read_text() == "old"
 
     with atomic_path(path) as temporary:

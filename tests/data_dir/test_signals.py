@@ -54,7 +54,10 @@ def test_talkers_headsets_and_streams_are_different_numbers(folders):
         path.unlink()
     waves, _ = find_utterances(data_dir, ALL, enhanced_dir)[0].read()
     assert {family: list(numbered) for family, numbered in waves.items()} == {
-        **{"wav": [1], "spk": [1, 2], "closetalk": [3], "closetalk_spk": []},
+        "wav": [1],
+        "spk": [1, 2],
+        "closetalk": [3],
+        "closetalk_spk": [],
         "stream": [1, 2, 3],
     }
 

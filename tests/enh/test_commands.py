@@ -16,6 +16,7 @@ from espnet2.train.reporter import Reporter
 from espnet_configs import M2M, VALID_SI_SNR, config, save
 
 from espnet2_m2m.bin import enh_inference, enh_train
+from espnet2_m2m.data_dir import read_table
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.tasks.checkpoints import repair_checkpoints
 from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask, check_numbers, common_sample_rate
@@ -76,7 +77,7 @@ def test_the_command_separates_what_is_missing_and_nothing_else(experiment, caps
     mix, _ = soundfile.read(experiment.folder / "utt1.wav", dtype="float32")
     images = SeparateSpeech(*experiment.model)(mix[None], fs=8000)
     for n, image in enumerate(images, start=1):
-        entries = dict(line.split() for line in open(experiment.out / f"spk{n}.scp"))
+        entries = read_table(experiment.out / f"spk{n}.scp")
         assert sorted(entries) == list(UTTERANCES)
         actual, rate = soundfile.read(entries["utt1"], dtype="float32")
         np.testing.assert_allclose(actual, image[0], atol=1e-5)
@@ -131,7 +132,7 @@ def test_jobs_separate_their_shares_and_the_last_call_lists_them(experiment, cap
     capsys.readouterr()
     enh_inference.main(experiment.options)
     assert done_already(capsys) == "3" and times(experiment) == before
-    assert [line.split()[0] for line in open(experiment.out / "spk2.scp")] == list(UTTERANCES)
+    assert list(read_table(experiment.out / "spk2.scp")) == list(UTTERANCES)
 
 
 def test_data_that_is_named_already_is_not_passed_twice(tmp_path):

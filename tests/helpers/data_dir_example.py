@@ -29,7 +29,7 @@ def make_data_dir(data_dir, num_samples, num_channels=6, speakers=("f03-m01", "f
             write_wav(scp[utt_id], noise(length, channels, seed=seed), SAMPLE_RATE)
         write_table(data_dir / f"{name}.scp", scp)
     for n in (1, 2):
-        write_table(data_dir / f"text_spk{n}", {utt_id: "ONE TWO" for utt_id in utt2spk})
+        write_table(data_dir / f"text_spk{n}", dict.fromkeys(utt2spk, "ONE TWO"))
     durations = {utt_id: length / SAMPLE_RATE for utt_id, length in lengths.items()}
     write_table(data_dir / "utt2dur", durations)
     write_table(data_dir / "utt2spk", utt2spk)
