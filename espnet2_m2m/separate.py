@@ -8,24 +8,22 @@ speech = separate(mixture, sample_rate)                    # (sample, mic) -> (s
 """
 
 import hashlib
-import json
-import tempfile
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from espnet2_m2m.data_dir.audio import AudioError, audio_header, is_plain_file, open_audio, truncated
-from espnet2_m2m.data_dir.tables import atomic_path
 from espnet2_m2m.model_files import model_files
+from espnet2_m2m.separate_file import StreamFiles, check_samples, read_header, reader
 from espnet2_m2m.stitching import Stitcher
+
+if TYPE_CHECKING:
+    from espnet2_m2m.tasks.separate_speech import SeparateSpeech
 
 SEGMENT_S, HOP_S = 10.0, 7.5
 OPTIONS = "--ref_mic", "--mics"
 SHORTEST_S = 0.5  # on less, FCP's filters fit anything
-BLOCK = 1 << 16  # samples of all mics that are read at once
-RIFF_BYTES = 0xFFFFF000  # what a wav file may hold; RF64 is its form for more
 
 
 class SeparatedFile(NamedTuple):
@@ -38,21 +36,21 @@ class SeparatedFile(NamedTuple):
         existed: the files were there before, and nothing was done.
     """
 
-    paths: list
+    paths: list[Path]
     duration_s: float
-    uncertain_s: list
+    uncertain_s: list[float] | None
     existed: bool
 
 
 class SeparateRecording:
-    """A trained model, for recordings of any length.
+    """A trained model, for recordings of any length: arrays, or files (separate_file.py).
 
     A recording up to a segment is separated as a whole, as bin/enh_inference does it. In a longer one
     segments overlap, every talker stays in one stream (stitching.py), and the streams are faded into each
     other. The network and FCP see one segment at a time, so talkers may move slowly.
 
     Args:
-        model: enh.separate_speech.SeparateSpeech.
+        model: tasks.separate_speech.SeparateSpeech.
         mics: channels of the recording that the model gets, from 0, in its order; None for all.
         ref_mic: channel of the recording at which the talkers are to sound, from 0; None for the one that
             the model was trained for.
@@ -71,7 +69,15 @@ class SeparateRecording:
         (2, 16000)
     """
 
-    def __init__(self, model, mics=None, ref_mic=None, segment_size=SEGMENT_S, hop_size=HOP_S, fingerprint=""):
+    def __init__(
+        self,
+        model: "SeparateSpeech",
+        mics: list[int] | None = None,
+        ref_mic: int | None = None,
+        segment_size: float = SEGMENT_S,
+        hop_size: float = HOP_S,
+        fingerprint: str = "",
+    ) -> None:
         from espnet2_m2m.enh.mics import check_mics
 
         self.model = model
@@ -110,7 +116,7 @@ class SeparateRecording:
             )
 
     @classmethod
-    def from_pretrained(cls, model, device="cpu", **options):
+    def from_pretrained(cls, model: str | Path, device: str = "cpu", **options: Any) -> "SeparateRecording":
         """Load a model without running anything that it brings along.
 
         Args:
@@ -133,7 +139,7 @@ class SeparateRecording:
                 digest.update(path.read_bytes())
         return cls(SeparateSpeech.from_pretrained(str(model), device=device), **options, fingerprint=digest.hexdigest())
 
-    def __call__(self, mixture, sample_rate):
+    def __call__(self, mixture: np.ndarray, sample_rate: int) -> np.ndarray:
         """Separate an array.
 
         Args:
@@ -155,11 +161,17 @@ class SeparateRecording:
         self._check_form("the recording", *mixture.shape, sample_rate)
         if not np.isfinite(mixture).all():
             raise ValueError("the recording has NaN or infinite samples")
-        mixture = mixture if self.mics is None else mixture[:, self.mics]
         blocks = self._stitcher(lambda first, last: mixture[first:last], len(mixture))
         return np.concatenate(list(blocks), axis=1)
 
-    def file(self, recording, out_dir, resample=False, overwrite=False, progress=False):
+    def file(
+        self,
+        recording: str | Path,
+        out_dir: str | Path,
+        resample: bool = False,
+        overwrite: bool = False,
+        progress: bool = False,
+    ) -> SeparatedFile:
         """Separate a file; writes OUT_DIR/NAME_spk1.wav, ... as 32-bit float, all whole or none.
 
         Args:
@@ -174,45 +186,37 @@ class SeparateRecording:
             ValueError, OSError: a recording that is missing, broken, of a wrong rate or number of mics, too
                 short or not finite, or files that exist.
         """
-        import soundfile
         from tqdm import tqdm
 
-        num_samples, _, rate = self.check_file(recording, resample)
         recording, out_dir = Path(recording), Path(out_dir)
-        paths = [out_dir / f"{recording.stem}_spk{n}.wav" for n in range(1, self.num_speakers + 1)]
-        comment = self._comment(recording)
-        if not overwrite and self._exist(paths, comment):
-            return SeparatedFile(paths, num_samples / rate, None, True)
-        _check_samples(recording)
+        num_samples, _, rate = self.check_file(recording, resample)
+        duration_s = num_samples / rate
+        settings = {
+            "model_sha256": self.fingerprint,
+            "mics": self.mics,
+            "ref_mic": self.ref_channel,
+            "segment": self.segment,
+            "overlap": self.overlap,
+        }
+        streams = StreamFiles(recording, out_dir, self.num_speakers, settings)
+        if not overwrite and streams.exist():
+            return SeparatedFile(streams.paths, duration_s, None, True)
+        check_samples(recording)
         out_dir.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            source = stack.enter_context(soundfile.SoundFile(recording))
-            if rate != self.sample_rate:
-                source = stack.enter_context(_resampled(source, self.sample_rate, out_dir))
+        with (
+            reader(recording, self.sample_rate, out_dir) as (read, num_samples),
+            streams.written(self.sample_rate, num_samples) as write,
+            tqdm(total=round(duration_s), unit="s", desc=recording.name, disable=not progress) as bar,
+        ):
+            blocks = self._stitcher(read, num_samples)
+            done = 0
+            for block in blocks:
+                write(block)
+                done += block.shape[1]
+                bar.update(round(done / self.sample_rate) - bar.n)
+        return SeparatedFile(streams.paths, duration_s, [n / self.sample_rate for n in blocks.uncertain], False)
 
-            def read(first, last):
-                source.seek(first)
-                try:
-                    samples = source.read(last - first, dtype="float32", always_2d=True)
-                except soundfile.SoundFileError as error:
-                    raise AudioError(f"{recording}: cannot be read ({error})", "copy it again") from error
-                if len(samples) < last - first:
-                    raise truncated(recording, f"{num_samples} samples", first + len(samples))
-                return samples if self.mics is None else samples[:, self.mics]
-
-            outputs = [stack.enter_context(_output(path, self.sample_rate, source.frames, comment)) for path in paths]
-            blocks = self._stitcher(read, source.frames)
-            seconds = round(num_samples / rate)
-            with tqdm(total=seconds, unit="s", desc=recording.name, disable=not progress) as bar:
-                written = 0
-                for block in blocks:
-                    for output, wave in zip(outputs, block):
-                        output.write(wave)
-                    written += block.shape[1]
-                    bar.update(round(written / self.sample_rate) - bar.n)
-        return SeparatedFile(paths, num_samples / rate, [n / self.sample_rate for n in blocks.uncertain], False)
-
-    def check_file(self, recording, resample=False):
+    def check_file(self, recording: str | Path, resample: bool = False) -> tuple[int, int, int]:
         """(samples, mics, rate in Hz) of a file, as its header says, that `file` will separate.
 
         Raises:
@@ -232,7 +236,7 @@ class SeparateRecording:
         self._check_form(recording, num_samples, num_mics, rate)
         return num_samples, num_mics, rate
 
-    def _check_form(self, name, num_samples, num_mics, rate):
+    def _check_form(self, name: str | Path, num_samples: int, num_mics: int, rate: int) -> None:
         if num_samples < SHORTEST_S * rate:
             raise ValueError(
                 f"{name}: lasts {num_samples / rate:.3f} s; {SHORTEST_S} s is the shortest that can be separated"
@@ -244,10 +248,11 @@ class SeparateRecording:
                 f"{name}: has {num_mics} channel(s), but --mics asks for channel {max(self.mics)}, counted from 0"
             )
 
-    def _stitcher(self, read, num_samples):
-        return Stitcher(self._separate, read, num_samples, self.segment, self.overlap)
+    def _stitcher(self, read: Callable[[int, int], np.ndarray], num_samples: int) -> Stitcher:
+        chosen = read if self.mics is None else lambda first, last: read(first, last)[:, self.mics]
+        return Stitcher(self._separate, chosen, num_samples, self.segment, self.overlap)
 
-    def _separate(self, mixture):
+    def _separate(self, mixture: np.ndarray) -> np.ndarray:
         """A segment (sample, mic) -> (source, sample)."""
         # Set for every segment, as others may share the model.
         self.model.enh_model.separator.ref_channel = self.model.ref_channel = self.ref_channel
@@ -259,117 +264,3 @@ class SeparateRecording:
                 "the model's output has NaN or infinite samples; its weights may be those of a training that diverged"
             )
         return est
-
-    def _comment(self, recording):
-        """What a file was made from and how, for its header."""
-        stamp = Path(recording).stat()
-        return json.dumps(
-            {
-                "made_by": "espnet2_m2m separate",
-                "model_sha256": self.fingerprint,
-                "mics": self.mics,
-                "ref_mic": self.ref_channel,
-                "segment": self.segment,
-                "overlap": self.overlap,
-                "recording": [Path(recording).name, stamp.st_size, stamp.st_mtime_ns],
-            },
-            sort_keys=True,
-        )
-
-    @staticmethod
-    def _exist(paths, comment):
-        """Whether all files exist that would be written.
-
-        Raises:
-            FileExistsError: some exist and were made in another way.
-        """
-        import soundfile
-
-        for path in paths:
-            if path.exists():
-                try:
-                    with soundfile.SoundFile(path) as file:
-                        same = file.comment == comment
-                except soundfile.SoundFileError:
-                    same = False
-                if not same:
-                    raise FileExistsError(
-                        f"{path}: exists, and was not made from this recording with this "
-                        "model and these options; remove it or give --overwrite"
-                    )
-        return all(path.exists() for path in paths)
-
-
-def read_header(recording):
-    """(samples, mics, rate in Hz) of an audio file, as its header says.
-
-    Raises:
-        AudioError: (a ValueError) no such file, unreadable or truncated.
-    """
-    if not is_plain_file(str(recording)):  # Kaldi's pipes are commands
-        raise AudioError(f"{recording}: expected the path of an audio file")
-    return audio_header(recording)
-
-
-def _check_samples(recording):
-    """Read a file once, because what is wrong at its end must not show after an hour of work."""
-    with open_audio(recording) as file:
-        present = 0
-        for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
-            bad = ~np.isfinite(block).all(axis=1)
-            if bad.any():
-                first = (present + int(bad.argmax())) / file.samplerate
-                raise AudioError(
-                    f"{recording}: has NaN or infinite samples, the first at {first:.3f} s",
-                    "export it again, or cut that part out",
-                )
-            present += len(block)
-        if present < file.frames:
-            raise truncated(recording, f"{file.frames} samples", present)
-
-
-@contextmanager
-def _resampled(source, sample_rate, folder):
-    """The recording at another rate, as a file that vanishes; soxr, quality HQ, block by block."""
-    import soundfile
-    import soxr
-
-    resampler = soxr.ResampleStream(source.samplerate, sample_rate, source.channels, quality="HQ")
-    num_bytes = 4 * source.channels * source.frames * sample_rate / source.samplerate
-    with (
-        tempfile.TemporaryFile(dir=folder) as temporary,
-        _sound_errors(folder),
-        soundfile.SoundFile(temporary, "w+", sample_rate, source.channels, "FLOAT", format=_format(num_bytes)) as file,
-    ):
-        while len(block := source.read(BLOCK, dtype="float32", always_2d=True)):
-            file.write(resampler.resample_chunk(block))
-        file.write(resampler.resample_chunk(np.zeros((0, source.channels), np.float32), last=True))
-        yield file
-
-
-@contextmanager
-def _output(path, sample_rate, num_samples, comment):
-    """A mono file to write to, which gets its name when it is complete."""
-    import soundfile
-
-    with (
-        atomic_path(path) as temporary,
-        _sound_errors(path),
-        soundfile.SoundFile(temporary, "w", sample_rate, 1, "FLOAT", format=_format(4 * num_samples)) as file,
-    ):
-        file.comment = comment
-        yield file
-
-
-def _format(num_bytes):
-    return "WAV" if num_bytes < RIFF_BYTES else "RF64"
-
-
-@contextmanager
-def _sound_errors(path):
-    import soundfile
-
-    try:
-        yield
-    except soundfile.SoundFileError as error:
-        raise OSError(f"{path}: cannot be written ({error})") from error

@@ -30,6 +30,7 @@ ROOMS = (
     "model_files",
     "tasks",
     # what people run
+    "separate_file",
     "separate",
     "model_card",
     "report",
@@ -38,7 +39,7 @@ ROOMS = (
     "bin",
 )
 MATHEMATICS = ROOMS[: ROOMS.index("stitching") + 1]
-WITH_ESPNET = ("enh", "tasks", "separate", "run", "bin")
+WITH_ESPNET = ("enh", "tasks", "run", "bin")
 
 
 def modules():

@@ -22,7 +22,7 @@ import json
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import numpy as np
 import soundfile
@@ -39,7 +39,14 @@ NOT_SETTINGS = ("config", "output_dir", "key_file", "job", "log_level", "num_wor
 @cli_errors
 def main(cmd: list[str] | None = None) -> None:
     _add_options(command_parser(__file__, __doc__, allow_abbrev=False)).parse_known_args(cmd)  # --help, at once
-    stock = _stock()
+    from espnet2.bin import enh_inference as stock
+
+    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask, register
+    from espnet2_m2m.tasks.espnet_patches import replaced_in_inference
+    from espnet2_m2m.tasks.separate_speech import SeparateSpeech
+
+    register()  # --enh_s2t_task true: ESPnet's own task builds the joint model
+
     parser = _add_options(stock.get_parser())
     parser.set_defaults(normalize_segment_scale=False)
     args = parser.parse_args(cmd)
@@ -69,12 +76,17 @@ def main(cmd: list[str] | None = None) -> None:
             options = vars(args) | {"key_file": key_file.name}
             options.pop("config", None)
             options.pop("job")
-            stock.SeparateSpeech.fcp_output = options.pop("fcp_output")
-            stock.SeparateSpeech.recordings = num_channels.get("speech_mix", {})
-            try:
+            load = functools.partial(
+                SeparateSpeech.from_pretrained,
+                fcp_output=options.pop("fcp_output"),
+                recordings=num_channels.get("speech_mix"),
+            )
+            with replaced_in_inference(
+                EnhancementTask=M2MEnhancementTask,
+                SeparateSpeech=SimpleNamespace(from_pretrained=load),
+                SoundScpWriter=AtomicWriter,
+            ):
                 stock.inference(**options)
-            finally:  # others in this process decide for themselves
-                stock.SeparateSpeech.fcp_output, stock.SeparateSpeech.recordings = None, {}
     if args.job:
         return
     for folder in _streams(output_dir, settings):
@@ -228,17 +240,6 @@ def _done(args: argparse.Namespace, utt_id: str, settings: int, tables: list[dic
             changed = max(changed, stamp[1] if stamp else 0)  # 0: a pipe
     files = [folder / f"{utt_id}.{args.output_format}" for folder in _streams(Path(args.output_dir), settings)]
     return bool(files) and all(f.is_file() and f.stat().st_mtime_ns > changed for f in files)
-
-
-@functools.cache
-def _stock() -> ModuleType:
-    """ESPnet's module, whose functions look up these names when they run."""
-    from espnet2.bin import enh_inference as stock
-
-    import espnet2_m2m.tasks.separate_speech  # noqa: F401  puts the plug-in's SeparateSpeech in its place
-
-    stock.SoundScpWriter = AtomicWriter
-    return stock
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors, command_parser, mic_list
 from espnet2_m2m.model_files import model_files
-from espnet2_m2m.separate import HOP_S, SEGMENT_S, SeparateRecording, read_header
+from espnet2_m2m.separate import HOP_S, SEGMENT_S, SeparateRecording
+from espnet2_m2m.separate_file import read_header
 
 
 def get_parser() -> argparse.ArgumentParser:

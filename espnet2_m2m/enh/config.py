@@ -9,6 +9,7 @@ Mappings are merged key by key, except that options are dropped with the choice 
 (`{name: si_snr, remove: true}` takes one away), an empty list and other lists replace what there was.
 """
 
+import re
 from pathlib import Path
 
 import yaml
@@ -87,3 +88,26 @@ def _read(path: Path, users: tuple[Path, ...]) -> dict:
     for base in bases:
         merged = merge(merged, _read(path.parent / base, (*users, path.resolve())))
     return merge(merged, content)
+
+
+def check_numbers(options: dict, name: str = "") -> None:
+    """Refuse numbers such as 2e-3 in ESPnet's *_conf options and criterions: to YAML they are text.
+
+    Args:
+        options: name -> value, of a config or the command line.
+        name: of the option that holds them, if any.
+    Raises:
+        ValueError: there is one; ESPnet or torch would fail deep inside without its name.
+    """
+    for key, value in options.items():
+        if not name and key != "criterions" and not key.endswith("_conf"):
+            continue
+        key = f"{name}.{key}" if name else key
+        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+\.?\d*e[+-]?\d+", value, re.IGNORECASE):
+            raise ValueError(
+                f"{key} is text to YAML, found {value}; write a number with a point and a sign, such as 1.0e-4"
+            )
+        if isinstance(value, (list, tuple)):
+            value = dict(enumerate(value))
+        if isinstance(value, dict):
+            check_numbers(value, key)

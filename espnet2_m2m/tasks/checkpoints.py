@@ -3,7 +3,6 @@
 import os
 import pickle
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,11 +14,10 @@ from espnet2_m2m.data_dir.tables import remove_temporaries
 STEP = "separator.mixture_constraint.step"  # of the anchor's fade, in a model's weights
 
 
-def load_weights(model, model_file) -> None:
+def load_weights(model: torch.nn.Module, model_file: str | Path) -> None:
     """Load a state dict into a model, all of it or nothing.
 
     Args:
-        model: torch module.
         model_file: what ESPnet's trainer or deepspeed saved.
     Raises:
         ValueError: the file holds anything but weights, or they do not fit; names all that differ.
@@ -59,7 +57,7 @@ def load_weights(model, model_file) -> None:
     model.load_state_dict(saved)
 
 
-def repair_checkpoints(output_dir, best_model_criterion) -> None:
+def repair_checkpoints(output_dir: str | Path, best_model_criterion: list[tuple[str, str, str]]) -> None:
     """Complete what a training left that was killed just after it had written checkpoint.pth, or clear it away.
 
     ESPnet then writes Nepoch.pth and moves the links latest.pth and PHASE.KEY.best.pth to it. A
@@ -94,28 +92,6 @@ def repair_checkpoints(output_dir, best_model_criterion) -> None:
         if not link.is_symlink() or os.readlink(link) != newest:
             with atomic_path(link) as temporary:
                 temporary.symlink_to(newest)
-
-
-@contextmanager
-def atomic_torch_save():
-    """Within this context torch.save writes files whole or not at all.
-
-    ESPnet's trainer overwrites checkpoint.pth in place once an epoch; killed just then, it could not
-    resume.
-    """
-    save = torch.save
-
-    def save_atomically(obj, f, *args, **kwargs):
-        if not isinstance(f, (str, Path)):
-            return save(obj, f, *args, **kwargs)
-        with atomic_path(f) as temporary:
-            save(obj, temporary, *args, **kwargs)
-
-    torch.save = save_atomically
-    try:
-        yield
-    finally:
-        torch.save = save
 
 
 def without_step(init_param: str) -> str:

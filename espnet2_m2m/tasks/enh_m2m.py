@@ -1,29 +1,27 @@
 """M2M inside ESPnet's enhancement task."""
 
+import argparse
 import copy
-import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks import enh
+from espnet2.tasks.abs_task import IteratorOptions
 from espnet2.tasks.enh import EnhancementTask
+from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.distributed_utils import get_rank
 
 from espnet2_m2m.data_dir import audio_header, read_table
+from espnet2_m2m.enh.config import check_numbers
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
-from espnet2_m2m.enh.loss import MixtureConstraintCriterion, MixtureSolver, RIMagCriterion, SpectraPITSolver
 from espnet2_m2m.enh.preprocessor import CheckedPreprocessor
 from espnet2_m2m.enh.segments import SegmentDataset
-from espnet2_m2m.enh.separator.tfgridnet import TFGridNet
-from espnet2_m2m.enh.spectra import SpectraDecoder, SpectraEncoder
 from espnet2_m2m.enh.training_config import TrainingConfig
-from espnet2_m2m.tasks.checkpoints import atomic_torch_save, load_weights, repair_checkpoints, without_step
+from espnet2_m2m.tasks.checkpoints import load_weights, repair_checkpoints, without_step
+from espnet2_m2m.tasks.espnet_patches import add_names, atomic_torch_save, replace_build_model, stock_build_model
 
-CRITERIONS = {"mixture_constraint": MixtureConstraintCriterion, "ri_mag": RIMagCriterion}
-WRAPPERS = {"mixture": MixtureSolver, "pit_spectra": SpectraPITSolver}
 MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref")
-
-_stock_build_model = EnhancementTask.__dict__["build_model"].__func__
 
 
 class M2MEnhancementTask(EnhancementTask):
@@ -34,24 +32,26 @@ class M2MEnhancementTask(EnhancementTask):
     """
 
     @classmethod
-    def required_data_names(cls, train=True, inference=False):
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
         """The far-field mixture is all that every set must have."""
         return ("speech_mix",)
 
     @classmethod
-    def optional_data_names(cls, train=True, inference=False):
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
         """ESPnet's names, and closetalk_mix1 .. for the headsets."""
         closetalk = tuple(f"closetalk_mix{n}" for n in range(1, enh.MAX_REFERENCE_NUM + 1))
         return super().optional_data_names(train, inference) + ("speech_ref1",) + closetalk
 
     @classmethod
-    def build_preprocess_fn(cls, args, train):
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable | None:
         """ESPnet's preprocessor, followed by checks of what reaches the model."""
         preprocess = super().build_preprocess_fn(args, train)
         return CheckedPreprocessor(preprocess) if TrainingConfig(args).is_ours else preprocess
 
     @classmethod
-    def build_chunk_iter_factory(cls, args, iter_options, mode):
+    def build_chunk_iter_factory(
+        cls, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
+    ) -> AbsIterFactory:
         """ESPnet's iterator over chunks, which are read from the files where they are all that is needed."""
         factory = super().build_chunk_iter_factory(args, iter_options, mode)
         data = iter_options.data_path_and_name_and_type
@@ -76,7 +76,7 @@ class M2MEnhancementTask(EnhancementTask):
         return factory
 
     @classmethod
-    def main_worker(cls, args):
+    def main_worker(cls, args: argparse.Namespace) -> None:
         """ESPnet's training process, whose checkpoints survive being killed at any moment."""
         with atomic_torch_save():
             if args.resume and (not args.distributed or get_rank(args.dist_rank, args.dist_launcher) == 0):
@@ -92,7 +92,33 @@ class M2MEnhancementTask(EnhancementTask):
             super().main_worker(args)
 
     @classmethod
-    def build_model_from_file(cls, config_file=None, model_file=None, device="cpu"):
+    def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
+        """An `ESPnetM2MModel`, or ESPnet's for any other config."""
+        if not TrainingConfig(args).is_ours:
+            return stock_build_model(cls, args)
+        if getattr(args, "diffusion_model", None) is not None:  # ESPnet would build a model without the criterions
+            raise ValueError(
+                f"criterion {args.criterions[0]['name']} does not go with diffusion_model: {args.diffusion_model}, "
+                "which learns from clean speech; remove it"
+            )
+        options = {name: args.model_conf[name] for name in MODEL_OPTIONS if name in args.model_conf}
+        args = copy.copy(args)
+        args.model_conf = {k: v for k, v in args.model_conf.items() if k not in options}
+        stock = stock_build_model(cls, args)  # also initialises the weights
+        return ESPnetM2MModel(
+            stock.encoder,
+            stock.separator,
+            stock.decoder,
+            stock.mask_module,
+            stock.loss_wrappers,
+            **options,
+            **args.model_conf,
+        )
+
+    @classmethod
+    def build_model_from_file(
+        cls, config_file: str | Path | None = None, model_file: str | Path | None = None, device: str = "cpu"
+    ) -> tuple[AbsESPnetModel, argparse.Namespace]:
         """ESPnet's loader, but the weights of a plug-in's model are read as data, and all of them or none.
 
         ESPnet unpickles whatever the file holds, loads what fits, and leaves the rest random, without a
@@ -107,30 +133,7 @@ class M2MEnhancementTask(EnhancementTask):
         return model, args
 
 
-def check_numbers(options: dict, name: str = "") -> None:
-    """Refuse numbers such as 2e-3 in ESPnet's *_conf options and criterions: to YAML they are text.
-
-    Args:
-        options: name -> value, of a config or the command line.
-        name: of the option that holds them, if any.
-    Raises:
-        ValueError: there is one; ESPnet or torch would fail deep inside without its name.
-    """
-    for key, value in options.items():
-        if not name and key != "criterions" and not key.endswith("_conf"):
-            continue
-        key = f"{name}.{key}" if name else key
-        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+\.?\d*e[+-]?\d+", value, re.IGNORECASE):
-            raise ValueError(
-                f"{key} is text to YAML, found {value}; write a number with a point and a sign, such as 1.0e-4"
-            )
-        if isinstance(value, (list, tuple)):
-            value = dict(enumerate(value))
-        if isinstance(value, dict):
-            check_numbers(value, key)
-
-
-def common_sample_rate(args) -> int | None:
+def common_sample_rate(args: argparse.Namespace) -> int | None:
     """Sample rate in Hz of the training data, by the first recording of each list.
 
     Returns:
@@ -156,12 +159,11 @@ def common_sample_rate(args) -> int | None:
 
 
 def register() -> None:
-    """Add the plug-in's names to espnet2.tasks.enh and enh_s2t, where stock ESPnet code finds them; idempotent.
+    """Make ESPnet's own commands and classes know the plug-in; idempotent.
 
-    Criterions, wrappers, the separator `tfgridnet_spectra` and the coder `spectra` become available in
-    configs, and `EnhancementTask.build_model` builds an `ESPnetM2MModel` for a config that names one of
-    the criterions: with the stock model such a config would train nothing, and a trained one would
-    separate without FCP.
+    Its names become available in configs of espnet2.tasks.enh and enh_s2t, and `EnhancementTask.build_model` builds
+    an `ESPnetM2MModel` for a config that names one of the criterions: with the stock model such a config would train
+    nothing, and a trained one would separate without FCP.
 
     Example:
         >>> register()
@@ -169,40 +171,8 @@ def register() -> None:
         >>> sorted({"mixture_constraint", "ri_mag"} & enh.criterion_choices.classes.keys())
         ['mixture_constraint', 'ri_mag']
     """
-    enh.criterion_choices.classes.update(CRITERIONS)
-    enh.loss_wrapper_choices.classes.update(WRAPPERS)
-    choices = [(enh.separator_choices, enh.encoder_choices, enh.decoder_choices)]
-    joint = sys.modules.get("espnet2.tasks.enh_s2t")  # copies these lists when it is imported
-    if joint is not None:
-        choices.append((joint.enh_separator_choices, joint.enh_encoder_choices, joint.enh_decoder_choices))
-    for separators, encoders, decoders in choices:
-        separators.classes["tfgridnet_spectra"] = TFGridNet
-        encoders.classes["spectra"] = SpectraEncoder
-        decoders.classes["spectra"] = SpectraDecoder
-    EnhancementTask.build_model = classmethod(_build_model)
+    add_names()
+    replace_build_model(M2MEnhancementTask.build_model.__func__)
 
 
-def _build_model(cls, args):
-    if not TrainingConfig(args).is_ours:
-        return _stock_build_model(cls, args)
-    if getattr(args, "diffusion_model", None) is not None:  # ESPnet would build a model without the criterions
-        raise ValueError(
-            f"criterion {args.criterions[0]['name']} does not go with diffusion_model: {args.diffusion_model}, which "
-            "learns from clean speech; remove it"
-        )
-    options = {name: args.model_conf[name] for name in MODEL_OPTIONS if name in args.model_conf}
-    args = copy.copy(args)
-    args.model_conf = {k: v for k, v in args.model_conf.items() if k not in options}
-    stock = _stock_build_model(cls, args)  # also initialises the weights
-    return ESPnetM2MModel(
-        stock.encoder,
-        stock.separator,
-        stock.decoder,
-        stock.mask_module,
-        stock.loss_wrappers,
-        **options,
-        **args.model_conf,
-    )
-
-
-register()
+add_names()  # without them no config of the task could be read

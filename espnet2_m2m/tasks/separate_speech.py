@@ -1,41 +1,55 @@
-"""ESPnet's SeparateSpeech for the plug-in's models; importing this puts it into espnet2.bin.enh_inference."""
+"""ESPnet's SeparateSpeech for the plug-in's models."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from espnet2.bin import enh_inference as stock
+from torch import Tensor
 
 from espnet2_m2m.enh.config import read_config
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
+from espnet2_m2m.enh.loss import CRITERIONS
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.model_files import model_files
-from espnet2_m2m.tasks.enh_m2m import CRITERIONS, M2MEnhancementTask
+from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
+from espnet2_m2m.tasks.espnet_patches import replaced_in_inference
 
 
 class SeparateSpeech(stock.SeparateSpeech):
-    __doc__ = stock.SeparateSpeech.__doc__
-    # Set by bin/enh_inference:
-    fcp_output = None  # None leaves it to the model
-    recordings = {}  # name -> number of mics, of those to come
+    """ESPnet's, whose weights are read as data, and which says before work begins what does not fit.
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    Args:
+        args, kwargs: as ESPnet's.
+        fcp_output: the output is the FCP image of the estimates, or the estimates; None leaves it to the model.
+        recordings: name -> number of mics, of those to come; a model of the plug-in must take them.
+    Raises:
+        ValueError: weights, recordings or fcp_output that do not go with the model.
+    """
+
+    def __init__(
+        self, *args: Any, fcp_output: bool | None = None, recordings: dict[str, int] | None = None, **kwargs: Any
+    ) -> None:
+        with replaced_in_inference(EnhancementTask=M2MEnhancementTask):
+            super().__init__(*args, **kwargs)
         if isinstance(self.enh_model, ESPnetM2MModel):
             separator = self.enh_model.separator
-            for name, num_mics in self.recordings.items():
+            for name, num_mics in (recordings or {}).items():
                 separator.array.check(
                     name,
                     num_mics,
                     separator.ref_channel,
                     ("--ref_channel", "espnet2_m2m format_data_dir --channels"),
                 )
-        if self.fcp_output is not None:
+        if fcp_output is not None:
             if not isinstance(self.enh_model, ESPnetM2MModel):
                 raise ValueError(
                     "--fcp_output is for models that were trained by a criterion of the "
                     f"plug-in, found {type(self.enh_model).__name__}"
                 )
-            self.enh_model.separator.fcp_output = self.fcp_output
+            self.enh_model.separator.fcp_output = fcp_output
 
-    def __call__(self, speech_mix, fs=8000, **kwargs):
+    def __call__(self, speech_mix: Tensor | np.ndarray, fs: int = 8000, **kwargs: Any) -> list[np.ndarray]:
         """ESPnet's, except that normalize_output_wav leaves a silent estimate silent."""
         normalize, self.normalize_output_wav = self.normalize_output_wav, False
         try:
@@ -48,7 +62,7 @@ class SeparateSpeech(stock.SeparateSpeech):
         return [wave / np.where(peak > 0, peak, 1) * 0.9 for wave, peak in zip(waves, peaks)]
 
     @staticmethod
-    def from_pretrained(model_tag=None, **kwargs):
+    def from_pretrained(model_tag: str | None = None, **kwargs: Any) -> "SeparateSpeech":
         """Load a model that somebody else may have made; none of its code runs.
 
         Args:
@@ -71,7 +85,7 @@ class SeparateSpeech(stock.SeparateSpeech):
                 raise ValueError(f"{model_tag}: no network can be built from its config: {error!r}") from error
 
 
-def _check_foreign_config(train_config, model_tag) -> None:
+def _check_foreign_config(train_config: Path, model_tag: str) -> None:
     """Refuse configs whose loading is ESPnet's, which unpickles anything."""
     try:
         content = read_config(train_config)
@@ -89,7 +103,3 @@ def _check_foreign_config(train_config, model_tag) -> None:
             f"{model_tag}: separator: asteroid may load further files by code of its own, which "
             "is refused; give a training of your own by --train_config and --model_file"
         )
-
-
-stock.EnhancementTask = M2MEnhancementTask
-stock.SeparateSpeech = SeparateSpeech

@@ -11,15 +11,17 @@ import pytest
 import soundfile
 import torch
 import yaml
+from espnet2.bin import enh_inference as stock
 from espnet2.tasks.enh import EnhancementTask
 from espnet2.train.reporter import Reporter
 from espnet_configs import M2M, VALID_SI_SNR, config, save
 
 from espnet2_m2m.bin import enh_inference, enh_train
 from espnet2_m2m.data_dir import read_table
+from espnet2_m2m.enh.config import check_numbers
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.tasks.checkpoints import repair_checkpoints
-from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask, check_numbers, common_sample_rate
+from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask, common_sample_rate
 from espnet2_m2m.tasks.separate_speech import SeparateSpeech
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +159,6 @@ def test_data_that_is_named_already_is_not_passed_twice(tmp_path):
 def test_a_killed_rerun_leaves_no_scp_and_old_streams_are_not_listed(experiment, monkeypatch):
     (experiment.out / "wavs/3").mkdir(parents=True)
     (experiment.out / "spk3.scp").write_text("utt1 old.wav\n")
-    stock = enh_inference._stock()
     with monkeypatch.context() as patch:
         patch.setattr(stock, "inference", lambda **options: sys.exit("killed"))
         with pytest.raises(SystemExit, match="killed"):

@@ -15,7 +15,7 @@ from tiny_asr import DECODER, ENCODER, TOKENS
 
 from espnet2_m2m.data_dir import write_table, write_wav
 from espnet2_m2m.enh.config import read_config
-from espnet2_m2m.tasks import enh_m2m
+from espnet2_m2m.tasks.enh_m2m import register
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "conf" / "tuning" / "train_enh_asr_m2m_demo.yaml"
@@ -42,6 +42,7 @@ def joint_config(criterion=M2M, **enh_model_conf):
 
 
 def build(config):
+    register()
     args = EnhS2TTask.get_parser().parse_args(["--output_dir", "unused"])
     vars(args).update(config)
     return EnhS2TTask.build_model(args)
@@ -146,7 +147,7 @@ def test_names_are_known_whichever_module_is_imported_first(monkeypatch):
 
     for choices in (enh_s2t.enh_separator_choices, enh_s2t.enh_encoder_choices, enh_s2t.enh_decoder_choices):
         monkeypatch.setattr(choices, "classes", {})
-    enh_m2m.register()
+    register()
     assert "tfgridnet_spectra" in enh_s2t.enh_separator_choices.classes
     assert "spectra" in enh_s2t.enh_encoder_choices.classes and "spectra" in enh_s2t.enh_decoder_choices.classes
 

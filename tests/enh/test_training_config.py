@@ -26,7 +26,7 @@ def test_defaults_are_those_of_the_signatures():
 
 
 def test_the_table_names_the_criterions_of_the_task():
-    from espnet2_m2m.tasks.enh_m2m import CRITERIONS
+    from espnet2_m2m.enh.loss import CRITERIONS
 
     assert DEFAULTS.keys() == CRITERIONS.keys()
 
