@@ -11,7 +11,7 @@ import torch
 from espnet2.enh.encoder.abs_encoder import AbsEncoder
 from espnet2.enh.encoder.null_encoder import NullEncoder
 from espnet2.enh.encoder.stft_encoder import STFTEncoder
-from torch import Tensor, nn
+from torch import Tensor
 from torch_complex.tensor import ComplexTensor
 
 from espnet2_m2m.enh.batch import SILENCE, per_item, select_mics
@@ -32,7 +32,7 @@ class Mixture(NamedTuple):
     level: Tensor | None = None  # (batch,), by which the network's estimates are to be multiplied
 
 
-class SignalDomain(nn.Module):
+class SignalDomain:
     """The domain that an encoder leads to.
 
     Args:
@@ -41,10 +41,10 @@ class SignalDomain(nn.Module):
         loss_mics: far-field mics that the loss sums over, from 0; None for all.
     Raises:
         ValueError: an encoder whose features are neither waveforms nor plain spectra.
+    Not a module: the encoder's weights are the model's, and in its checkpoints once.
     """
 
     def __init__(self, encoder: AbsEncoder, criterion: SpectraCriterion, loss_mics: list[int] | None) -> None:
-        super().__init__()
         if not isinstance(encoder, (NullEncoder, SpectraEncoder, STFTEncoder)):
             raise ValueError(
                 f"{criterion.name} works on spectra, so it needs `encoder: spectra` (with `decoder: "

@@ -73,6 +73,7 @@ class M2MSeparator(AbsSeparator):
                 f"so it must be below {len(loss_mics)}"
             )
         self.domain = SignalDomain(encoder, criterion, loss_mics)
+        self.stft = self.domain.stft  # its window moves to the model's device
         num_inputs = 1 if type(separator).__name__ in SINGLE_MIC else getattr(separator, "n_imics", None)
         self.array = MicArray(input_mics, loss_mics, loss_mics[ref_mic] if loss_mics else ref_mic, num_inputs)
         self.separator = separator
