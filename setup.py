@@ -13,7 +13,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "espnet2_m2m/__init__.py").
 class BuildWithRecipes(build_py):
     """Puts what bin/setup_recipe copies into the package as its folder `recipes`."""
 
-    def run(self):
+    def run(self) -> None:
         super().run()
         for pattern in ("conf/**/*.yaml", "local/*.*", "local/parallel/*", "egs2/*/enh1/*.*"):
             for path in HERE.glob(pattern):

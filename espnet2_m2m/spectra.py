@@ -60,7 +60,7 @@ def never_compiled(function: Callable) -> Callable:
     """
 
     @functools.wraps(function)
-    def called(*args, **kwargs):
+    def called(*args, **kwargs) -> object:
         compiling = "torch._dynamo" in sys.modules
         return (torch.compiler.disable(function) if compiling else function)(*args, **kwargs)
 

@@ -36,7 +36,7 @@ class Run:
         args: options of bin/run_study, with `study`, the folder, `gpus`, those that the runs share, and `command`.
     """
 
-    def __init__(self, row: str, seed: int, args: argparse.Namespace):
+    def __init__(self, row: str, seed: int, args: argparse.Namespace) -> None:
         self.row, self.seed, self.args = row, seed, args
         self.folder = args.study / f"{row}_seed{seed}"
         names = [row, *["size_small"] * (args.size == "small"), *["rate_16k"] * (args.fs == "16000")]

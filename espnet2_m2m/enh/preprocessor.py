@@ -14,7 +14,7 @@ class CheckedPreprocessor:
         preprocess: ESPnet's preprocessor, or None.
     """
 
-    def __init__(self, preprocess: Callable | None = None):
+    def __init__(self, preprocess: Callable | None = None) -> None:
         self.preprocess = preprocess
 
     def __call__(self, utt_id: str, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

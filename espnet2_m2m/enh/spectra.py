@@ -18,7 +18,7 @@ class SpectraEncoder(AbsEncoder):
         n_fft, hop_length: window and hop in samples; 32 ms and 8 ms at 8 kHz by default.
     """
 
-    def __init__(self, n_fft: int = 256, hop_length: int = 64):
+    def __init__(self, n_fft: int = 256, hop_length: int = 64) -> None:
         super().__init__()
         self.stft = STFT(n_fft, hop_length)
 
@@ -40,7 +40,7 @@ class SpectraDecoder(AbsDecoder):
     Args: as `SpectraEncoder`.
     """
 
-    def __init__(self, n_fft: int = 256, hop_length: int = 64):
+    def __init__(self, n_fft: int = 256, hop_length: int = 64) -> None:
         super().__init__()
         self.stft = STFT(n_fft, hop_length)
 

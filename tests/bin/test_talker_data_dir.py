@@ -107,8 +107,10 @@ def test_a_talker_without_a_headset(tmp_path):
         write_table(data_dir / f"text_spk{n}", dict.fromkeys(read_table(data_dir / "utt2spk"), f"talker {n}"))
     out = run((tmp_path, data_dir, enhanced_dir))
     assert read_table(out / "utt2stream") == {
-        **{"a-a-b-test00000": "1", "c-a-b-test00000": "3"},
-        **{"a-a-b-test00001": "3", "c-a-b-test00001": "1"},
+        "a-a-b-test00000": "1",
+        "c-a-b-test00000": "3",
+        "a-a-b-test00001": "3",
+        "c-a-b-test00001": "1",
     }
     assert read_table(out / "text")["c-a-b-test00001"] == "talker 3"
     (data_dir / "scenes.jsonl").unlink()

@@ -56,7 +56,7 @@ class TFGridNet(AbsSeparator):
         attn_n_head: int = 4,
         attn_qk_dim: int = 4,
         activation_checkpointing: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         if emb_ks % emb_hs:
             raise ValueError(f"separator_conf: emb_ks: {emb_ks} must be a multiple of emb_hs: {emb_hs}")
@@ -123,7 +123,16 @@ class TFGridNetBlock(nn.Module):
     Input and output: (batch, frame, freq, channel).
     """
 
-    def __init__(self, num_freqs, emb_dim, emb_ks, emb_hs, lstm_hidden_units, attn_n_head, attn_qk_dim):
+    def __init__(
+        self,
+        num_freqs: int,
+        emb_dim: int,
+        emb_ks: int,
+        emb_hs: int,
+        lstm_hidden_units: int,
+        attn_n_head: int,
+        attn_qk_dim: int,
+    ) -> None:
         super().__init__()
         self.overlap = emb_ks - emb_hs
         self.emb_hs = emb_hs
@@ -149,7 +158,7 @@ class UnfoldedLSTM(nn.Module):
     x + overlap_add(linear(lstm(unfold(norm(x))))): (batch, any, step axis, channel) -> the same shape.
     """
 
-    def __init__(self, emb_dim: int, emb_ks: int, emb_hs: int, hidden_units: int):
+    def __init__(self, emb_dim: int, emb_ks: int, emb_hs: int, hidden_units: int) -> None:
         super().__init__()
         self.emb_ks, self.emb_hs = emb_ks, emb_hs
         self.norm = nn.LayerNorm(emb_dim, eps=EPS)
@@ -177,7 +186,7 @@ class FrameAttention(nn.Module):
     (batch, frame, freq, channel) -> the same shape.
     """
 
-    def __init__(self, num_freqs: int, emb_dim: int, n_head: int, qk_dim: int):
+    def __init__(self, num_freqs: int, emb_dim: int, n_head: int, qk_dim: int) -> None:
         super().__init__()
         self.sizes = [n_head * qk_dim, n_head * qk_dim, emb_dim]
         self.n_head = n_head
@@ -214,7 +223,7 @@ class HeadNorm(nn.Module):
     (batch, head, frame, freq, channel) -> (batch, head, frame, freq * channel)
     """
 
-    def __init__(self, n_head: int, num_freqs: int, channels: int):
+    def __init__(self, n_head: int, num_freqs: int, channels: int) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(n_head, 1, num_freqs * channels))
         self.bias = nn.Parameter(torch.zeros(n_head, 1, num_freqs * channels))
