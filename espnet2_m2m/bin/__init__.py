@@ -138,8 +138,14 @@ def mic_list(text: str) -> list[int]:
     return mics
 
 
+def share_of(tasks: list, job: tuple[int, int] | None) -> list:
+    """The tasks of one job, a `parse_job`; all of them without."""
+    number, num_jobs = job or (1, 1)
+    return tasks[number - 1 :: num_jobs]
+
+
 def parse_job(job: str) -> tuple[int, int]:
-    """ "3/100" -> (3, 100): the third of a hundred jobs, which does the tasks [2::100]."""
+    """ "3/100" -> (3, 100): the third of a hundred jobs, which does the tasks [2::100], `share_of`."""
     match = re.fullmatch(r"(\d+)/(\d+)", job)
     number, num_jobs = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= num_jobs:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from espnet2_m2m.bin import cli_errors, command_parser, positive
-from espnet2_m2m.data_dir import atomic_path, source_stamp
+from espnet2_m2m.data_dir import atomic_path, source_stamp, write_text
 from espnet2_m2m.data_dir.signals import find_utterances
 from espnet2_m2m.enh.training_config import DEFAULTS, TrainingConfig
 
@@ -96,10 +96,8 @@ def main(cmd: list[str] | None = None) -> None:
     with atomic_path(out_dir / "agreement.png") as temporary:
         figures.save_agreement(temporary, result["agrees"], rate)
     markdown = words.markdown(result)
-    with atomic_path(out_dir / "DIAGNOSIS.md") as temporary:
-        temporary.write_text(markdown + "\n![Agreement over frequency](agreement.png)\n", encoding="utf-8")
-    with atomic_path(out_dir / "diagnosis.json") as temporary:
-        temporary.write_text(json.dumps(result, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(out_dir / "DIAGNOSIS.md", markdown + "\n![Agreement over frequency](agreement.png)\n")
+    write_text(out_dir / "diagnosis.json", json.dumps(result, allow_nan=False) + "\n")
     print(markdown)
     print(f"{out_dir}: DIAGNOSIS.md, diagnosis.json, agreement.png")
 

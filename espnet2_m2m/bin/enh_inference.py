@@ -27,8 +27,10 @@ from types import SimpleNamespace
 import numpy as np
 import soundfile
 
-from espnet2_m2m.bin import boolean, cli_errors, command_parser, parse_job
+from espnet2_m2m.bin import boolean, cli_errors, command_parser, parse_job, share_of
 from espnet2_m2m.data_dir import AudioError, atomic_path, audio_header, read_table, source_stamp, write_table
+from espnet2_m2m.data_dir.audio import audio_errors
+from espnet2_m2m.data_dir.tables import write_bytes
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.model_files import model_files
 
@@ -58,9 +60,7 @@ def main(cmd: list[str] | None = None) -> None:
     output_dir = Path(args.output_dir)
     first_table = args.data_path_and_name_and_type[0][0]
     utt_ids = list(read_table(args.key_file or first_table, allow_empty=args.key_file is not None))
-    if args.job:
-        number, num_jobs = args.job
-        utt_ids = utt_ids[number - 1 :: num_jobs]
+    utt_ids = share_of(utt_ids, args.job)
     settings = _write_settings(args)
     scps = {name: path for path, name, kind in args.data_path_and_name_and_type if kind == "sound"}
     tables = [read_table(scp) for scp in scps.values()]
@@ -169,10 +169,8 @@ def check_recordings(scp: str, utt_ids: list[str], args: argparse.Namespace) -> 
     for utt_id in utt_ids:
         if utt_id not in table:
             raise ValueError(f"{scp}: no utterance '{utt_id}'; {args.key_file or 'the first list'} asks for it")
-        try:
+        with audio_errors(f"{scp}: {utt_id}"):
             _, channels, found = audio_header(table[utt_id])
-        except AudioError as error:
-            raise ValueError(f"{scp}: {utt_id}: {error}") from error
         if found != args.fs:
             raise ValueError(
                 f"{scp}: {utt_id}: {table[utt_id]} has {found} Hz, but --fs is "
@@ -220,9 +218,7 @@ def _write_settings(args: argparse.Namespace) -> int:
         settings["model_file"] = {"bytes": model.st_size, "mtime_ns": model.st_mtime_ns}
     content = json.dumps(settings, indent=1, sort_keys=True, default=str)
     path = Path(args.output_dir) / "settings.json"
-    if not path.is_file() or path.read_text(encoding="utf-8") != content:
-        with atomic_path(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    write_bytes(path, content.encode("utf-8"))
     return path.stat().st_mtime_ns
 
 

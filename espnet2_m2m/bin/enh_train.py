@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from espnet2_m2m.bin import cli_errors, command_parser
-from espnet2_m2m.data_dir import atomic_path, numbered_files
+from espnet2_m2m.data_dir import numbered_files, write_text
 from espnet2_m2m.enh.config import read_config, read_file
 from espnet2_m2m.enh.training_config import TrainingConfig
 
@@ -108,10 +108,7 @@ def _one_file(paths: list[str], config: dict, output_dir: str | None) -> Path:
             "--output_dir, where the config that is used is written"
         )
     merged = Path(output_dir) / "train_config.yaml"
-    with atomic_path(merged) as temporary:
-        temporary.write_text(
-            f"# Merged from {' '.join(paths)}\n" + yaml.safe_dump(config, sort_keys=False), encoding="utf-8"
-        )
+    write_text(merged, f"# Merged from {' '.join(paths)}\n" + yaml.safe_dump(config, sort_keys=False))
     return merged
 
 

@@ -16,7 +16,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, rendering_parser
+from espnet2_m2m.bin import cli_errors, rendering_parser, share_of
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
 from espnet2_m2m.simulation.render import render_set, wav_paths
 from espnet2_m2m.simulation.rooms import ROOMS
@@ -102,11 +102,8 @@ def main(cmd: list[str] | None = None) -> None:
     for name, scenes in scenes_of_set.items():
         set_dir = Path(args.out_dir, name)
         write_scenes(scenes, set_dir, origins[name])
-        if args.job:
-            number, num_jobs = args.job
-            render_set(scenes[number - 1 :: num_jobs], set_dir, speech[name], args.nj)
-        else:
-            render_set(scenes, set_dir, speech[name], args.nj)
+        render_set(share_of(scenes, args.job), set_dir, speech[name], args.nj)
+        if args.job is None:
             write_tables(scenes, set_dir, [wav_paths(scene, set_dir) for scene in scenes])
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m.bin import cli_errors, rendering_parser
+from espnet2_m2m.bin import cli_errors, rendering_parser, share_of
 from espnet2_m2m.data_dir.audio import read_audio
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import write_bytes
@@ -77,8 +77,7 @@ def main(cmd: list[str] | None = None) -> None:
     for name in sets:
         check_same_scenes(scenes[name], Path(args.out_dir, name))
 
-    number, num_jobs = args.job or (1, 1)
-    shares = {name: mixtures[number - 1 :: num_jobs] for name, mixtures in sets.items()}
+    shares = {name: share_of(mixtures, args.job) for name, mixtures in sets.items()}
     todo = {name: missing_mixtures(share, Path(args.out_dir, name)) for name, share in shares.items()}
     check_some(todo, args.num_checks, args.nj)
     for name, share in shares.items():
