@@ -9,6 +9,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +21,7 @@ HF_TAG = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 @contextmanager
-def model_files(model):
+def model_files(model: Path | str) -> Iterator[tuple[Path, Path]]:
     """Paths of a model's (config, weights), valid within the context.
 
     Args:
@@ -50,7 +51,7 @@ def model_files(model):
         )
 
 
-def _in_folder(folder: Path):
+def _in_folder(folder: Path) -> tuple[Path, Path]:
     if (folder / META).is_file():
         config, weights = _contents((folder / META).read_bytes(), folder / META)
         return _existing(folder / config, folder / weights)
@@ -67,14 +68,14 @@ def _in_folder(folder: Path):
     return _existing(folder / "config.yaml", default)
 
 
-def _existing(config: Path, weights: Path):
+def _existing(config: Path, weights: Path) -> tuple[Path, Path]:
     for path in (config, weights):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; a model is its config.yaml and a .pth file")
     return config, weights
 
 
-def _contents(meta: bytes, where):
+def _contents(meta: bytes, where: Path | str) -> tuple[str, str]:
     """(config, weights) of a meta.yaml, two relative paths within the model."""
     try:
         content = yaml.safe_load(meta)
@@ -98,7 +99,7 @@ def leaves_folder(name: str) -> bool:
     return path.is_absolute() or ".." in path.parts or re.match("[a-zA-Z]:", name) is not None
 
 
-def _unpack(archive: Path, folder: Path):
+def _unpack(archive: Path, folder: Path) -> tuple[Path, Path]:
     """Copy config and weights of a packed model to `folder`; the rest stays packed."""
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -125,7 +126,7 @@ def _unpack(archive: Path, folder: Path):
     return folder / "config.yaml", folder / "model.pth"
 
 
-def _from_hub(tag: str):
+def _from_hub(tag: str) -> tuple[Path, Path]:
     try:
         from huggingface_hub import errors, hf_hub_download
     except ImportError:
@@ -135,7 +136,7 @@ def _from_hub(tag: str):
         ) from None
     repository, revision = HF_TAG.fullmatch(tag).groups()
 
-    def download(name):
+    def download(name: str) -> Path:
         try:
             return Path(hf_hub_download(repository, name, revision=revision))
         except (ValueError, OSError, errors.HTTPError) as error:
