@@ -23,6 +23,7 @@ import yaml
 
 from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.data_dir import numbered_files, write_text
+from espnet2_m2m.data_dir.directory import consecutive_files, numbered_file
 from espnet2_m2m.enh.config import read_config, read_file
 from espnet2_m2m.enh.training_config import TrainingConfig
 
@@ -135,24 +136,12 @@ def data_options(data_dir: str | Path, training: TrainingConfig, validation: boo
         if criterion.needs_references and (validation or not criterion.only_for_test):
             families.setdefault("spk", criterion)
     for family, criterion in families.items():
-        files.update(_numbered(data_dir, family, criterion.name))
+        for n in consecutive_files(data_dir, family, f"criterion {criterion.name}"):
+            files[f"{ESPNET_NAMES[family]}{n}"] = data_dir / numbered_file(family, n)
     for path in files.values():
         if not path.is_file():
             raise ValueError(f"{path}: no such file; stages 1 to 4 of run.sh make it")
     return [f"{path},{name},sound" for name, path in files.items()]
-
-
-def _numbered(data_dir: Path, family: str, criterion: str) -> dict[str, Path]:
-    numbers = numbered_files(data_dir, family)
-    if not numbers:
-        raise ValueError(f"{data_dir}: criterion {criterion} needs {family}1.scp, {family}2.scp, ..., found none")
-    if numbers != list(range(1, len(numbers) + 1)):
-        found = ", ".join(f"{family}{n}.scp" for n in numbers)
-        raise ValueError(
-            f"{data_dir}: criterion {criterion} needs {family}1.scp, {family}2.scp, ... without a "
-            f"gap, found {found}; add what is missing or rename the others"
-        )
-    return {f"{ESPNET_NAMES[family]}{n}": data_dir / f"{family}{n}.scp" for n in numbers}
 
 
 if __name__ == "__main__":

@@ -48,6 +48,24 @@ def numbered_files(data_dir: Path | str, family: str) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
+def consecutive_files(data_dir: Path | str, family: str, what: str) -> list[int]:
+    """`numbered_files`, which must begin with 1 and have no gaps.
+
+    Args:
+        what: they are, or are for, in the message.
+    Raises:
+        ValueError: there are none, or there is a gap.
+    """
+    numbers = numbered_files(data_dir, family)
+    if not numbers or numbers != list(range(1, len(numbers) + 1)):
+        found = ", ".join(numbered_file(family, number) for number in numbers) or "none"
+        raise ValueError(
+            f"{data_dir}: {what}: expected {numbered_file(family, 1)}, {numbered_file(family, 2)} ... without a gap,"
+            f" found {found}; add what is missing or rename the others"
+        )
+    return numbers
+
+
 def table_key(name: str) -> str | None:
     """What a file of a data dir is keyed by: "utt", "spk", "reco", "jsonl" or None (no table).
 

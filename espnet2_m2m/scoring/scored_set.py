@@ -12,7 +12,8 @@ from pathlib import Path
 
 from espnet2_m2m.data_dir import atomic_path, require_finished, write_table, write_text
 from espnet2_m2m.data_dir.cache import Cache, input_key
-from espnet2_m2m.data_dir.signals import Signal, Utterance, find_utterances
+from espnet2_m2m.data_dir.directory import consecutive_files
+from espnet2_m2m.data_dir.signals import Utterance, find_utterances
 from espnet2_m2m.scoring import metrics
 from espnet2_m2m.scoring.results import markdown_section, replace_section, summarise
 
@@ -75,25 +76,15 @@ def list_jobs(
     """
     require_finished(data_dir)
     utterances = find_utterances(data_dir, ("wav", "spk", *HEADSETS), enhanced_dir)
-    outputs = _consecutive(enhanced_dir, utterances[0].signals["stream"], "separated speech")
-    speakers = outputs
+    speakers = outputs = consecutive_files(enhanced_dir, "spk", "separated speech")
     if references:
-        speakers = _consecutive(data_dir, utterances[0].signals["spk"], "reference images of the speakers")
+        speakers = consecutive_files(data_dir, "spk", "reference images of the speakers")
     if len(outputs) < len(speakers):
         raise ValueError(
             f"{enhanced_dir} has {len(outputs)} outputs (spk{{n}}.scp), {data_dir} has"
             f" {len(speakers)} speakers; expected at least as many outputs as speakers"
         )
     return [ScoringJob(utterance, ref_mic, fixed_order) for utterance in utterances]
-
-
-def _consecutive(folder: Path | str, signals: dict[int, Signal], meaning: str) -> list[int]:
-    """The numbers of a family, which must have no gaps."""
-    numbers = list(signals)
-    if not numbers or numbers != list(range(1, len(numbers) + 1)):
-        found = ", ".join(f"spk{number}.scp" for number in numbers) or "none"
-        raise ValueError(f"{folder}: expected spk1.scp, spk2.scp ... ({meaning}), found {found}")
-    return numbers
 
 
 def require_mic(enhanced_dir: Path | str, ref_mic: int) -> None:
