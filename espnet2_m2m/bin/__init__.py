@@ -129,11 +129,8 @@ def positive(text: str) -> int:
 
 def mic_list(text: str) -> list[int]:
     """ "0,2" -> [0, 2], different channels counted from 0."""
-    try:
-        mics = [int(mic) for mic in text.split(",")]
-    except ValueError:
-        mics = [-1]
-    if min(mics) < 0 or len(set(mics)) < len(mics):
+    mics = [int(mic) for mic in text.split(",")] if re.fullmatch(r" *\d+ *(, *\d+ *)*", text) else []
+    if not mics or len(set(mics)) < len(mics):
         raise argparse.ArgumentTypeError(f"expected different channels counted from 0 such as 0,2, found {text!r}")
     return mics
 

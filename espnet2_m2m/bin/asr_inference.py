@@ -80,12 +80,11 @@ def main(cmd: list[str] | None = None) -> None:
 def list_conditions(args: argparse.Namespace) -> dict[str, list[TalkerLine]]:
     """Condition -> list of TalkerLine."""
     require_finished(args.data_dir)
-    present = {
-        name: family
+    conditions = {
+        name: lines_of_set(args.data_dir, family)
         for name, family in CONDITIONS.items()
         if name == "mixture" or numbered_files(args.data_dir, family)
     }
-    conditions = {name: lines_of_set(args.data_dir, family) for name, family in present.items()}
     if args.separated:
         conditions[args.name] = read_talker_data_dir(args.separated)
     return conditions

@@ -46,7 +46,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", help="folder of the training")
     for phase in ("train", "valid"):
         parser.add_argument(f"--{phase}_dir", help="Kaldi data dir")
-    for phase in ("train", "valid"):
         parser.add_argument(
             f"--{phase}_data_path_and_name_and_type",
             action="append",

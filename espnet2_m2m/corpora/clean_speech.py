@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_m2m.data_dir.audio import AudioError, audio_errors, audio_header, resample, segment_samples
-from espnet2_m2m.data_dir.directory import read_segments, spk2utt_from
-from espnet2_m2m.data_dir.signals import read_signal, scp_signals
+from espnet2_m2m.data_dir.directory import spk2utt_from
+from espnet2_m2m.data_dir.signals import find_utterances, read_signal
 from espnet2_m2m.data_dir.tables import read_table, write_table
 
 
@@ -31,14 +31,8 @@ class CleanSpeech:
     def __init__(self, data_dir: Path | str, sample_rate_hz: int) -> None:
         self.data_dir = Path(data_dir)
         self.sample_rate_hz = sample_rate_hz
-        if not self.data_dir.is_dir():
-            raise FileNotFoundError(f"{data_dir}: no such folder; expected a Kaldi data dir")
-        path, segments = self.data_dir / "wav.scp", read_segments(data_dir)
-        utt_ids = segments or read_table(path)
-        if not utt_ids:
-            raise ValueError(f"{path}: empty; expected lines `id path`")
-        self._signals = scp_signals(path, utt_ids, segments, self.data_dir)
-        audio = "segments" if segments else "wav.scp"
+        self._signals = {u.utt_id: u.signals["wav"][1] for u in find_utterances(data_dir, ["wav"])}
+        audio = "segments" if (self.data_dir / "segments").is_file() else "wav.scp"
 
         utt2spk = read_table(self.data_dir / "utt2spk")
         self._check_same_utterances(audio, "utt2spk", utt2spk)

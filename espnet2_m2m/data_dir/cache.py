@@ -20,12 +20,10 @@ def input_key(content: list, entries: Iterable[str]) -> str | None:
     Returns:
         None with pipes, whose output may change without a trace, or missing files: always computed anew.
     """
-    stamps = []
-    for entry in entries:
-        try:
-            stamps.append(source_stamp(entry))
-        except AudioError:
-            return None
+    try:
+        stamps = [source_stamp(entry) for entry in entries]
+    except AudioError:
+        return None
     if None in stamps:
         return None
     return hashlib.sha256(json.dumps([*content, *stamps], sort_keys=True, default=str).encode()).hexdigest()[:32]

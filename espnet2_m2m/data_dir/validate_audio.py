@@ -199,28 +199,16 @@ def _check_durations(checker: TableChecker, mixtures: Scans) -> dict[str, float]
                     f"expected times within recording '{recording_id}' of {recorded:.3f} s, found {start} to {end}",
                     "correct the line",
                 )
-    for entry in checker.tables.get("utt2dur", ()):
-        if entry.key not in durations or value_problem("utt2dur", entry.key, entry.value):
-            continue
-        if abs(float(entry.value) - durations[entry.key]) > UTT2DUR_TOLERANCE_S:
-            checker.report(
-                "utt2dur",
-                entry.line,
-                f"utterance '{entry.key}': expected {durations[entry.key]:.3f} s as the audio has, found {entry.value}",
-                "make utt2dur again",
-            )
-    if "segments" in checker.tables:
-        return durations
-    for entry in checker.tables.get("utt2num_samples", ()):
-        malformed = value_problem("utt2num_samples", entry.key, entry.value)
-        if malformed or entry.key not in mixtures:
-            continue
-        num_samples = mixtures[entry.key][1].num_samples
-        if int(entry.value) != num_samples:
-            checker.report(
-                "utt2num_samples",
-                entry.line,
-                f"utterance '{entry.key}': expected {num_samples} samples as the audio has, found {entry.value}",
-                "run format_data_dir (stage 3) again",
-            )
+    tables = [("utt2dur", durations, UTT2DUR_TOLERANCE_S, "{:.3f} s", "make utt2dur again")]
+    if "segments" not in checker.tables:
+        num_samples = {key: scan.num_samples for key, (_, scan) in mixtures.items()}
+        tables.append(("utt2num_samples", num_samples, 0, "{} samples", "run format_data_dir (stage 3) again"))
+    for name, expected, tolerance, form, remedy in tables:
+        for entry in checker.tables.get(name, ()):
+            if entry.key not in expected or value_problem(name, entry.key, entry.value):
+                continue
+            if abs(float(entry.value) - expected[entry.key]) > tolerance:
+                has = form.format(expected[entry.key])
+                message = f"utterance '{entry.key}': expected {has} as the audio has, found {entry.value}"
+                checker.report(name, entry.line, message, remedy)
     return durations

@@ -207,7 +207,7 @@ def test_other_simulation_in_the_same_folder(source, simulated, capsys, change):
 
 
 def test_wrong_options(source, tmp_path, capsys):
-    assert "no such folder" in failure(capsys, tmp_path / "none", tmp_path)
+    assert "no such directory" in failure(capsys, tmp_path / "none", tmp_path)
     assert "nothing to do" in failure(capsys, source, tmp_path, train=0, valid=0, test=0)
     assert "--num_test must not be negative" in failure(capsys, source, tmp_path, test=-1)
     assert "--nj must be positive" in failure(capsys, source, tmp_path, nj=0)
