@@ -5,6 +5,7 @@ import ast
 import difflib
 import functools
 import importlib
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -85,6 +86,25 @@ def rendering_parser(file: str, doc: str, closetalk_gain_db: float) -> argparse.
     add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
     add("--job", type=parse_job, metavar="K/N", help="render the K-th of N shares of every set and write no tables")
     return parser
+
+
+def check_rendering(args: argparse.Namespace, **lowest: float) -> None:
+    """Refuse values of `rendering_parser`'s options, and of num_train ..., that no simulation can have.
+
+    Args:
+        lowest: values that further options must at least have.
+    Raises:
+        ValueError: names the option, what is expected and what was found.
+    """
+    lowest = {"num_train": 0, "num_valid": 0, "num_test": 0, "sample_rate": 1, "nj": 1, **lowest}
+    if all(value is not None and value < 1 for value in (args.num_train, args.num_valid, args.num_test)):
+        raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")
+    for option, low in lowest.items():
+        value = getattr(args, option)
+        if value is not None and value < low:
+            raise ValueError(f"--{option} must be {low} or more, found {value}")
+    if not math.isfinite(args.closetalk_gain_db):
+        raise ValueError(f"--closetalk_gain_db must be a number, found {args.closetalk_gain_db}")
 
 
 def cli_errors(main: Callable) -> Callable:

@@ -16,7 +16,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, rendering_parser, share_of
+from espnet2_m2m.bin import check_rendering, cli_errors, rendering_parser, share_of
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
 from espnet2_m2m.simulation.render import render_set, wav_paths
 from espnet2_m2m.simulation.rooms import ROOMS
@@ -136,18 +136,11 @@ def read_sources(args: argparse.Namespace) -> tuple[dict[str, CleanSpeech], dict
 
 
 def _check(args: argparse.Namespace) -> None:
-    if max(args.num_train, args.num_valid, args.num_test) < 1:
-        raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")
+    check_rendering(args, min_duration=0, seed=0)
     if len(args.source_data) not in (1, len(SETS)):
         raise ValueError(
             f"--source_data takes one data dir or three (for {', '.join(SETS)}), found {len(args.source_data)}"
         )
-    for option in ("num_train", "num_valid", "num_test", "min_duration", "seed"):
-        if getattr(args, option) < 0:
-            raise ValueError(f"--{option} must not be negative, found {getattr(args, option)}")
-    for option in ("sample_rate", "nj"):
-        if getattr(args, option) <= 0:
-            raise ValueError(f"--{option} must be positive, found {getattr(args, option)}")
 
 
 if __name__ == "__main__":

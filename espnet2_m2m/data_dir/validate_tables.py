@@ -200,12 +200,9 @@ class TableChecker:
             )
 
     def _check_ids(self) -> None:
-        expected = {
-            "utt": (self.ids("utt2spk"), "utt2spk"),
-            "spk": ({entry.value for entry in self.tables["utt2spk"]}, "utt2spk"),
-        }
-        expected["jsonl"] = expected["utt"]
-        expected["reco"] = expected["utt"]
+        speakers = {entry.value for entry in self.tables["utt2spk"]}
+        expected = dict.fromkeys(("utt", "jsonl", "reco"), (self.ids("utt2spk"), "utt2spk"))
+        expected["spk"] = speakers, "utt2spk"
         if "segments" in self.tables:
             recordings = (entry.value.split()[:1] for entry in self.tables["segments"])
             expected["reco"] = ({name for names in recordings for name in names}, "segments")

@@ -183,10 +183,8 @@ def read_scores(enhanced_dir: Path) -> tuple[dict, list[dict]]:
     summary = json.loads((scoring_dir / "summary.json").read_text(encoding="utf-8"))
     with open(scoring_dir / "scores.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    types = {"utt_id": str, "estimate_is_silent": str, "speaker": int, "estimate": int}
     for row in rows:
-        for name in row:
-            if name in ("speaker", "estimate"):
-                row[name] = int(row[name])
-            elif name not in ("utt_id", "estimate_is_silent"):
-                row[name] = float(row[name] or "nan")
+        for name, value in row.items():
+            row[name] = types.get(name, float)(value or "nan")
     return summary, rows
