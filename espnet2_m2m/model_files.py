@@ -21,7 +21,7 @@ HF_TAG = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 @contextmanager
-def model_files(model: str | Path) -> Iterator[tuple[Path, Path]]:
+def model_files(model: Path | str) -> Iterator[tuple[Path, Path]]:
     """Paths of a model's (config, weights), valid within the context.
 
     Args:
@@ -75,7 +75,7 @@ def _existing(config: Path, weights: Path) -> tuple[Path, Path]:
     return config, weights
 
 
-def _contents(meta: bytes, where: str | Path) -> tuple[str, str]:
+def _contents(meta: bytes, where: Path | str) -> tuple[str, str]:
     """(config, weights) of a meta.yaml, two relative paths within the model."""
     try:
         content = yaml.safe_load(meta)

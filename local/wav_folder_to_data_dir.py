@@ -16,8 +16,7 @@ import re
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors
-from espnet2_m2m.data_dir.directory import spk2utt_from
-from espnet2_m2m.data_dir.tables import write_table
+from espnet2_m2m.corpora.clean_speech import write_clean_speech
 
 FIELD = re.compile(r"\{(\w+)\}")
 
@@ -70,34 +69,24 @@ def main(cmd: list[str] | None = None) -> None:
     if not os.path.isdir(args.wav_dir):
         raise FileNotFoundError(f"{args.wav_dir}: no such folder")
 
-    wav, utt2spk, text = {}, {}, {}
+    utterances = {}
     for path in sorted(Path(args.wav_dir).rglob("*")):
         match = regex.fullmatch(path.relative_to(args.wav_dir).as_posix())
         if not match or not path.is_file():
             continue
         fields = match.groupdict()
         utt_id = f"{fields['speaker']}-{path.stem}"
-        if utt_id in wav:
-            raise ValueError(f"{path} and {wav[utt_id]} would both be utterance '{utt_id}'")
-        wav[utt_id], utt2spk[utt_id] = path.resolve(), fields["speaker"]
-        if "text" in fields:
-            if words and fields["text"] not in words:
-                raise ValueError(f"{path}: --words does not say what '{fields['text']}' is")
-            text[utt_id] = words.get(fields["text"], fields["text"])
-    if not wav:
+        if utt_id in utterances:
+            raise ValueError(f"{path} and {utterances[utt_id][0]} would both be utterance '{utt_id}'")
+        text = fields.get("text")
+        if text is not None and words and text not in words:
+            raise ValueError(f"{path}: --words does not say what '{text}' is")
+        utterances[utt_id] = path.resolve(), fields["speaker"], words.get(text, text)
+    if not utterances:
         raise ValueError(f"{args.wav_dir}: no file matches --pattern '{args.pattern}'")
 
-    utt2spk = dict(sorted(utt2spk.items()))
-    spk2utt = spk2utt_from(utt2spk)
-    out_dir = Path(args.out_dir)
-    if text:
-        write_table(out_dir / "text", text)
-    else:
-        (out_dir / "text").unlink(missing_ok=True)  # of an earlier run
-    write_table(out_dir / "utt2spk", utt2spk)
-    write_table(out_dir / "spk2utt", spk2utt)
-    write_table(out_dir / "wav.scp", wav)
-    print(f"{out_dir}: {len(wav)} utterances of {len(spk2utt)} speakers")
+    num_speakers = write_clean_speech(args.out_dir, utterances)
+    print(f"{args.out_dir}: {len(utterances)} utterances of {num_speakers} speakers")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import ast
 import difflib
 import functools
 import importlib
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -87,6 +88,25 @@ def rendering_parser(file: str, doc: str, closetalk_gain_db: float) -> argparse.
     return parser
 
 
+def check_rendering(args: argparse.Namespace, **lowest: float) -> None:
+    """Refuse values of `rendering_parser`'s options, and of num_train ..., that no simulation can have.
+
+    Args:
+        lowest: values that further options must at least have.
+    Raises:
+        ValueError: names the option, what is expected and what was found.
+    """
+    lowest = {"num_train": 0, "num_valid": 0, "num_test": 0, "sample_rate": 1, "nj": 1, **lowest}
+    if all(value is not None and value < 1 for value in (args.num_train, args.num_valid, args.num_test)):
+        raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")
+    for option, low in lowest.items():
+        value = getattr(args, option)
+        if value is not None and value < low:
+            raise ValueError(f"--{option} must be {low} or more, found {value}")
+    if not math.isfinite(args.closetalk_gain_db):
+        raise ValueError(f"--closetalk_gain_db must be a number, found {args.closetalk_gain_db}")
+
+
 def cli_errors(main: Callable) -> Callable:
     """Show a user's mistake as one line on stderr and exit with status 1.
 
@@ -129,17 +149,20 @@ def positive(text: str) -> int:
 
 def mic_list(text: str) -> list[int]:
     """ "0,2" -> [0, 2], different channels counted from 0."""
-    try:
-        mics = [int(mic) for mic in text.split(",")]
-    except ValueError:
-        mics = [-1]
-    if min(mics) < 0 or len(set(mics)) < len(mics):
+    mics = [int(mic) for mic in text.split(",")] if re.fullmatch(r" *\d+ *(, *\d+ *)*", text) else []
+    if not mics or len(set(mics)) < len(mics):
         raise argparse.ArgumentTypeError(f"expected different channels counted from 0 such as 0,2, found {text!r}")
     return mics
 
 
+def share_of(tasks: list, job: tuple[int, int] | None) -> list:
+    """The tasks of one job, a `parse_job`; all of them without."""
+    number, num_jobs = job or (1, 1)
+    return tasks[number - 1 :: num_jobs]
+
+
 def parse_job(job: str) -> tuple[int, int]:
-    """ "3/100" -> (3, 100): the third of a hundred jobs, which does the tasks [2::100]."""
+    """ "3/100" -> (3, 100): the third of a hundred jobs, which does the tasks [2::100], `share_of`."""
     match = re.fullmatch(r"(\d+)/(\d+)", job)
     number, num_jobs = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= num_jobs:

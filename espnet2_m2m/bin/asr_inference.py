@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m.bin import cli_errors, command_parser, parse_job
+from espnet2_m2m.bin import cli_errors, command_parser, parse_job, share_of
 from espnet2_m2m.data_dir import numbered_files, require_finished, source_stamp, write_table
 from espnet2_m2m.data_dir.audio import audio_errors, resample
 from espnet2_m2m.data_dir.cache import Cache, input_key
@@ -80,12 +80,11 @@ def main(cmd: list[str] | None = None) -> None:
 def list_conditions(args: argparse.Namespace) -> dict[str, list[TalkerLine]]:
     """Condition -> list of TalkerLine."""
     require_finished(args.data_dir)
-    present = {
-        name: family
+    conditions = {
+        name: lines_of_set(args.data_dir, family)
         for name, family in CONDITIONS.items()
         if name == "mixture" or numbered_files(args.data_dir, family)
     }
-    conditions = {name: lines_of_set(args.data_dir, family) for name, family in present.items()}
     if args.separated:
         conditions[args.name] = read_talker_data_dir(args.separated)
     return conditions
@@ -129,9 +128,7 @@ def decode(args: argparse.Namespace, options: dict, lines: list[TalkerLine]) -> 
         signal = signal_of(line)
         line_of.setdefault(signal, line)
         keys[signal] = input_key([[model, args.ref_channel], signal], [line.signal.entry])
-    if args.job:
-        number, num_jobs = args.job
-        keys = dict(list(keys.items())[number - 1 :: num_jobs])
+    keys = dict(share_of(list(keys.items()), args.job))
     # Each job appends to a file of its own, so that jobs may run at the same time.
     path = Path(args.out_dir, "hypotheses" + (".{}-{}".format(*args.job) if args.job else "") + ".jsonl")
     cache = Cache(path, keys, Path(args.out_dir).glob("hypotheses*.jsonl"))

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors, command_parser
-from espnet2_m2m.data_dir import atomic_path
+from espnet2_m2m.data_dir import write_text
 from espnet2_m2m.scoring.results import replace_section
 from espnet2_m2m.scoring.word_errors import markdown_section, score_set
 
@@ -36,12 +36,8 @@ def main(cmd: list[str] | None = None) -> None:
     section = markdown_section(summary)
     results = Path(args.decode_dir).resolve().parent / "RESULTS_ASR.md"
     before = results.read_text(encoding="utf-8") if results.is_file() else PREAMBLE
-    for path, content in (
-        (Path(args.decode_dir, "summary.json"), json.dumps(summary, indent=2) + "\n"),
-        (results, replace_section(before, section)),
-    ):
-        with atomic_path(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    write_text(Path(args.decode_dir, "summary.json"), json.dumps(summary, indent=2) + "\n")
+    write_text(results, replace_section(before, section))
     print(section, end="")
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from espnet2_m2m.bin import cli_errors, command_parser, positive
-from espnet2_m2m.data_dir import atomic_path, source_stamp
+from espnet2_m2m.data_dir import atomic_path, source_stamp, write_text
 from espnet2_m2m.data_dir.signals import find_utterances
 from espnet2_m2m.enh.training_config import DEFAULTS, TrainingConfig
 
@@ -67,8 +67,12 @@ def main(cmd: list[str] | None = None) -> None:
 
     from espnet2_m2m.diagnosis import words
     from espnet2_m2m.report import figures
+    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask  # takes seconds
 
-    model, config = load_model(args.train_config, args.model_file, "cuda" if args.ngpu else "cpu")
+    model, config = M2MEnhancementTask.build_model_from_file(
+        args.train_config, args.model_file, "cuda" if args.ngpu else "cpu"
+    )
+    model.eval()
     if model.closetalk_from_ref:
         chosen = [
             replace(u, signals={"wav": u.signals["wav"], "closetalk": u.signals["spk"], "spk": {}}) for u in chosen
@@ -76,12 +80,8 @@ def main(cmd: list[str] | None = None) -> None:
     utterances, rate = {}, config.sample_rate
     for utterance in tqdm(chosen, desc="diagnose", unit="utt"):
         waves, rate = utterance.read(model.separator.array.ref_mic, rate, all_mics=True)
-        signals = {
-            "mixture": waves["wav"][1],
-            "closetalk": list(waves["closetalk"].values()),
-            "references": list(waves["spk"].values()),
-        }
-        utterances[utterance.utt_id] = diagnose(model, utterance.utt_id, signals)
+        utterances[utterance.utt_id] = diagnose(model, utterance.utt_id, waves)
+    settings = training.loss | {"close_talk": training.uses_headsets, "supervised": training.criterion is None}
     result = {
         "train_config": args.train_config,
         "model_file": args.model_file,
@@ -89,83 +89,65 @@ def main(cmd: list[str] | None = None) -> None:
         "data_dir": args.data_dir,
         "num_utterances": len(utterances),
         "sample_rate_hz": rate,
-        **words.diagnose_set(utterances, settings(training)),
+        **words.diagnose_set(utterances, settings),
         "utterances": utterances,
     }
     out_dir = Path(args.out_dir)
     with atomic_path(out_dir / "agreement.png") as temporary:
         figures.save_agreement(temporary, result["agrees"], rate)
     markdown = words.markdown(result)
-    with atomic_path(out_dir / "DIAGNOSIS.md") as temporary:
-        temporary.write_text(markdown + "\n![Agreement over frequency](agreement.png)\n", encoding="utf-8")
-    with atomic_path(out_dir / "diagnosis.json") as temporary:
-        temporary.write_text(json.dumps(result, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(out_dir / "DIAGNOSIS.md", markdown + "\n![Agreement over frequency](agreement.png)\n")
+    write_text(out_dir / "diagnosis.json", json.dumps(result, allow_nan=False) + "\n")
     print(markdown)
     print(f"{out_dir}: DIAGNOSIS.md, diagnosis.json, agreement.png")
 
 
-# ---- The model -----------------------------------------------------------------------------------
-
-
-def load_model(train_config: str, model_file: str, device: str) -> tuple["ESPnetM2MModel", argparse.Namespace]:
-    """(model in evaluation mode, its config)."""
-    from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask  # takes seconds
-
-    model, config = M2MEnhancementTask.build_model_from_file(train_config, model_file, device)
-    return model.eval(), config
-
-
-def diagnose(model: "ESPnetM2MModel", utt_id: str, signals: dict) -> dict:
-    """`diagnose_utterance` for a model and signals: mixture (sample, mic), lists closetalk, references of (sample,)."""
+def diagnose(model: "ESPnetM2MModel", utt_id: str, waves: dict[str, dict[int, np.ndarray]]) -> dict:
+    """`diagnose_utterance` for a model and what `Utterance.read` gives: wav (sample, mic), closetalk, spk (sample,)."""
     import torch
 
     from espnet2_m2m.diagnosis.utterance import diagnose_utterance
 
     device = next(model.parameters()).device
     separator, domain = model.separator, model.separator.domain
-    waves = torch.from_numpy(signals["mixture"]).to(device)[None]  # (1, sample, mic)
-    length = torch.tensor([waves.shape[1]])
+    recording = torch.from_numpy(waves["wav"][1]).to(device)[None]  # (1, sample, mic)
+    length = torch.tensor([recording.shape[1]])
 
-    def spectra(waves: list[np.ndarray]) -> torch.Tensor | None:
+    def spectra(family: str) -> torch.Tensor | None:
         """Mono recordings -> (mic, freq, frame), None without any."""
-        if not waves:
+        if not waves[family]:
             return None
-        return domain.spectra_of_waves(torch.from_numpy(np.stack(waves, axis=1)).to(device)[None], length)[0]
+        stacked = np.stack(list(waves[family].values()), axis=1)
+        return domain.spectra_of_waves(torch.from_numpy(stacked).to(device)[None], length)[0]
 
     def inverse(spectrum: torch.Tensor) -> torch.Tensor:
         """(signal, freq, frame) -> (signal, sample)."""
-        return model.decoder(domain.feature(spectrum, waves), length.expand(len(spectrum)))[0]
+        return model.decoder(domain.feature(spectrum, recording), length.expand(len(spectrum)))[0]
 
     with torch.no_grad():
-        mixture = domain.mixture(waves, length, model.normalize_variance)
+        mixture = domain.mixture(recording, length, model.normalize_variance)
         est = separator.estimate(mixture).spectra[0]
-        if not torch.isfinite(est).all() and waves.any():
+        if not torch.isfinite(est).all() and recording.any():
             raise ValueError(
                 f"utterance '{utt_id}': the model's estimates have NaN or infinite values, so the "
                 "training has diverged; use the model of an earlier epoch, and train with a "
                 "lower learning rate"
             )
         est = torch.nan_to_num(est)  # of silence, some networks make 0 / 0
-        num_sources = len(est)
-        for family, name in (("closetalk", "close-talk mixtures"), ("references", "references")):
-            if len(signals[family]) > num_sources:
+        for family, name in (("closetalk", "close-talk mixtures"), ("spk", "references")):
+            if len(waves[family]) > len(est):
                 raise ValueError(
-                    f"utterance '{utt_id}' has {len(signals[family])} {name}, but the model has "
-                    f"{num_sources} outputs; choose a set with at most as many talkers"
+                    f"utterance '{utt_id}' has {len(waves[family])} {name}, but the model has "
+                    f"{len(est)} outputs; choose a set with at most as many talkers"
                 )
         return diagnose_utterance(
             est,
             mixture.spectra[0],
             separator.mixture_constraint,
-            spectra(signals["closetalk"]),
-            spectra(signals["references"]),
+            spectra("closetalk"),
+            spectra("spk"),
             inverse,
         )
-
-
-def settings(training: TrainingConfig) -> dict:
-    """What `words.diagnose_set` wants to know of the training."""
-    return training.loss | {"close_talk": training.uses_headsets, "supervised": training.criterion is None}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import functools
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,8 +28,10 @@ from types import SimpleNamespace
 import numpy as np
 import soundfile
 
-from espnet2_m2m.bin import boolean, cli_errors, command_parser, parse_job
+from espnet2_m2m.bin import boolean, cli_errors, command_parser, parse_job, share_of
 from espnet2_m2m.data_dir import AudioError, atomic_path, audio_header, read_table, source_stamp, write_table
+from espnet2_m2m.data_dir.audio import audio_errors
+from espnet2_m2m.data_dir.tables import write_bytes
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.model_files import model_files
 
@@ -58,14 +61,14 @@ def main(cmd: list[str] | None = None) -> None:
     output_dir = Path(args.output_dir)
     first_table = args.data_path_and_name_and_type[0][0]
     utt_ids = list(read_table(args.key_file or first_table, allow_empty=args.key_file is not None))
-    if args.job:
-        number, num_jobs = args.job
-        utt_ids = utt_ids[number - 1 :: num_jobs]
+    utt_ids = share_of(utt_ids, args.job)
     settings = _write_settings(args)
     scps = {name: path for path, name, kind in args.data_path_and_name_and_type if kind == "sound"}
-    tables = [read_table(scp) for scp in scps.values()]
-    todo = [utt_id for utt_id in utt_ids if not _done(args, utt_id, settings, tables)]
-    num_channels = {name: check_recordings(scp, todo, args) for name, scp in scps.items()}
+    tables = {scp: read_table(scp) for scp in scps.values()}
+    streams = _streams(output_dir, settings)
+    files = {utt_id: [folder / f"{utt_id}.{args.output_format}" for folder in streams] for utt_id in utt_ids}
+    todo = [utt_id for utt_id in utt_ids if not _done(utt_id, files[utt_id], settings, tables.values())]
+    num_channels = {name: check_recordings(scp, tables[scp], todo, args) for name, scp in scps.items()}
     print(f"enh_inference: {len(utt_ids) - len(todo)} of {len(utt_ids)} utterances are done already")
     if todo:
         for scp in output_dir.glob("spk*.scp"):  # until all files are there again
@@ -151,11 +154,11 @@ def check_trained_rate(config: Path | None, sample_rate: int) -> None:
         )
 
 
-def check_recordings(scp: str, utt_ids: list[str], args: argparse.Namespace) -> dict[str, int]:
+def check_recordings(scp: str, table: dict[str, str], utt_ids: list[str], args: argparse.Namespace) -> dict[str, int]:
     """ESPnet writes its output at --fs whatever the rate of the input; refuse a mismatch.
 
     Args:
-        scp: Kaldi wav.scp.
+        scp, table: Kaldi's wav.scp, and what it holds.
         utt_ids: the utterances to look at.
         args: fs in Hz, segment_size, normalize_segment_scale.
     Returns:
@@ -164,15 +167,12 @@ def check_recordings(scp: str, utt_ids: list[str], args: argparse.Namespace) -> 
         ValueError: a file that is missing, cannot be opened, has another rate, or does not go with
             the options; names it.
     """
-    table = read_table(scp)
     num_channels = {}
     for utt_id in utt_ids:
         if utt_id not in table:
             raise ValueError(f"{scp}: no utterance '{utt_id}'; {args.key_file or 'the first list'} asks for it")
-        try:
+        with audio_errors(f"{scp}: {utt_id}"):
             _, channels, found = audio_header(table[utt_id])
-        except AudioError as error:
-            raise ValueError(f"{scp}: {utt_id}: {error}") from error
         if found != args.fs:
             raise ValueError(
                 f"{scp}: {utt_id}: {table[utt_id]} has {found} Hz, but --fs is "
@@ -220,9 +220,7 @@ def _write_settings(args: argparse.Namespace) -> int:
         settings["model_file"] = {"bytes": model.st_size, "mtime_ns": model.st_mtime_ns}
     content = json.dumps(settings, indent=1, sort_keys=True, default=str)
     path = Path(args.output_dir) / "settings.json"
-    if not path.is_file() or path.read_text(encoding="utf-8") != content:
-        with atomic_path(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    write_bytes(path, content.encode("utf-8"))
     return path.stat().st_mtime_ns
 
 
@@ -231,14 +229,13 @@ def _streams(output_dir: Path, settings: int) -> list[Path]:
     return [folder for folder in sorted(output_dir.glob("wavs/*")) if folder.stat().st_mtime_ns > settings]
 
 
-def _done(args: argparse.Namespace, utt_id: str, settings: int, tables: list[dict]) -> bool:
-    """Whether all streams of an utterance exist and are newer than the settings and its recordings."""
+def _done(utt_id: str, files: list[Path], settings: int, tables: Iterable[dict[str, str]]) -> bool:
+    """Whether the files of an utterance's streams exist and are newer than the settings and its recordings."""
     changed = settings
     for table in tables:
         with suppress(KeyError, AudioError):  # where it is gone: `check_recordings` says so if it is needed
             stamp = source_stamp(table[utt_id])
             changed = max(changed, stamp[1] if stamp else 0)  # 0: a pipe
-    files = [folder / f"{utt_id}.{args.output_format}" for folder in _streams(Path(args.output_dir), settings)]
     return bool(files) and all(f.is_file() and f.stat().st_mtime_ns > changed for f in files)
 
 

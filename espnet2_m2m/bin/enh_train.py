@@ -22,7 +22,8 @@ from pathlib import Path
 import yaml
 
 from espnet2_m2m.bin import cli_errors, command_parser
-from espnet2_m2m.data_dir import atomic_path, numbered_files
+from espnet2_m2m.data_dir import numbered_files, write_text
+from espnet2_m2m.data_dir.directory import consecutive_files, numbered_file
 from espnet2_m2m.enh.config import read_config, read_file
 from espnet2_m2m.enh.training_config import TrainingConfig
 
@@ -45,7 +46,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", help="folder of the training")
     for phase in ("train", "valid"):
         parser.add_argument(f"--{phase}_dir", help="Kaldi data dir")
-    for phase in ("train", "valid"):
         parser.add_argument(
             f"--{phase}_data_path_and_name_and_type",
             action="append",
@@ -108,10 +108,7 @@ def _one_file(paths: list[str], config: dict, output_dir: str | None) -> Path:
             "--output_dir, where the config that is used is written"
         )
     merged = Path(output_dir) / "train_config.yaml"
-    with atomic_path(merged) as temporary:
-        temporary.write_text(
-            f"# Merged from {' '.join(paths)}\n" + yaml.safe_dump(config, sort_keys=False), encoding="utf-8"
-        )
+    write_text(merged, f"# Merged from {' '.join(paths)}\n" + yaml.safe_dump(config, sort_keys=False))
     return merged
 
 
@@ -138,24 +135,12 @@ def data_options(data_dir: str | Path, training: TrainingConfig, validation: boo
         if criterion.needs_references and (validation or not criterion.only_for_test):
             families.setdefault("spk", criterion)
     for family, criterion in families.items():
-        files.update(_numbered(data_dir, family, criterion.name))
+        for n in consecutive_files(data_dir, family, f"criterion {criterion.name}"):
+            files[f"{ESPNET_NAMES[family]}{n}"] = data_dir / numbered_file(family, n)
     for path in files.values():
         if not path.is_file():
             raise ValueError(f"{path}: no such file; stages 1 to 4 of run.sh make it")
     return [f"{path},{name},sound" for name, path in files.items()]
-
-
-def _numbered(data_dir: Path, family: str, criterion: str) -> dict[str, Path]:
-    numbers = numbered_files(data_dir, family)
-    if not numbers:
-        raise ValueError(f"{data_dir}: criterion {criterion} needs {family}1.scp, {family}2.scp, ..., found none")
-    if numbers != list(range(1, len(numbers) + 1)):
-        found = ", ".join(f"{family}{n}.scp" for n in numbers)
-        raise ValueError(
-            f"{data_dir}: criterion {criterion} needs {family}1.scp, {family}2.scp, ... without a "
-            f"gap, found {found}; add what is missing or rename the others"
-        )
-    return {f"{ESPNET_NAMES[family]}{n}": data_dir / f"{family}{n}.scp" for n in numbers}
 
 
 if __name__ == "__main__":

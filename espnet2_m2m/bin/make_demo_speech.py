@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors, command_parser
+from espnet2_m2m.corpora.clean_speech import write_clean_speech
 from espnet2_m2m.corpora.demo import SAMPLE_RATE_HZ, Talker, sentences, speak, talkers
 from espnet2_m2m.data_dir.audio import write_wav
-from espnet2_m2m.data_dir.directory import spk2utt_from
 from espnet2_m2m.data_dir.parallel import parallel_map
-from espnet2_m2m.data_dir.tables import read_table, remove_temporaries, write_bytes, write_table
+from espnet2_m2m.data_dir.tables import read_table, remove_temporaries, write_bytes
+
+Utterances = dict[str, tuple[Path, str, str]]  # id -> (wav, talker, sentence)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -39,80 +41,57 @@ def main(cmd: list[str] | None = None) -> None:
     if args.first_talker < 1:
         raise ValueError(f"--first_talker must be at least 1, found {args.first_talker}")
     chosen = talkers(args.first_talker - 1 + args.num_talkers)[args.first_talker - 1 :]
-    texts = {t.talker_id: sentences(t.talker_id, args.num_sentences, args.seed) for t in chosen}
-    begin(args.out_dir, texts, args.seed, args.first_talker)
-    todo = [talker for talker in chosen if _missing(talker.talker_id, texts, args.out_dir)]
-    job = partial(_synthesise_talker, texts=texts, out_dir=args.out_dir)
+    utterances = {}
+    for talker in chosen:
+        for k, sentence in enumerate(sentences(talker.talker_id, args.num_sentences, args.seed)):
+            utt_id = f"{talker.talker_id}-{k:05d}"
+            utterances[utt_id] = Path(args.out_dir, "wav", f"{utt_id}.wav"), talker.talker_id, sentence
+    begin(args, utterances)
+    unfinished = {talker_id for path, talker_id, _ in utterances.values() if not path.is_file()}
+    todo = [talker for talker in chosen if talker.talker_id in unfinished]
+    job = partial(_synthesise_talker, utterances=utterances)
     bar = {"initial": len(chosen) - len(todo), "desc": args.out_dir, "unit": "talker"}
     # A new process for every talker: see `speak`.
     for _ in parallel_map(job, todo, 1, new_process_per_task=True, progress=bar):
         pass
-
-    wav, utt2spk, text = {}, {}, {}
-    for talker_id, spoken in texts.items():
-        for k, sentence in enumerate(spoken):
-            utt_id = _utt_id(talker_id, k)
-            wav[utt_id] = _wav_path(args.out_dir, utt_id)
-            utt2spk[utt_id] = talker_id
-            text[utt_id] = sentence
-    write_table(Path(args.out_dir, "text"), text)
-    write_table(Path(args.out_dir, "utt2spk"), utt2spk)
-    write_table(Path(args.out_dir, "spk2utt"), spk2utt_from(utt2spk))
-    write_table(Path(args.out_dir, "wav.scp"), wav)
+    write_clean_speech(args.out_dir, utterances)
 
 
-def begin(out_dir: str, texts: dict[str, list[str]], seed: int, first_talker: int = 1) -> None:
+def begin(args: argparse.Namespace, utterances: Utterances) -> None:
     """Note in settings.json what `out_dir` is made of, so that its wavs can be kept.
 
     Raises:
         ValueError: it has been made with other options.
     """
-    path = Path(out_dir, "settings.json")
-    num_sentences = max(len(spoken) for spoken in texts.values())
-    settings = {"num_talkers": len(texts), "num_sentences": num_sentences, "seed": seed}
-    if first_talker != 1:
-        settings["first_talker"] = first_talker
-    content = (json.dumps(settings) + "\n").encode()
+    out_dir = Path(args.out_dir)
+    settings = {"num_talkers": args.num_talkers, "num_sentences": args.num_sentences, "seed": args.seed}
+    if args.first_talker != 1:
+        settings["first_talker"] = args.first_talker
+    path, content = out_dir / "settings.json", (json.dumps(settings) + "\n").encode()
     if path.is_file() and path.read_bytes() != content:
         raise ValueError(
             f"{out_dir} holds other speech: its settings.json is not what these options give"
             f" ({json.dumps(settings)}); choose another --out_dir or remove the folder"
         )
-    remove_temporaries(Path(out_dir, "wav"))
-    if not path.is_file() and not _finished_with(texts, out_dir):
-        for talker_id, spoken in texts.items():
-            for k in range(len(spoken)):  # nobody knows what such wavs say
-                _wav_path(out_dir, _utt_id(talker_id, k)).unlink(missing_ok=True)
+    remove_temporaries(out_dir / "wav")
+    if not path.is_file() and not _finished_with(utterances, out_dir):
+        for wav, _, _ in utterances.values():  # nobody knows what such wavs say
+            wav.unlink(missing_ok=True)
     write_bytes(path, content)
 
 
-def _finished_with(texts: dict[str, list[str]], out_dir: str) -> bool:
+def _finished_with(utterances: Utterances, out_dir: Path) -> bool:
     """True for a finished folder without settings.json that has the same sentences."""
-    if not Path(out_dir, "wav.scp").is_file() or not Path(out_dir, "text").is_file():
+    if not (out_dir / "wav.scp").is_file() or not (out_dir / "text").is_file():
         return False
-    desired = {_utt_id(t, k): text for t, spoken in texts.items() for k, text in enumerate(spoken)}
-    return read_table(Path(out_dir, "text")) == desired
+    return read_table(out_dir / "text") == {utt_id: text for utt_id, (_, _, text) in utterances.items()}
 
 
-def _missing(talker_id: str, texts: dict[str, list[str]], out_dir: str) -> list[int]:
-    """Numbers of the sentences that have no wav."""
-    paths = [_wav_path(out_dir, _utt_id(talker_id, k)) for k in range(len(texts[talker_id]))]
-    return [k for k, path in enumerate(paths) if not path.is_file()]
-
-
-def _synthesise_talker(talker: Talker, texts: dict[str, list[str]], out_dir: str) -> None:
-    missing = _missing(talker.talker_id, texts, out_dir)
-    for k, samples in enumerate(speak(talker, texts[talker.talker_id])):
-        if k in missing:
-            write_wav(_wav_path(out_dir, _utt_id(talker.talker_id, k)), samples, SAMPLE_RATE_HZ)
-
-
-def _utt_id(talker_id: str, k: int) -> str:
-    return f"{talker_id}-{k:05d}"
-
-
-def _wav_path(out_dir: str, utt_id: str) -> Path:
-    return Path(out_dir, "wav", f"{utt_id}.wav")
+def _synthesise_talker(talker: Talker, utterances: Utterances) -> None:
+    own = [(path, text) for path, talker_id, text in utterances.values() if talker_id == talker.talker_id]
+    for (path, _), samples in zip(own, speak(talker, [text for _, text in own]), strict=True):
+        if not path.is_file():
+            write_wav(path, samples, SAMPLE_RATE_HZ)
 
 
 if __name__ == "__main__":

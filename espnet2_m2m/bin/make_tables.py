@@ -13,10 +13,9 @@ Runs without scores are named below the tables; nothing is computed anew.
 """
 
 import argparse
-from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors, command_parser
-from espnet2_m2m.data_dir import atomic_path
+from espnet2_m2m.data_dir import write_text
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -44,9 +43,8 @@ def main(cmd: list[str] | None = None) -> None:
         pictures.insert(0, ("si_sdr_steps.png", "Validation SI-SDR over training steps"))
         study_figures.save_learning_curves(study.folder / "si_sdr_steps.png", curves)
     text = tables.markdown(study, pictures)
-    for name, content in (("TABLES.md", text), ("tables.csv", tables.csv_text(study))):
-        with atomic_path(Path(study.folder) / name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    write_text(study.folder / "TABLES.md", text)
+    write_text(study.folder / "tables.csv", tables.csv_text(study))
     print(text, end="")
     print(f"\nwritten to {study.folder}: TABLES.md, tables.csv, {', '.join(name for name, _ in pictures)}")
 

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors, command_parser
-from espnet2_m2m.data_dir.tables import atomic_path
+from espnet2_m2m.data_dir.tables import atomic_path, write_text
 from espnet2_m2m.model_card import model_card
 from espnet2_m2m.model_files import DEFAULT_MODEL, model_files
 
@@ -46,8 +46,7 @@ def main(cmd: list[str] | None = None) -> None:
             raise FileNotFoundError(f"{exp_dir / name}: no such file; train first (stage 6)")
     packed = exp_dir / f"{exp_dir.name}_{args.inference_model.removesuffix('.pth')}.zip"
     card = model_card(exp_dir, args.hf_repo or packed.name, args.language, args.dataset, args.license)
-    with atomic_path(exp_dir / "README.md") as temporary:
-        temporary.write_text(card, encoding="utf-8")
+    write_text(exp_dir / "README.md", card)
     if not (exp_dir / "RESULTS.md").is_file():
         print(f"{exp_dir}: packed without results; stage 8 makes RESULTS.md", file=sys.stderr)
     with atomic_path(packed) as temporary:

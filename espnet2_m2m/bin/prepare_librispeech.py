@@ -12,9 +12,8 @@ import argparse
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors, command_parser
+from espnet2_m2m.corpora.clean_speech import write_clean_speech
 from espnet2_m2m.corpora.librispeech import download_subset, read_subset
-from espnet2_m2m.data_dir.directory import spk2utt_from
-from espnet2_m2m.data_dir.tables import write_table
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -48,13 +47,7 @@ def main(cmd: list[str] | None = None) -> None:
                 f" ({len(twice)} such); leave one of them out"
             )
         utterances.update(found)
-    utterances = dict(sorted(utterances.items()))
-    utt2spk = {utt_id: speaker for utt_id, (_, speaker, _) in utterances.items()}
-    write_table(args.out_dir / "text", {utt_id: text for utt_id, (_, _, text) in utterances.items()})
-    write_table(args.out_dir / "utt2spk", utt2spk)
-    write_table(args.out_dir / "spk2utt", spk2utt_from(utt2spk))
-    write_table(args.out_dir / "wav.scp", {utt_id: path for utt_id, (path, _, _) in utterances.items()})
-    num_speakers = len(set(utt2spk.values()))
+    num_speakers = write_clean_speech(args.out_dir, utterances)
     print(f"{args.out_dir}: {len(utterances)} utterances of {num_speakers} speakers")
 
 

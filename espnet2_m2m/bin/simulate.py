@@ -16,7 +16,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, rendering_parser
+from espnet2_m2m.bin import check_rendering, cli_errors, rendering_parser, share_of
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
 from espnet2_m2m.simulation.render import render_set, wav_paths
 from espnet2_m2m.simulation.rooms import ROOMS
@@ -102,11 +102,8 @@ def main(cmd: list[str] | None = None) -> None:
     for name, scenes in scenes_of_set.items():
         set_dir = Path(args.out_dir, name)
         write_scenes(scenes, set_dir, origins[name])
-        if args.job:
-            number, num_jobs = args.job
-            render_set(scenes[number - 1 :: num_jobs], set_dir, speech[name], args.nj)
-        else:
-            render_set(scenes, set_dir, speech[name], args.nj)
+        render_set(share_of(scenes, args.job), set_dir, speech[name], args.nj)
+        if args.job is None:
             write_tables(scenes, set_dir, [wav_paths(scene, set_dir) for scene in scenes])
 
 
@@ -139,18 +136,11 @@ def read_sources(args: argparse.Namespace) -> tuple[dict[str, CleanSpeech], dict
 
 
 def _check(args: argparse.Namespace) -> None:
-    if max(args.num_train, args.num_valid, args.num_test) < 1:
-        raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")
+    check_rendering(args, min_duration=0, seed=0)
     if len(args.source_data) not in (1, len(SETS)):
         raise ValueError(
             f"--source_data takes one data dir or three (for {', '.join(SETS)}), found {len(args.source_data)}"
         )
-    for option in ("num_train", "num_valid", "num_test", "min_duration", "seed"):
-        if getattr(args, option) < 0:
-            raise ValueError(f"--{option} must not be negative, found {getattr(args, option)}")
-    for option in ("sample_rate", "nj"):
-        if getattr(args, option) <= 0:
-            raise ValueError(f"--{option} must be positive, found {getattr(args, option)}")
 
 
 if __name__ == "__main__":

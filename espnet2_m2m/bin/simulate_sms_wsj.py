@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m.bin import cli_errors, rendering_parser
+from espnet2_m2m.bin import check_rendering, cli_errors, rendering_parser, share_of
 from espnet2_m2m.data_dir.audio import read_audio
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import write_bytes
@@ -77,8 +77,7 @@ def main(cmd: list[str] | None = None) -> None:
     for name in sets:
         check_same_scenes(scenes[name], Path(args.out_dir, name))
 
-    number, num_jobs = args.job or (1, 1)
-    shares = {name: mixtures[number - 1 :: num_jobs] for name, mixtures in sets.items()}
+    shares = {name: share_of(mixtures, args.job) for name, mixtures in sets.items()}
     todo = {name: missing_mixtures(share, Path(args.out_dir, name)) for name, share in shares.items()}
     check_some(todo, args.num_checks, args.nj)
     for name, share in shares.items():
@@ -132,9 +131,7 @@ def check_some(todo: dict[str, list[Mixture]], num_checks: int, nj: int) -> None
     Raises:
         ValueError: one differs from the file, see sms_wsj_headsets.MIN_AGREEMENT_DB.
     """
-    chosen = []
-    for mixtures in todo.values():
-        chosen += evenly_spread(mixtures, num_checks)
+    chosen = [mixture for mixtures in todo.values() for mixture in evenly_spread(mixtures, num_checks)]
     if chosen:
         bar = {"desc": "check", "unit": "mix"}
         worst_db = min(parallel_map(check_farfield, chosen, nj, progress=bar))
@@ -185,15 +182,7 @@ def _chosen_examples(
 
 
 def _check(args: argparse.Namespace) -> None:
-    numbers = [getattr(args, f"num_{name}") for name in SETS]
-    if not any(number is None or number > 0 for number in numbers):
-        raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")
-    for option, low in (*((f"num_{name}", 0) for name in SETS), ("num_checks", 0), ("nj", 1)):
-        value = getattr(args, option)
-        if value is not None and value < low:
-            raise ValueError(f"--{option} must be {low} or more, found {value}")
-    if not np.isfinite(args.closetalk_gain_db):
-        raise ValueError(f"--closetalk_gain_db must be a number, found {args.closetalk_gain_db}")
+    check_rendering(args, num_checks=0)
     for pair in args.reroot:
         if not all(pair.partition("=")) or pair.count("=") > 1:
             raise ValueError(f"--reroot expects OLD=NEW, found '{pair}'")

@@ -21,7 +21,7 @@ import argparse
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors, command_parser, positive
-from espnet2_m2m.data_dir import numbered_files, parallel_map, require_finished
+from espnet2_m2m.data_dir import numbered_files, require_finished
 from espnet2_m2m.data_dir.cache import Cache, input_key
 from espnet2_m2m.data_dir.signals import Utterance, find_utterances
 from espnet2_m2m.data_dir.talkers import lines_of_set, lines_of_streams, talker_ids, write_talker_data_dir
@@ -83,12 +83,8 @@ def fit_all(args: argparse.Namespace, family: str) -> dict[str, dict[int, int]]:
         for mixture, u in utterances.items()
     }
     cache = Cache(Path(args.out_dir, "order.jsonl"), keys, tidy=True)
-    todo = cache.missing()
-    bar = {"initial": len(cache.results), "desc": "fit streams to headsets", "unit": "mix"}
-    fitted = parallel_map(fit_one, [utterances[mixture] for mixture in todo], args.nj, progress=bar)
-    for mixture, streams in zip(todo, fitted):
-        cache.keep(mixture, streams)
-    return {mixture: dict(zip(u.signals[family], cache.results[mixture])) for mixture, u in utterances.items()}
+    streams = cache.complete(fit_one, utterances, args.nj, "fit streams to headsets", "mix")
+    return {mixture: dict(zip(u.signals[family], streams[mixture])) for mixture, u in utterances.items()}
 
 
 def fit_one(utterance: Utterance) -> list[int]:

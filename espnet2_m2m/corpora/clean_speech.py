@@ -1,13 +1,14 @@
 """Clean speech of many talkers in a Kaldi data dir: what the simulation is made of."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from espnet2_m2m.data_dir.audio import AudioError, audio_errors, audio_header, resample, segment_samples
-from espnet2_m2m.data_dir.directory import read_segments
-from espnet2_m2m.data_dir.signals import read_signal, scp_signals
-from espnet2_m2m.data_dir.tables import read_table
+from espnet2_m2m.data_dir.directory import spk2utt_from
+from espnet2_m2m.data_dir.signals import find_utterances, read_signal
+from espnet2_m2m.data_dir.tables import read_table, write_table
 
 
 class CleanSpeech:
@@ -30,14 +31,8 @@ class CleanSpeech:
     def __init__(self, data_dir: Path | str, sample_rate_hz: int) -> None:
         self.data_dir = Path(data_dir)
         self.sample_rate_hz = sample_rate_hz
-        if not self.data_dir.is_dir():
-            raise FileNotFoundError(f"{data_dir}: no such folder; expected a Kaldi data dir")
-        path, segments = self.data_dir / "wav.scp", read_segments(data_dir)
-        utt_ids = segments or read_table(path)
-        if not utt_ids:
-            raise ValueError(f"{path}: empty; expected lines `id path`")
-        self._signals = scp_signals(path, utt_ids, segments, self.data_dir)
-        audio = "segments" if segments else "wav.scp"
+        self._signals = {u.utt_id: u.signals["wav"][1] for u in find_utterances(data_dir, ["wav"])}
+        audio = "segments" if (self.data_dir / "segments").is_file() else "wav.scp"
 
         utt2spk = read_table(self.data_dir / "utt2spk")
         self._check_same_utterances(audio, "utt2spk", utt2spk)
@@ -89,6 +84,28 @@ class CleanSpeech:
                     f"{self.data_dir}: utterance '{min(missing)}' is in {present} but not in"
                     f" {where} ({len(missing)} such)"
                 )
+
+
+def write_clean_speech(out_dir: Path | str, utterances: Mapping[str, tuple[Path | str, str, str | None]]) -> int:
+    """Write a data dir that `CleanSpeech` reads: text where there is any, utt2spk, spk2utt and, last, wav.scp.
+
+    Args:
+        utterances: id -> (file, speaker, transcript or None).
+    Returns:
+        number of speakers.
+    """
+    out_dir = Path(out_dir)
+    text = {utt_id: text for utt_id, (_, _, text) in utterances.items() if text is not None}
+    utt2spk = {utt_id: speaker for utt_id, (_, speaker, _) in sorted(utterances.items())}
+    spk2utt = spk2utt_from(utt2spk)
+    if text:
+        write_table(out_dir / "text", text)
+    else:
+        (out_dir / "text").unlink(missing_ok=True)  # of an earlier run
+    write_table(out_dir / "utt2spk", utt2spk)
+    write_table(out_dir / "spk2utt", spk2utt)
+    write_table(out_dir / "wav.scp", {utt_id: path for utt_id, (path, _, _) in utterances.items()})
+    return len(spk2utt)
 
 
 def _check_mono(entry: str, num_channels: int) -> None:

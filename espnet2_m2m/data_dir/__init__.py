@@ -5,7 +5,7 @@ from espnet2_m2m.data_dir.directory import audio_scps, numbered_files, read_segm
 from espnet2_m2m.data_dir.format import format_data_dir
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.subset import filter_data_dir, subset_data_dir
-from espnet2_m2m.data_dir.tables import TableError, atomic_path, read_table, write_table
+from espnet2_m2m.data_dir.tables import TableError, atomic_path, read_table, write_table, write_text
 from espnet2_m2m.data_dir.validate import inspect_data_dir, validate_data_dir
 from espnet2_m2m.data_dir.validate_tables import Problem, Summary
 
@@ -31,5 +31,6 @@ __all__ = [
     "subset_data_dir",
     "validate_data_dir",
     "write_table",
+    "write_text",
     "write_wav",
 ]

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from espnet2_m2m.data_dir.audio import AudioError, source_stamp
-from espnet2_m2m.data_dir.tables import atomic_path
+from espnet2_m2m.data_dir.parallel import parallel_map
+from espnet2_m2m.data_dir.tables import write_text
 
 
 def input_key(content: list, entries: Iterable[str]) -> str | None:
@@ -18,12 +20,10 @@ def input_key(content: list, entries: Iterable[str]) -> str | None:
     Returns:
         None with pipes, whose output may change without a trace, or missing files: always computed anew.
     """
-    stamps = []
-    for entry in entries:
-        try:
-            stamps.append(source_stamp(entry))
-        except AudioError:
-            return None
+    try:
+        stamps = [source_stamp(entry) for entry in entries]
+    except AudioError:
+        return None
     if None in stamps:
         return None
     return hashlib.sha256(json.dumps([*content, *stamps], sort_keys=True, default=str).encode()).hexdigest()[:32]
@@ -66,12 +66,37 @@ class Cache:
             if key is not None and keys.get(name) == key
         }
         if tidy:
-            with atomic_path(path) as temporary:
-                temporary.write_text("".join(map(self._line, self.results)), encoding="utf-8")
+            write_text(path, "".join(map(self._line, self.results)))
 
     def missing(self) -> list[str]:
         """Ids without a result, in the order of the keys."""
         return [name for name in self.keys if name not in self.results]
+
+    def complete(
+        self,
+        function: Callable,
+        tasks: Mapping[str, object],
+        num_workers: int,
+        desc: str,
+        unit: str,
+        in_process: bool | None = None,
+    ) -> dict[str, object]:
+        """Compute what is missing, and return all results in the order of the keys.
+
+        An error of one task is raised when those that had begun are done and kept.
+
+        Args:
+            function: importable by name, from a task to its result.
+            tasks: id -> what `function` is given.
+            num_workers, in_process: as `parallel_map`.
+            desc, unit: of the progress bar.
+        """
+        todo = [(name, tasks[name]) for name in self.missing()]
+        bar = {"initial": len(self.results), "desc": desc, "unit": unit}
+        job = partial(_named, function)
+        for finished in parallel_map(job, todo, num_workers, in_order=False, in_process=in_process, progress=bar):
+            self.keep(*finished)
+        return {name: self.results[name] for name in self.keys}
 
     def keep(self, name: str, result: object) -> None:
         """Add a result, to the file at once."""
@@ -86,3 +111,7 @@ class Cache:
 
     def _line(self, name: str) -> str:
         return json.dumps({"utt_id": name, "key": self.keys[name], "result": self.results[name]}) + "\n"
+
+
+def _named(function: Callable, task: tuple[str, object]) -> tuple[str, object]:
+    return task[0], function(task[1])

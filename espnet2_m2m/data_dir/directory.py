@@ -14,7 +14,7 @@ from pathlib import Path
 from espnet2_m2m.data_dir.tables import TableError, read_table, write_bytes
 
 # wav.scp is the far-field mixture; the others are numbered from 1.
-AUDIO_SCP = re.compile(r"(wav|(closetalk|spk|closetalk_spk|noise|dereverb)[1-9]\d*)\.scp")
+AUDIO_SCP = re.compile(r"(wav|(?P<family>closetalk|spk|closetalk_spk|noise|dereverb)(?P<number>[1-9]\d*))\.scp")
 SPEAKER_TABLES = re.compile(r"spk2.+|cmvn\.scp")
 RECORDING_TABLES = re.compile(r"reco2.+")
 UTTERANCE_TABLES = re.compile(r"utt2.+|text|text_.+|segments|.+\.scp")
@@ -27,13 +27,9 @@ def audio_scps(data_dir: Path | str) -> list[str]:
 
     Kaldi's feats.scp, vad.scp and cmvn.scp are no audio.
     """
-    names = [path.name for path in Path(data_dir).iterdir() if AUDIO_SCP.fullmatch(path.name)]
-
-    def order(name: str) -> tuple[bool, str, int]:
-        family, number = re.fullmatch(r"(\D+)(\d*)\.scp", name).groups()
-        return family != "wav", family, int(number or 0)
-
-    return sorted(names, key=order)
+    matches = filter(None, (AUDIO_SCP.fullmatch(path.name) for path in Path(data_dir).iterdir()))
+    ordered = sorted(matches, key=lambda match: (match["family"] or "", int(match["number"] or 0)))
+    return [match[0] for match in ordered]
 
 
 def numbered_file(family: str, number: int | str) -> str:
@@ -46,6 +42,24 @@ def numbered_files(data_dir: Path | str, family: str) -> list[int]:
     pattern = re.compile(re.escape(numbered_file(family, "@")).replace("@", r"([1-9]\d*)"))
     matches = (pattern.fullmatch(path.name) for path in Path(data_dir).iterdir())
     return sorted(int(match[1]) for match in matches if match)
+
+
+def consecutive_files(data_dir: Path | str, family: str, what: str) -> list[int]:
+    """`numbered_files`, which must begin with 1 and have no gaps.
+
+    Args:
+        what: they are, or are for, in the message.
+    Raises:
+        ValueError: there are none, or there is a gap.
+    """
+    numbers = numbered_files(data_dir, family)
+    if not numbers or numbers != list(range(1, len(numbers) + 1)):
+        found = ", ".join(numbered_file(family, number) for number in numbers) or "none"
+        raise ValueError(
+            f"{data_dir}: {what}: expected {numbered_file(family, 1)}, {numbered_file(family, 2)} ... without a gap,"
+            f" found {found}; add what is missing or rename the others"
+        )
+    return numbers
 
 
 def table_key(name: str) -> str | None:

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -177,13 +178,10 @@ def _fingerprint(task: FormatTask, stamp: list) -> str:
 
 def _finished(path: str, fingerprint: str) -> int | None:
     """Samples in the wav of an earlier run if it was made in the same way, else None."""
-    if not Path(path).is_file():
-        return None
-    try:
-        with open_audio(path) as file:
-            return file.frames if file.comment == fingerprint else None
-    except AudioError:
-        return None
+    with suppress(AudioError), open_audio(path) as file:  # it is missing, or broken
+        if file.comment == fingerprint:
+            return file.frames
+    return None
 
 
 def _write(task: FormatTask, audio: tuple[np.ndarray, int, bool], fingerprint: str) -> int:

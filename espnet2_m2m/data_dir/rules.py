@@ -31,14 +31,15 @@ def value_problem(name: str, key: str, value: str) -> tuple[str, str] | None:
 
 def _text_problem(line: str) -> tuple[str, str] | None:
     """Transcripts: forbidden white space, control characters and symbols."""
-    spaces = sorted({char for char in line if char.isspace() and char not in " \t"})
-    if spaces:
-        codes = ", ".join(f"U+{ord(char):04X}" for char in spaces)
-        return f"expected only blank and tab as white space, found {codes}", "replace by a blank"
-    unprintable = sorted({char for char in line if not char.isprintable() and char != "\t"})
-    if unprintable:
-        codes = ", ".join(f"U+{ord(char):04X}" for char in unprintable)
-        return f"expected printable characters, found {codes}", "remove them"
+    spaces = {char for char in line if char.isspace() and char not in " \t"}
+    unprintable = {char for char in line if not char.isprintable() and char != "\t"}
+    for found, expected, remedy in (
+        (spaces, "only blank and tab as white space", "replace by a blank"),
+        (unprintable, "printable characters", "remove them"),
+    ):
+        if found:
+            codes = ", ".join(f"U+{ord(char):04X}" for char in sorted(found))
+            return f"expected {expected}, found {codes}", remedy
     symbol = ILLEGAL_SYMBOLS.search(line)
     if symbol:
         return f"expected no <s>, </s> or #0, found `{symbol[0]}`", "remove the symbol"

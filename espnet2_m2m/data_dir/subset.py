@@ -53,7 +53,7 @@ def subset_data_dir(data_dir: Path | str, out_dir: Path | str, utt_ids: Iterable
 
     segments = read_segments(data_dir)
     recordings = {segments[utt_id][0] for utt_id in kept if utt_id in segments}
-    ids_of = {"utt": kept, "spk": set(utt2spk.values()), "reco": recordings or kept}
+    ids_of = {"utt": kept, "jsonl": kept, "spk": set(utt2spk.values()), "reco": recordings or kept}
     begin_data_dir(out_dir, {*names, "spk2utt"})
     for name in names:
         key = table_key(name)
@@ -61,11 +61,9 @@ def subset_data_dir(data_dir: Path | str, out_dir: Path | str, utt_ids: Iterable
             continue
         if key is None:
             write_bytes(out_dir / name, (data_dir / name).read_bytes())
-        elif key == "jsonl":
-            _filter_jsonl(data_dir / name, out_dir / name, kept)
         else:
-            by_recording = segments and AUDIO_SCP.fullmatch(name)
-            _filter_table(data_dir / name, out_dir / name, ids_of["reco" if by_recording else key])
+            ids = ids_of["reco" if AUDIO_SCP.fullmatch(name) else key]
+            write_bytes(out_dir / name, _lines_with(ids, data_dir / name))
     write_table(out_dir / "spk2utt", spk2utt_from(utt2spk))
     finish_data_dir(out_dir, table_content(out_dir / "utt2spk", utt2spk))
 
@@ -120,17 +118,13 @@ def sample_rate_of(data_dir: Path | str) -> int:
     raise TableError(f"{path}: expected at least one line, found none")
 
 
-def _filter_table(source: Path, target: Path, ids: Collection[str]) -> None:
-    lines = (line for line in split_lines(source) if split_entry(line)[0] in ids)
-    write_bytes(target, "".join(f"{line}\n" for line in lines).encode())
-
-
-def _filter_jsonl(source: Path, target: Path, utt_ids: Collection[str]) -> None:
+def _lines_with(ids: Collection[str], path: Path) -> bytes:
+    """The lines of a table, or of scenes.jsonl, that have one of the ids."""
     lines = []
-    for number, line in enumerate(split_lines(source), start=1):
-        utt_id = parse_jsonl_id(line)
-        if utt_id is None:
-            raise TableError(f'{source}:{number}: expected a JSON object with "utt_id"')
-        if utt_id in utt_ids:
+    for number, line in enumerate(split_lines(path), start=1):
+        line_id = parse_jsonl_id(line) if table_key(path.name) == "jsonl" else split_entry(line)[0]
+        if line_id is None:
+            raise TableError(f'{path}:{number}: expected a JSON object with "utt_id"')
+        if line_id in ids:
             lines.append(f"{line}\n")
-    write_bytes(target, "".join(lines).encode())
+    return "".join(lines).encode()

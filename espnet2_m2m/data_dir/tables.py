@@ -132,6 +132,12 @@ def table_content(path: Path | str, mapping: Mapping[str, object]) -> bytes:
     return "".join(lines).encode("utf-8")
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Write `text` (UTF-8) to `path` atomically; the file is new, whatever it held."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write `content` (bytes) to `path` atomically; a file with this content keeps its time."""
     path = Path(path)

@@ -1,7 +1,7 @@
 """The audio part of `inspect_data_dir`: it opens, is whole, finite and not silent, and fits."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from espnet2_m2m.data_dir.audio import (
 from espnet2_m2m.data_dir.directory import audio_scps, name_some, parse_segment
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.rules import value_problem
-from espnet2_m2m.data_dir.validate_tables import Entry, Summary, TableChecker
+from espnet2_m2m.data_dir.validate_tables import Summary, TableChecker
 
 MONO = ("closetalk", "spk", "closetalk_spk")
 BLOCK_SAMPLES = 2**18  # so that hours of many channels do not have to fit into memory
@@ -101,7 +101,9 @@ def check_audio_files(
         for entry in checker.tables[name]
         if entry.value and not entry.value.startswith("~")
     ]
-    for name, entry, result in _scan_all(tasks, num_workers, progress, str(checker.data_dir)):
+    bar = {"desc": str(checker.data_dir), "unit": "file", "disable": not progress}
+    results = parallel_map(_scan_task, [entry.value for _, entry in tasks], num_workers, progress=bar)
+    for (name, entry), result in zip(tasks, results, strict=True):
         if isinstance(result, AudioScan):
             scans[name][entry.key] = entry.line, result
             problems = result.problems
@@ -126,19 +128,10 @@ def check_audio_files(
     summary.hours = sum(durations.values()) / 3600
 
 
-def _scan_all(
-    tasks: list[tuple[str, Entry]], num_workers: int, progress: bool, label: str
-) -> Iterator[tuple[str, Entry, AudioScan | AudioProblem]]:
-    bar = {"desc": label, "unit": "file", "disable": not progress}
-    results = parallel_map(_scan_task, tasks, num_workers, progress=bar)
-    for (name, entry), result in zip(tasks, results, strict=True):
-        yield name, entry, result
-
-
-def _scan_task(task: tuple[str, Entry]) -> AudioScan | AudioProblem:
-    """AudioScan, or (message, remedy) when the audio cannot be read."""
+def _scan_task(entry: str) -> AudioScan | AudioProblem:
+    """AudioScan of one scp value, or (message, remedy) when the audio cannot be read."""
     try:
-        return scan_audio(task[1].value)
+        return scan_audio(entry)
     except AudioError as error:
         return error.problem, error.remedy or "make or copy the file again"
 
@@ -206,28 +199,16 @@ def _check_durations(checker: TableChecker, mixtures: Scans) -> dict[str, float]
                     f"expected times within recording '{recording_id}' of {recorded:.3f} s, found {start} to {end}",
                     "correct the line",
                 )
-    for entry in checker.tables.get("utt2dur", ()):
-        if entry.key not in durations or value_problem("utt2dur", entry.key, entry.value):
-            continue
-        if abs(float(entry.value) - durations[entry.key]) > UTT2DUR_TOLERANCE_S:
-            checker.report(
-                "utt2dur",
-                entry.line,
-                f"utterance '{entry.key}': expected {durations[entry.key]:.3f} s as the audio has, found {entry.value}",
-                "make utt2dur again",
-            )
-    if "segments" in checker.tables:
-        return durations
-    for entry in checker.tables.get("utt2num_samples", ()):
-        malformed = value_problem("utt2num_samples", entry.key, entry.value)
-        if malformed or entry.key not in mixtures:
-            continue
-        num_samples = mixtures[entry.key][1].num_samples
-        if int(entry.value) != num_samples:
-            checker.report(
-                "utt2num_samples",
-                entry.line,
-                f"utterance '{entry.key}': expected {num_samples} samples as the audio has, found {entry.value}",
-                "run format_data_dir (stage 3) again",
-            )
+    tables = [("utt2dur", durations, UTT2DUR_TOLERANCE_S, "{:.3f} s", "make utt2dur again")]
+    if "segments" not in checker.tables:
+        num_samples = {key: scan.num_samples for key, (_, scan) in mixtures.items()}
+        tables.append(("utt2num_samples", num_samples, 0, "{} samples", "run format_data_dir (stage 3) again"))
+    for name, expected, tolerance, form, remedy in tables:
+        for entry in checker.tables.get(name, ()):
+            if entry.key not in expected or value_problem(name, entry.key, entry.value):
+                continue
+            if abs(float(entry.value) - expected[entry.key]) > tolerance:
+                has = form.format(expected[entry.key])
+                message = f"utterance '{entry.key}': expected {has} as the audio has, found {entry.value}"
+                checker.report(name, entry.line, message, remedy)
     return durations

@@ -50,14 +50,9 @@ class Summary:
     sample_rate: int | None = None
 
     def __str__(self) -> str:
-        parts = [f"{self.num_utterances} utterances"]
-        if self.hours is not None:
-            parts.append(f"{self.hours:.2f} h")
-        if self.num_channels is not None:
-            parts.append(f"{self.num_channels} channels")
-        if self.sample_rate is not None:
-            parts.append(f"{self.sample_rate} Hz")
-        return ", ".join(parts)
+        told = (self.hours, "{:.2f} h"), (self.num_channels, "{} channels"), (self.sample_rate, "{} Hz")
+        parts = [form.format(value) for value, form in told if value is not None]
+        return ", ".join([f"{self.num_utterances} utterances", *parts])
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,10 @@ class TableChecker:
                 self.tables[name] = self._read(name)
         for name, entries in self.tables.items():
             self._check_order(name, entries)
-            self._check_values(name, entries)
+            for entry in entries:
+                problem = value_problem(name, entry.key, entry.value)
+                if problem:
+                    self.report(name, entry.line, *problem)
         if self.tables.get("utt2spk"):
             self._check_ids()
             self._check_speaker_order()
@@ -201,19 +199,10 @@ class TableChecker:
                 how,
             )
 
-    def _check_values(self, name: str, entries: list[Entry]) -> None:
-        for entry in entries:
-            problem = value_problem(name, entry.key, entry.value)
-            if problem:
-                self.report(name, entry.line, *problem)
-
     def _check_ids(self) -> None:
-        expected = {
-            "utt": (self.ids("utt2spk"), "utt2spk"),
-            "spk": ({entry.value for entry in self.tables["utt2spk"]}, "utt2spk"),
-        }
-        expected["jsonl"] = expected["utt"]
-        expected["reco"] = expected["utt"]
+        speakers = {entry.value for entry in self.tables["utt2spk"]}
+        expected = dict.fromkeys(("utt", "jsonl", "reco"), (self.ids("utt2spk"), "utt2spk"))
+        expected["spk"] = speakers, "utt2spk"
         if "segments" in self.tables:
             recordings = (entry.value.split()[:1] for entry in self.tables["segments"])
             expected["reco"] = ({name for names in recordings for name in names}, "segments")

@@ -67,13 +67,12 @@ def keep_settings(exp_dir: str | Path, settings: str) -> None:
     Raises:
         ValueError: the folder holds another training.
     """
-    from espnet2_m2m.data_dir.tables import atomic_path  # loads numpy, which those who only ask do without
+    from espnet2_m2m.data_dir.tables import write_text  # loads numpy, which those who only ask do without
 
     reason = other_training(exp_dir, settings)
     if reason:
         raise ValueError(reason)
-    with atomic_path(Path(exp_dir, "train.settings")) as temporary:
-        temporary.write_text(f"{settings}\n", encoding="utf-8")
+    write_text(Path(exp_dir, "train.settings"), f"{settings}\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from espnet2_m2m.data_dir import atomic_path, source_stamp
+from espnet2_m2m.data_dir import source_stamp, write_text
 from espnet2_m2m.report import examples, figures, study_figures, tables, training
 from espnet2_m2m.report.paper import CAPTIONS
 from espnet2_m2m.report.study import Box, Curve, Panel, Study, distributions, learning_curves, read_training, shown
@@ -99,8 +99,7 @@ def write_report(
         examples=shown,
         has_scenes=bool(scenes),
     )
-    with atomic_path(index) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_text(index, html)
     return sum(path.stat().st_size for path in [index, *(out_dir / "media").iterdir()])
 
 

@@ -59,11 +59,9 @@ def summarise(results: dict[str, dict]) -> dict:
             defined = table[np.isfinite(table).all(axis=1)]
             for group, values in zip(together, defined.T):
                 mean.setdefault(group, {})[name] = float(values.mean()) if len(values) else None
-            left_out = len(table) - len(defined)
-            undefined.setdefault(together[0], {})[name] = left_out
+            undefined.setdefault(together[0], {})[name] = len(table) - len(defined)
         mixture, separated = mean["mixture"][name], mean["separated"][name]
-        improvement = None if mixture is None else separated - mixture
-        mean.setdefault("improvement", {})[name] = improvement
+        mean.setdefault("improvement", {})[name] = None if mixture is None else separated - mixture
     gains = [
         np.mean([row["separated_si_sdr"] - row["mixture_si_sdr"] for row in result["rows"]])
         for result in results.values()
@@ -122,8 +120,7 @@ def markdown_section(summary: dict) -> str:
     if "closetalk" in mean:
         lines += ["", "Table I: close-talk mixtures (reference: close-talk speech)", ""]
         lines.append(_table(mean, {"closetalk": "close-talk mixture"}))
-        notes = _notes(summary, "closetalk", num_rows)
-        lines += ["", *notes] if notes else []
+        lines += ["", *_notes(summary, "closetalk", num_rows)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -186,10 +183,8 @@ def read_scores(enhanced_dir: Path) -> tuple[dict, list[dict]]:
     summary = json.loads((scoring_dir / "summary.json").read_text(encoding="utf-8"))
     with open(scoring_dir / "scores.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    types = {"utt_id": str, "estimate_is_silent": str, "speaker": int, "estimate": int}
     for row in rows:
-        for name in row:
-            if name in ("speaker", "estimate"):
-                row[name] = int(row[name])
-            elif name not in ("utt_id", "estimate_is_silent"):
-                row[name] = float(row[name] or "nan")
+        for name, value in row.items():
+            row[name] = types.get(name, float)(value or "nan")
     return summary, rows

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet2_m2m.data_dir import atomic_path, parallel_map, require_finished, write_table
+from espnet2_m2m.data_dir import atomic_path, require_finished, write_table, write_text
 from espnet2_m2m.data_dir.cache import Cache, input_key
-from espnet2_m2m.data_dir.signals import Signal, Utterance, find_utterances
+from espnet2_m2m.data_dir.directory import consecutive_files
+from espnet2_m2m.data_dir.signals import Utterance, find_utterances
 from espnet2_m2m.scoring import metrics
 from espnet2_m2m.scoring.results import markdown_section, replace_section, summarise
 
@@ -75,25 +76,15 @@ def list_jobs(
     """
     require_finished(data_dir)
     utterances = find_utterances(data_dir, ("wav", "spk", *HEADSETS), enhanced_dir)
-    outputs = _consecutive(enhanced_dir, utterances[0].signals["stream"], "separated speech")
-    speakers = outputs
+    speakers = outputs = consecutive_files(enhanced_dir, "spk", "separated speech")
     if references:
-        speakers = _consecutive(data_dir, utterances[0].signals["spk"], "reference images of the speakers")
+        speakers = consecutive_files(data_dir, "spk", "reference images of the speakers")
     if len(outputs) < len(speakers):
         raise ValueError(
             f"{enhanced_dir} has {len(outputs)} outputs (spk{{n}}.scp), {data_dir} has"
             f" {len(speakers)} speakers; expected at least as many outputs as speakers"
         )
     return [ScoringJob(utterance, ref_mic, fixed_order) for utterance in utterances]
-
-
-def _consecutive(folder: Path | str, signals: dict[int, Signal], meaning: str) -> list[int]:
-    """The numbers of a family, which must have no gaps."""
-    numbers = list(signals)
-    if not numbers or numbers != list(range(1, len(numbers) + 1)):
-        found = ", ".join(f"spk{number}.scp" for number in numbers) or "none"
-        raise ValueError(f"{folder}: expected spk1.scp, spk2.scp ... ({meaning}), found {found}")
-    return numbers
 
 
 def require_mic(enhanced_dir: Path | str, ref_mic: int) -> None:
@@ -134,24 +125,20 @@ def score_job(job: ScoringJob) -> dict:
     rows = []
     scored = metrics.score_utterance(refs, ests, sample_rate, job.fixed_order, waves["wav"][1])
     for speaker, scores in enumerate(scored, start=1):
-        groups = {
-            "mixture": {name: scores[f"mixture_{name}"] for name in metrics.METRICS},
-            "separated": {name: scores[name] for name in metrics.METRICS},
+        estimate = scores["estimate"]
+        row = {"speaker": speaker, "estimate": estimate + 1, "estimate_is_silent": not ests[estimate].any()}
+        groups = {"mixture_": "mixture_", "separated_": "", "fixed_order_": "fixed_order_"}
+        row |= {
+            group + name: scores[prefix + name]
+            for group, prefix in groups.items()
+            for name in metrics.METRICS
+            if prefix + name in scores
         }
-        if job.fixed_order:
-            groups["fixed_order"] = {name: scores[f"fixed_order_{name}"] for name in metrics.METRICS}
         if all(speaker in waves[family] for family in HEADSETS):
             mixture, ref = (waves[family][speaker] for family in HEADSETS)
-            groups["closetalk"] = metrics.score_pair(ref, mixture, sample_rate)
-        row = {
-            "speaker": speaker,
-            "estimate": scores["estimate"] + 1,
-            "estimate_is_silent": not ests[scores["estimate"]].any(),
-        }
-        for group, values in groups.items():
-            for name, value in values.items():
-                row[f"{group}_{name}"] = None if math.isnan(value) else value
-        rows.append(row)
+            heard = metrics.score_pair(ref, mixture, sample_rate)
+            row |= {f"closetalk_{name}": value for name, value in heard.items()}
+        rows.append({name: None if math.isnan(value) else value for name, value in row.items()})
     return {"sample_rate": sample_rate, "rows": rows}
 
 
@@ -165,17 +152,8 @@ def score_jobs(
     """
     by_id = {job.utt_id: job for job in jobs}
     cache = Cache(cache_path, {utt_id: job.key() for utt_id, job in by_id.items()}, other_caches, tidy=True)
-    todo = [by_id[utt_id] for utt_id in cache.missing()]
-    bar = {"initial": len(cache.results), "desc": "score", "unit": "utt"}
     # Also a single worker is a process of its own: its BLAS uses one thread, and rounds as all do.
-    finished = parallel_map(_score_named, todo, num_workers, in_order=False, in_process=num_workers == 0, progress=bar)
-    for utt_id, result in finished:
-        cache.keep(utt_id, result)
-    return {utt_id: cache.results[utt_id] for utt_id in by_id}
-
-
-def _score_named(job: ScoringJob) -> tuple[str, dict]:
-    return job.utt_id, score_job(job)
+    return cache.complete(score_job, by_id, num_workers, "score", "utt", in_process=num_workers == 0)
 
 
 def write_csv(path: Path | str, results: dict[str, dict]) -> None:
@@ -224,16 +202,11 @@ def score_set(
     summary = {"set": name, "data_dir": str(data_dir), "ref_mic": ref_mic, **summarise(results)}
     write_csv(scoring_dir / "scores.csv", results)
     for index in range(summary["num_speakers"]):
-        chosen = {}
-        for job in jobs:
-            estimate = results[job.utt_id]["rows"][index]["estimate"]
-            chosen[job.utt_id] = job.utterance.signals["stream"][estimate].entry
+        estimates = {utt_id: result["rows"][index]["estimate"] for utt_id, result in results.items()}
+        chosen = {job.utt_id: job.utterance.signals["stream"][estimates[job.utt_id]].entry for job in jobs}
         write_table(scoring_dir / f"wav_spk{index + 1}", chosen)
-    with atomic_path(scoring_dir / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_text(scoring_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
     results_path = enhanced_dir.parent / "RESULTS.md"
     before = results_path.read_text(encoding="utf-8") if results_path.is_file() else ""
-    with atomic_path(results_path) as temporary:
-        text = replace_section(before, markdown_section(summary))
-        temporary.write_text(text, encoding="utf-8")
+    write_text(results_path, replace_section(before, markdown_section(summary)))
     return summary

@@ -145,9 +145,9 @@ def markdown_section(summary: dict) -> str:
         rows = []
         for name, found in summary["conditions"].items():
             counts = found[unit]
-            cells = [name, counts["lines"], counts["length"]]
-            for column in ("correct", "substitutions", "deletions", "insertions", "errors"):
-                cells.append(f"{100 * counts[column] / counts['length']:.1f}")
-            rows.append([*cells, f"{100 * counts['wrong_lines'] / counts['lines']:.1f}"])
+            columns = ("correct", "substitutions", "deletions", "insertions", "errors")
+            percentages = [100 * counts[column] / counts["length"] for column in columns]
+            percentages.append(100 * counts["wrong_lines"] / counts["lines"])
+            rows.append([name, counts["lines"], counts["length"], *map("{:.1f}".format, percentages)])
         lines += ["", f"### {unit.upper()}", "", markdown.table(["dataset", *COLUMNS.values()], rows, form="espnet")]
     return "\n".join(lines) + "\n"

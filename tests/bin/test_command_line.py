@@ -101,3 +101,11 @@ def test_values_of_options(convert, text, desired):
             convert(text)
     else:
         assert convert(text) == desired
+
+
+def test_the_shares_of_all_jobs_are_all_tasks_once():
+    """What no job does would never be done; what two do, they would write at the same time."""
+    tasks = list(range(7))
+    shares = [commands.share_of(tasks, (number, 3)) for number in (1, 2, 3)]
+    assert shares[0] == [0, 3, 6] and sorted(sum(shares, [])) == tasks
+    assert commands.share_of(tasks, None) == tasks and commands.share_of(tasks, (9, 9)) == []

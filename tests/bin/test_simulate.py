@@ -30,8 +30,9 @@ def source(tmp_path_factory):
     )
 
 
-def options(source, out_dir, nj=1, train=5, valid=1, test=1, seed=0):
+def options(source, out_dir, nj=1, train=5, valid=1, test=1, seed=0, **others):
     words = f"--min_duration 0.6 --num_train {train} --num_valid {valid} --num_test {test} --nj {nj} --seed {seed}"
+    words += "".join(f" --{name} {value}" for name, value in others.items())
     return ["--source_data", str(source), "--out_dir", str(out_dir), *words.split()]
 
 
@@ -207,10 +208,14 @@ def test_other_simulation_in_the_same_folder(source, simulated, capsys, change):
 
 
 def test_wrong_options(source, tmp_path, capsys):
-    assert "no such folder" in failure(capsys, tmp_path / "none", tmp_path)
+    assert "no such directory" in failure(capsys, tmp_path / "none", tmp_path)
     assert "nothing to do" in failure(capsys, source, tmp_path, train=0, valid=0, test=0)
-    assert "--num_test must not be negative" in failure(capsys, source, tmp_path, test=-1)
-    assert "--nj must be positive" in failure(capsys, source, tmp_path, nj=0)
+    assert "--num_test must be 0 or more, found -1" in failure(capsys, source, tmp_path, test=-1)
+    assert "--nj must be 1 or more, found 0" in failure(capsys, source, tmp_path, nj=0)
+    assert "--min_duration must be 0 or more" in failure(capsys, source, tmp_path, min_duration=-0.5)
+    assert "--closetalk_gain_db must be a number, found nan" in failure(
+        capsys, source, tmp_path, closetalk_gain_db="nan"
+    )
     assert not list(tmp_path.iterdir())
 
 

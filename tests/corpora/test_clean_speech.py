@@ -61,13 +61,13 @@ def test_arks(data_dir):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such directory"):
         CleanSpeech(tmp_path / "nowhere", 8000)
 
 
 def test_empty_wav_scp(data_dir):
     (data_dir / "wav.scp").write_text("")
-    with pytest.raises(ValueError, match="wav.scp: empty"):
+    with pytest.raises(ValueError, match="wav.scp: expected at least one line, found none"):
         CleanSpeech(data_dir, 8000)
 
 

@@ -62,3 +62,21 @@ def test_a_key_knows_version_content_and_files(tmp_path):
     assert key != input_key([1, {"a": 1, "b": 2}], [ark])
     assert input_key([1], [str(entry), "cat a.wav |"]) is None, "of a pipe nobody knows"
     assert input_key([1], [str(entry), str(tmp_path / "nowhere.wav")]) is None
+
+
+def half(number):
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number // 2
+
+
+def test_complete_computes_what_is_missing_and_keeps_what_it_had_before_an_error(path):
+    keys = {"c": "1", "b": "2", "a": "3"}
+    Cache(path, keys).keep("b", "kept")
+    with pytest.raises(ValueError, match="7 is odd"):
+        Cache(path, keys).complete(half, {"c": 4, "b": 1, "a": 7}, 1, "halve", "number")
+    cache = Cache(path, keys)
+    assert cache.results == {"b": "kept", "c": 2}
+    found = cache.complete(half, {"c": 1, "b": 1, "a": 8}, 1, "halve", "number")
+    assert list(found.items()) == [("c", 2), ("b", "kept"), ("a", 4)], "in the order of the keys"
+    assert Cache(path, keys).results == found

@@ -1,6 +1,7 @@
 """Tables, audio entries and the parts of a data dir."""
 
 import json
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -29,8 +30,11 @@ from espnet2_m2m.data_dir import (
     subset_data_dir,
     validate_data_dir,
     write_table,
+    write_text,
     write_wav,
 )
+from espnet2_m2m.data_dir.directory import consecutive_files
+from espnet2_m2m.data_dir.tables import write_bytes
 
 # ---- tables
 
@@ -402,3 +406,28 @@ def test_filter_by_duration(tmp_path):
     with pytest.raises(ValueError, match=r"\(5 too short, 0 too long\)"):
         filter_data_dir(data_dir, tmp_path / "none", 1.0, 2.0)
     assert not (tmp_path / "none").exists()
+
+
+def test_numbered_files_must_have_no_gaps_where_all_are_needed(tmp_path):
+    """Source 2 of a loss, or of the scores, would silently be talker 3."""
+    for numbers, found in (((), "none"), ((2,), "text_spk2"), ((1, 3), "text_spk1, text_spk3")):
+        for number in numbers:
+            (tmp_path / f"text_spk{number}").touch()
+        with pytest.raises(ValueError, match=f"words: expected text_spk1, text_spk2 ... without a gap, found {found};"):
+            consecutive_files(tmp_path, "text_spk", "words")
+        for number in numbers:
+            (tmp_path / f"text_spk{number}").unlink()
+    (tmp_path / "spk1.scp").touch()
+    assert consecutive_files(tmp_path, "spk", "talkers") == [1]
+
+
+def test_write_text_makes_the_file_anew(tmp_path):
+    """A study asks by their times whether scores are newer than the model: the same scores are new, too."""
+    path = tmp_path / "new" / "summary.json"
+    write_text(path, "ä")
+    os.utime(path, ns=(1, 1))
+    write_text(path, "ä")
+    assert path.read_bytes() == "ä".encode() and path.stat().st_mtime_ns > 1
+    os.utime(path, ns=(1, 1))
+    write_bytes(path, "ä".encode())
+    assert path.stat().st_mtime_ns == 1, "a table of the same content keeps its time"
