@@ -78,7 +78,7 @@ def _trainings(study: Study) -> str:
 def notes(study: Study) -> Iterator[str]:
     """Sentences, as Markdown, that a reader of the tables must know."""
     summary = study.runs[0].summary
-    commits = sorted(set(_commits(study)))
+    commits = _commits(study)
     yield (
         f"Study `{study.folder}`, test set `{summary['data_dir']}`:"
         f" {summary['num_utterances']} utterances of {summary['num_speakers']} talkers,"
@@ -122,24 +122,19 @@ def notes(study: Study) -> Iterator[str]:
                 )
 
 
-def _commits(study: Study) -> Iterator[str]:
+def _commits(study: Study) -> list[str]:
     """Commits that run_table.sh noted for the runs."""
-    for folder in {run.folder for run in study.runs}:
-        path = folder / "run_table.jsonl"
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                commit = json.loads(line)["commit"]
-                if commit is not None:
-                    yield commit
+    paths = {run.folder / "run_table.jsonl" for run in study.runs}
+    lines = [line for path in paths if path.is_file() for line in path.read_text(encoding="utf-8").splitlines()]
+    return sorted({json.loads(line)["commit"] for line in lines} - {None})
 
 
 def csv_text(study: Study) -> str:
     """tables.csv: a line per row and metric, figures in full, empty where there is none."""
     buffer = io.StringIO()
-    names = ["table", "row", "label", "system", "taps", "alpha", "metric"]
-    names += ["paper", "mean", "std", "difference", "seeds"]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
+    names = "table row label system taps alpha metric paper mean std difference seeds"
+    writer.writerow(names.split())
     for table, keys in shown(study).items():
         for key in keys:
             row = study.rows[key]
