@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from espnet2_m2m.markdown import table as markdown_table
 from espnet2_m2m.report.paper import CAPTIONS
@@ -53,7 +53,7 @@ def _format_cell(cell: Cell, decimals: int) -> list[str]:
     return [number(cell.paper), ours, number(cell.difference, "+")]
 
 
-def _span(values: list[float]) -> str:
+def _span(values: Sequence[float]) -> str:
     low, high = f"{min(values):.0f}", f"{max(values):.0f}"
     return low if low == high else f"{low} to {high}"
 
@@ -64,13 +64,9 @@ def _trainings(study: Study) -> str:
     for key in dict.fromkeys(run.key for run in study.runs):
         runs = study.of(key)
         known = [run.training for run in runs if run.training is not None]
+        figures = [(len(training.steps), training.steps[-1], training.seconds) for training in known]
         seeds = " ".join(str(run.seed) for run in runs)
-        line = [key, seeds]
-        if known:
-            line += [_span([len(training.steps) for training in known])]
-            line += [_span([training.steps[-1] for training in known])]
-            line += [_span([training.seconds for training in known])]
-        lines.append(line + ["-"] * (5 - len(line)))
+        lines.append([key, seeds, *(map(_span, zip(*figures)) if figures else ["-"] * 3)])
     header = ["Row", "seeds", "epochs", "steps (batches)", "seconds of training"]
     return markdown_table(header, lines, 2, "padded")
 
