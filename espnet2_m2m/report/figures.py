@@ -90,11 +90,13 @@ def learning_curve(curves: dict[str, tuple[Sequence[int], Sequence[float]]]) -> 
         curves: "train" or "valid" -> (epochs, values); values may hold NaN.
     """
     figure, axes = _figure(3.7, 2.3)
-    colours = {"train": TRAIN_COLOUR, "valid": VALID_COLOUR}
+    lines = {
+        "train": {"color": TRAIN_COLOUR, "linestyle": "-"},
+        "valid": {"color": VALID_COLOUR, "linestyle": "--"},
+    }
     for name, (epochs, values) in curves.items():
         few = {"marker": "o", "markersize": 3} if len(epochs) < 30 else {}
-        style = "-" if name == "train" else "--"
-        axes.plot(epochs, values, style, color=colours.get(name, INK), label=name, **few)
+        axes.plot(epochs, values, label=name, **lines[name], **few)
     axes.ticklabel_format(axis="y", scilimits=(-2, 4))
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
