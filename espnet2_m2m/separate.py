@@ -100,13 +100,12 @@ class SeparateRecording:
             self.ref_channel = ref_mic if mics is None else mics.index(ref_mic)
         if mics is not None:
             separator.array.check(f"mics {mics}", len(mics), self.ref_channel, OPTIONS)
-        if ref_mic is not None and not separator.fcp_output:
+        if self.ref_channel != separator.array.ref_mic and not separator.fcp_output:
             trained = separator.array.ref_mic if mics is None else mics[separator.array.ref_mic]
-            if ref_mic != trained:
-                raise ValueError(
-                    f"this model gives the speech at mic {trained} only, as it was trained, found "
-                    f"ref_mic {ref_mic}; models trained by the mixture-constraint loss take any"
-                )
+            raise ValueError(
+                f"this model gives the speech at mic {trained} only, as it was trained, found "
+                f"ref_mic {ref_mic}; models trained by the mixture-constraint loss take any"
+            )
         self.segment = round(segment_size * self.sample_rate)
         self.overlap = self.segment - round(hop_size * self.sample_rate)
         if segment_size < 2 * SHORTEST_S or not 1 <= self.overlap <= self.segment // 2:

@@ -130,9 +130,9 @@ def _differences(est: np.ndarray) -> np.ndarray:
     return power[:, None] + power[None, :] - 2 * products
 
 
-def _least(differences: np.ndarray) -> float:
-    """The least of all pairs; infinite for one source."""
-    return differences[np.triu_indices(len(differences), k=1)].min(initial=np.inf)
+def _least(values: np.ndarray) -> float:
+    """The least of all pairs (source, source); infinite for one source."""
+    return values[np.triu_indices(len(values), k=1)].min(initial=np.inf)
 
 
 def _is_certain(products: np.ndarray, power: np.ndarray) -> bool:
@@ -145,5 +145,4 @@ def _is_certain(products: np.ndarray, power: np.ndarray) -> bool:
     kept = np.diag(products)
     advantage = kept[:, None] + kept[None, :] - products - products.T
     scale = power[:, None] + power[None, :]
-    pairs = np.triu_indices(len(kept), k=1)
-    return bool((advantage[pairs] >= UNCERTAIN * scale[pairs]).all())
+    return bool(_least(advantage - UNCERTAIN * scale) >= 0)

@@ -21,7 +21,7 @@ while [ $# -gt 0 ]; do
         _pair=("$1")
         other_opts+=("${_pair[@]}")
     elif [[ ${_own_names} == *" ${_name} "* ]]; then
-        options+=("${_pair[@]}")
+        options+=("--${_name}" "${_pair[@]:1}")         # with `_`, as scripts look for it
     elif [[ ${_data_names} == *" ${_name} "* ]]; then
         [ $# -ge 2 ] || { echo "$0: option $1 needs a value" >&2; exit 1; }
         data_opts+=("${_pair[@]}")

@@ -66,23 +66,18 @@ if [ $# -ne 0 ]; then
     exit 1
 fi
 
-for number in "${stage}" "${stop_stage}"; do
-    if [[ ! ${number} =~ ^[0-9]+$ ]]; then
-        echo "$0: --stage and --stop_stage are numbers, found '${number}'" >&2
+for option in stage stop_stage ngpu; do
+    if [[ ! ${!option} =~ ^[0-9]+$ ]]; then
+        echo "$0: --${option} is a number, found '${!option}'" >&2
         exit 1
     fi
 done
-
 for option in nj inference_nj num_nodes; do
     if [[ ! ${!option} =~ ^[1-9][0-9]*$ ]]; then
         echo "$0: --${option} is a number above 0, found '${!option}'" >&2
         exit 1
     fi
 done
-if [[ ! ${ngpu} =~ ^[0-9]+$ ]]; then
-    echo "$0: --ngpu is a number, found '${ngpu}'" >&2
-    exit 1
-fi
 
 config_options=()
 config_names=

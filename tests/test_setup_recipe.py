@@ -215,7 +215,8 @@ def test_an_unknown_recipe_and_an_old_enh_sh(tmp_path, capsys):
     "options, message",
     [
         (["--datadir", "elsewhere"], "enh.sh reads its sets from data"),
-        (["--inference_tag", "fcp"], "--inference_tag"),
+        (["--inference_tag", "fcp"], "--inference_tag is for our own stages"),
+        (["--num-examples", "1"], "--num_examples is for our own stages"),
         (["--no_such_option", "1"], "invalid option --no_such_option"),
     ],
 )

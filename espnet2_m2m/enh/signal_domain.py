@@ -132,8 +132,6 @@ class SignalDomain:
         """ESPnet's inference, with normalize_variance, turns a silent mic into 0 / 0; put the silence back."""
         if isinstance(feature, ComplexTensor):
             return ComplexTensor(self.zero_for_nan_mics(feature.real), self.zero_for_nan_mics(feature.imag))
-        axes = (1, 3) if feature.dim() == 4 else (1,) if self.stft is not None else (1, 2)
-        nothing = (torch.isnan(feature) | (feature == 0)).all(axes[-1], keepdim=True)
-        if len(axes) == 2:
-            nothing = nothing.all(axes[0], keepdim=True)
+        of_one_mic = 1 if self.stft is not None else (1, feature.dim() - 1)  # samples, or frames and frequencies
+        nothing = (torch.isnan(feature) | (feature == 0)).all(of_one_mic, keepdim=True)
         return torch.where(nothing, 0, feature)

@@ -1,7 +1,7 @@
 """The mixtures of a report page that are to be heard and seen: audio, spectrograms, scores, rooms."""
 
 import math
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,9 @@ def choose(gains: dict[str, float | None], num_examples: int) -> list[tuple[str,
     ranks = [last // 2] if count == 1 else np.linspace(0, last, count).round().astype(int)
     if unknown:
         return [(f"Mixture {rank + 1} of {len(ranked)}", ranked[rank]) for rank in ranks]
-    middle = ranks[len(ranks) // 2] if count % 2 else None
-    labels = {last: "Best", 0: "Worst"}
-    if middle is not None:
-        labels.setdefault(int(middle), "Median")
-    return [(labels.get(int(rank), f"Rank {rank + 1} of {len(ranked)} from below"), ranked[rank]) for rank in ranks]
+    labels = {ranks[count // 2]: "Median"} if count % 2 else {}
+    labels |= {last: "Best", 0: "Worst"}
+    return [(labels.get(rank, f"Rank {rank + 1} of {len(ranked)} from below"), ranked[rank]) for rank in ranks]
 
 
 def read_texts(data_dir: Path | str, num_talkers: int) -> list[dict[str, str]]:
@@ -72,7 +70,7 @@ def write_example(
     rows = [
         sorted((r for r in system.scores if r["utt_id"] == utt_id), key=lambda r: r["speaker"]) for system in systems
     ]
-    clips = Clips(out_dir, number, sample_rate)
+    clip = partial(_write_clip, out_dir / "media", number, sample_rate)
     orders = [[own["estimate"] for own in of_system] for of_system in rows]  # the best permutation
     if not rows[0]:
         orders = [streams_of_speakers(of_system, first["closetalk"], sample_rate) for of_system in streams]
@@ -83,16 +81,16 @@ def write_example(
         shown = []
         if speaker in first["closetalk"]:
             scores = _scores(row, "closetalk") if "closetalk_si_sdr" in row else None
-            shown.append(clips.write("closetalk", "Close-talk mixture", first["closetalk"][speaker], speaker, scores))
+            shown.append(clip("closetalk", "Close-talk mixture", first["closetalk"][speaker], speaker, scores))
         for place, system in enumerate(systems):
             output = orders[place][index]
             scores = f"{_scores(rows[place][index], 'separated')} · " if row else ""
             scores += f"output {output}"
             title = "Separated" if len(systems) == 1 else system.name
             signal = streams[place][output]
-            shown.append(clips.write(f"system{place + 1}", title, signal, speaker, scores, place))
+            shown.append(clip(f"system{place + 1}", title, signal, speaker, scores, place))
         if speaker in first["spk"]:
-            shown.append(clips.write("reference", "Reference", first["spk"][speaker], speaker))
+            shown.append(clip("reference", "Reference", first["spk"][speaker], speaker))
         # Lines of scenes.jsonl carry the words too; text_spk{n} is what ASR is scored against.
         words = texts[index].get(utt_id)
         if words is None and scene is not None:
@@ -107,54 +105,51 @@ def write_example(
         "gain": None if gain is None else f"{gain:+.1f}",
         "seconds": f"{len(mixture) / sample_rate:.1f}",
         "top_khz": f"{sample_rate / 2000:g}",
-        "mixture": clips.write("mixture", f"Far-field mixture, mic {systems[0].jobs[utt_id].ref_mic}", mixture),
+        "mixture": clip("mixture", f"Far-field mixture, mic {systems[0].jobs[utt_id].ref_mic}", mixture),
         "speakers": speakers,
         "room": None if scene is None else room(scene),
     }
 
 
-@dataclass(frozen=True)
-class Clips:
-    """Audio and spectrograms of one mixture, out_dir/media/example<number>_*."""
+def _write_clip(
+    folder: Path,
+    number: int,
+    sample_rate: int,
+    kind: str,
+    title: str,
+    samples: np.ndarray,
+    speaker: int | None = None,
+    scores: str | None = None,
+    system: int | None = None,
+) -> dict[str, Any]:
+    """Write one clip of a mixture as wav and png, folder/example<number>_*.
 
-    out_dir: Path
-    number: int
-    sample_rate: int
-
-    def write(
-        self,
-        kind: str,
-        title: str,
-        samples: np.ndarray,
-        speaker: int | None = None,
-        scores: str | None = None,
-        system: int | None = None,
-    ) -> dict[str, Any]:
-        """Write one clip as wav and png.
-
-        Args:
-            kind: part of the files' names.
-            title: on the page.
-            samples: (sample,) of any level.
-            speaker: the talker's number, from 1; None: all talkers.
-            scores: line under the title.
-            system: place of the system that made the clip, from 0.
-        Returns:
-            what index.html shows of it.
-        """
-        of_speaker = "" if speaker is None else f"speaker{speaker}_"
-        path = self.out_dir / "media" / f"example{self.number}_{of_speaker}{kind}"
-        with atomic_path(path.with_suffix(".png")) as temporary:
-            figures.save_spectrogram(temporary, samples, self.sample_rate)
-        write_wav(path.with_suffix(".wav"), level_for_listening(samples), self.sample_rate, "PCM_16")
-        return {
-            "name": title,
-            "label": title if speaker is None else f"Talker {speaker}: {title}",
-            "scores": scores,
-            "file": f"media/{path.name}",
-            "speaker": speaker,
-            "system": system,
-        }
+    Args:
+        folder: media.
+        number: of the example, from 1.
+        sample_rate: Hz.
+        kind: part of the files' names.
+        title: on the page.
+        samples: (sample,) of any level.
+        speaker: the talker's number, from 1; None: all talkers.
+        scores: line under the title.
+        system: place of the system that made the clip, from 0.
+    Returns:
+        what index.html shows of it.
+    """
+    of_speaker = "" if speaker is None else f"speaker{speaker}_"
+    path = folder / f"example{number}_{of_speaker}{kind}"
+    with atomic_path(path.with_suffix(".png")) as temporary:
+        figures.save_spectrogram(temporary, samples, sample_rate)
+    write_wav(path.with_suffix(".wav"), level_for_listening(samples), sample_rate, "PCM_16")
+    return {
+        "name": title,
+        "label": title if speaker is None else f"Talker {speaker}: {title}",
+        "scores": scores,
+        "file": f"{folder.name}/{path.name}",
+        "speaker": speaker,
+        "system": system,
+    }
 
 
 def _scores(row: dict[str, Any], group: str) -> str:

@@ -4,10 +4,9 @@ Functions that save nothing return a `data:` URI for <img src>. The same data gi
 """
 
 import contextlib
-import functools
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -64,20 +63,11 @@ def _figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
 
 @contextlib.contextmanager
 def style(rc: dict[str, Any] = STYLE) -> Iterator[None]:
-    """Draw in our style, whatever the user's matplotlibrc says."""
+    """Draw in our style, whatever the user's matplotlibrc says; as a context or a decorator."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**rc, "svg.hashsalt": "report"})
         yield
-
-
-def _styled(draw: Callable[..., str]) -> Callable[..., str]:
-    @functools.wraps(draw)
-    def drawn(*args: Any, **kwargs: Any) -> str:
-        with style():
-            return draw(*args, **kwargs)
-
-    return drawn
 
 
 def uri(figure: Figure) -> str:
@@ -92,7 +82,7 @@ def uri(figure: Figure) -> str:
     return "data:image/svg+xml," + quote(svg, safe=" =:/+;,()!*'$&@?")
 
 
-@_styled
+@style()
 def learning_curve(curves: dict[str, tuple[Sequence[int], Sequence[float]]]) -> str:
     """One statistic over epochs.
 
@@ -100,11 +90,13 @@ def learning_curve(curves: dict[str, tuple[Sequence[int], Sequence[float]]]) -> 
         curves: "train" or "valid" -> (epochs, values); values may hold NaN.
     """
     figure, axes = _figure(3.7, 2.3)
-    colours = {"train": TRAIN_COLOUR, "valid": VALID_COLOUR}
+    lines = {
+        "train": {"color": TRAIN_COLOUR, "linestyle": "-"},
+        "valid": {"color": VALID_COLOUR, "linestyle": "--"},
+    }
     for name, (epochs, values) in curves.items():
         few = {"marker": "o", "markersize": 3} if len(epochs) < 30 else {}
-        style = "-" if name == "train" else "--"
-        axes.plot(epochs, values, style, color=colours.get(name, INK), label=name, **few)
+        axes.plot(epochs, values, label=name, **lines[name], **few)
     axes.ticklabel_format(axis="y", scilimits=(-2, 4))
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -131,7 +123,7 @@ def save_spectrogram(path: Path | str, samples: np.ndarray, sample_rate: int) ->
     image.save(path, optimize=True)
 
 
-@_styled
+@style()
 def room_from_above(scene: Scene) -> str:
     """Walls, talkers with the distance to the array, and the array enlarged.
 
@@ -142,13 +134,15 @@ def room_from_above(scene: Scene) -> str:
     mics = np.array(scene["mic_positions_m"])[:, :2]
     centre = mics.mean(axis=0)
     figure, (room, array) = _figure(5.2, 2.7, ncols=2, width_ratios=(2.4, 1))
-    for axes in (room, array):
-        axes.set_aspect("equal")
-    room.set_xlim(-0.02 * width, 1.02 * width)
-    room.set_ylim(-0.02 * depth, 1.02 * depth)
+    room.set(
+        aspect="equal",
+        xlim=(-0.02 * width, 1.02 * width),
+        ylim=(-0.02 * depth, 1.02 * depth),
+        xlabel="x (m)",
+        ylabel="y (m)",
+    )
     room.add_patch(matplotlib.patches.Rectangle((0, 0), width, depth, fill=False, edgecolor=INK, linewidth=1.6))
-    for spine in room.spines.values():
-        spine.set_visible(False)
+    room.spines[:].set_visible(False)
     room.plot(*centre, "P", color=INK, markersize=8)
     places = np.array([speaker["position_m"][:2] for speaker in scene["speakers"]])
     nearest = places[np.linalg.norm(places - centre, axis=1).argmin()]
@@ -160,20 +154,17 @@ def room_from_above(scene: Scene) -> str:
         room.plot(*np.stack([centre, place]).T, ":", color=colour, linewidth=1)
         room.plot(*place, marker, color=colour, markersize=13, clip_on=False)
         room.annotate(str(index + 1), place, color="white", ha="center", va="center_baseline", weight="bold")
-    room.set_xlabel("x (m)")
-    room.set_ylabel("y (m)")
-    array.plot(*(100 * (mics - centre)).T, "o", color=INK, markersize=4)
-    for index, place in enumerate(100 * (mics - centre)):
+    mics_cm = 100 * (mics - centre)
+    array.plot(*mics_cm.T, "o", color=INK, markersize=4)
+    for index, place in enumerate(mics_cm):
         array.annotate(str(index), place, (4, 3), textcoords="offset points", fontsize=8)
-    reach = max(1.35 * np.abs(100 * (mics - centre)).max(), 1.0)
-    array.set_xlim(-reach, reach)
-    array.set_ylim(-reach, reach)
-    array.set_xlabel("cm")
+    reach = max(1.35 * np.abs(mics_cm).max(), 1.0)
+    array.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach), xlabel="cm")
     array.set_title("array, enlarged", fontsize=9)
     return uri(figure)
 
 
-@_styled
+@style()
 def agreement(agrees: dict[str, list[list[float]]], sample_rate: int) -> str:
     """Whether outputs belong to the same talkers at all frequencies: mean and single utterances.
 
@@ -205,12 +196,14 @@ def _draw_agreement(agrees: dict[str, list[list[float]]], sample_rate: int) -> F
         mean.annotate(
             "no references and no headsets to compare with", (0.5, 0.5), xycoords="axes fraction", ha="center"
         )
-    colours = {"references": TALKER_COLOURS[0], "headsets": TALKER_COLOURS[1]}
+    lines = {
+        "references": {"color": TALKER_COLOURS[0], "linestyle": "-"},
+        "headsets": {"color": TALKER_COLOURS[1], "linestyle": "--"},
+    }
     for (name, rows), below in zip(agrees.items(), single):
         rows = 100 * np.array(rows)
         frequency = np.linspace(0, top, rows.shape[1])
-        style = {"references": "-", "headsets": "--"}[name]
-        mean.plot(frequency, rows.mean(axis=0), style, color=colours[name], label=f"by {name}")
+        mean.plot(frequency, rows.mean(axis=0), **lines[name], label=f"by {name}")
         map_ = matplotlib.colors.LinearSegmentedColormap.from_list(name, [VALID_COLOUR, "#dfe9f2"])
         edges = (frequency[1] if len(frequency) > 1 else top) / 2
         below.grid(False)
@@ -226,9 +219,7 @@ def _draw_agreement(agrees: dict[str, list[list[float]]], sample_rate: int) -> F
         below.yaxis.get_major_locator().set_params(integer=True)
         below.set_ylabel("utterance")
         below.set_title(f"by {name}: orange frequencies have another assignment", loc="left", fontsize=9)
-    mean.set_ylim(-3, 103)
-    mean.set_xlim(0, top)
-    mean.set_ylabel("utterances that agree (%)")
+    mean.set(xlim=(0, top), ylim=(-3, 103), ylabel="utterances that agree (%)")
     if agrees:
         mean.legend(loc="lower right", ncols=2)
     axes[-1, 0].set_xlabel("frequency (kHz)")

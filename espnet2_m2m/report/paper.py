@@ -34,42 +34,31 @@ class Row:
         return " ".join(part for part in parts if part != "-")
 
 
-def _row(label: str, system: str, taps: str, alpha: str, *scores: float, table: str) -> Row:
-    return Row(table, label, system, taps, alpha, dict(zip(METRICS, scores, strict=True)))
-
-
 # Z.-Q. Wang, "Mixture to Mixture", IEEE SPL 2024, on SMS-WSJ-FF-CT; keys are the files of
 # conf/tuning, except for the two qualities that need no training.
 PAPER = {
-    "table1_closetalk": _row("-", "close-talk mixture", "-", "-", 14.7, 14.7, 2.92, 0.875, table="1"),
-    **{
-        key: _row(*values, table="2")
-        for key, values in {
-            "table2_0_mixture": ("0", "mixture", "-", "-", 0.0, 0.1, 1.87, 0.603),
-            "table2_1a_m2m": ("1a", "M2M", "19/1/19/1", "1.0", 16.9, 17.9, 3.85, 0.931),
-            "table2_1b_m2m": ("1b", "M2M", "19/2/19/1", "1.0", 15.8, 16.7, 3.76, 0.916),
-            "table2_1c_m2m": ("1c", "M2M", "19/3/19/1", "1.0", 16.3, 17.2, 3.79, 0.924),
-            "table2_1d_m2m": ("1d", "M2M", "19/4/19/1", "1.0", 15.9, 16.8, 3.74, 0.917),
-            "table2_1e_m2m": ("1e", "M2M", "19/5/19/1", "1.0", 15.8, 16.7, 3.75, 0.914),
-            "table2_2a_m2m": ("2a", "M2M", "19/0/19/0", "1.0", 16.0, 16.9, 3.77, 0.918),
-            "table2_2b_m2m": ("2b", "M2M", "19/2/19/2", "1.0", 15.8, 16.8, 3.74, 0.914),
-            "table2_2c_m2m": ("2c", "M2M", "19/3/19/3", "1.0", 16.1, 17.1, 3.77, 0.921),
-            "table2_4a_unssor": ("4a", "UNSSOR", "-", "-", 14.7, 15.6, 3.44, 0.886),
-            "table2_4b_pit": ("4b", "PIT", "-", "-", 18.9, 19.4, 4.06, 0.950),
-        }.items()
-    },
-    **{
-        key: _row(*values, table="3")
-        for key, values in {
-            "table3_0_mixture": ("0", "mixture", "-", "-", 0.0, 0.1, 1.87, 0.603),
-            "table3_1_m2m": ("1", "M2M", "19/1/19/1", "1.0", -2.6, -1.3, 1.64, 0.479),
-            "table3_2a_m2m": ("2a", "M2M", "19/1/19/1", "1/5", 12.0, 12.9, 3.41, 0.857),
-            "table3_2b_m2m": ("2b", "M2M", "19/1/19/1", "1/6", 11.8, 12.7, 3.40, 0.853),
-            "table3_2c_m2m": ("2c", "M2M", "19/1/19/1", "1/7", 12.7, 13.7, 3.50, 0.872),
-            "table3_2d_m2m": ("2d", "M2M", "19/1/19/1", "1/8", 12.1, 13.0, 3.45, 0.859),
-            "table3_3_pit": ("3", "PIT", "-", "-", 13.7, 14.1, 3.61, 0.884),
-        }.items()
-    },
+    key: Row(key[len("table")], *names, dict(zip(METRICS, scores, strict=True)))
+    for key, (*names, scores) in {
+        "table1_closetalk": ("-", "close-talk mixture", "-", "-", [14.7, 14.7, 2.92, 0.875]),
+        "table2_0_mixture": ("0", "mixture", "-", "-", [0.0, 0.1, 1.87, 0.603]),
+        "table2_1a_m2m": ("1a", "M2M", "19/1/19/1", "1.0", [16.9, 17.9, 3.85, 0.931]),
+        "table2_1b_m2m": ("1b", "M2M", "19/2/19/1", "1.0", [15.8, 16.7, 3.76, 0.916]),
+        "table2_1c_m2m": ("1c", "M2M", "19/3/19/1", "1.0", [16.3, 17.2, 3.79, 0.924]),
+        "table2_1d_m2m": ("1d", "M2M", "19/4/19/1", "1.0", [15.9, 16.8, 3.74, 0.917]),
+        "table2_1e_m2m": ("1e", "M2M", "19/5/19/1", "1.0", [15.8, 16.7, 3.75, 0.914]),
+        "table2_2a_m2m": ("2a", "M2M", "19/0/19/0", "1.0", [16.0, 16.9, 3.77, 0.918]),
+        "table2_2b_m2m": ("2b", "M2M", "19/2/19/2", "1.0", [15.8, 16.8, 3.74, 0.914]),
+        "table2_2c_m2m": ("2c", "M2M", "19/3/19/3", "1.0", [16.1, 17.1, 3.77, 0.921]),
+        "table2_4a_unssor": ("4a", "UNSSOR", "-", "-", [14.7, 15.6, 3.44, 0.886]),
+        "table2_4b_pit": ("4b", "PIT", "-", "-", [18.9, 19.4, 4.06, 0.950]),
+        "table3_0_mixture": ("0", "mixture", "-", "-", [0.0, 0.1, 1.87, 0.603]),
+        "table3_1_m2m": ("1", "M2M", "19/1/19/1", "1.0", [-2.6, -1.3, 1.64, 0.479]),
+        "table3_2a_m2m": ("2a", "M2M", "19/1/19/1", "1/5", [12.0, 12.9, 3.41, 0.857]),
+        "table3_2b_m2m": ("2b", "M2M", "19/1/19/1", "1/6", [11.8, 12.7, 3.40, 0.853]),
+        "table3_2c_m2m": ("2c", "M2M", "19/1/19/1", "1/7", [12.7, 13.7, 3.50, 0.872]),
+        "table3_2d_m2m": ("2d", "M2M", "19/1/19/1", "1/8", [12.1, 13.0, 3.45, 0.859]),
+        "table3_3_pit": ("3", "PIT", "-", "-", [13.7, 14.1, 3.61, 0.884]),
+    }.items()
 }
 QUALITIES = {  # rows that need no training -> the signals of scores.csv that they are about
     "table1_closetalk": "closetalk",

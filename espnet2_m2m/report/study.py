@@ -80,11 +80,12 @@ def collect(study_dir: Path | str, test_set: str = "test", exclude: Iterable[str
         if match is None or not folder.is_dir():
             continue
         key, seed = match[1], int(match[2])
-        if folder.name in exclude:
-            unfinished.append(folder.name)
-            continue
         scored = {key: folder / f"enhanced_{test_set}", f"{key}_fcp": folder / f"enhanced_{test_set}_fcp"}
-        scored = {k: path for k, path in scored.items() if (path / "scoring/summary.json").is_file()}
+        scored = {
+            k: path
+            for k, path in scored.items()
+            if folder.name not in exclude and (path / "scoring/summary.json").is_file()
+        }
         if key not in scored:
             unfinished.append(folder.name)
         training = read_training(folder / "checkpoint.pth") if scored else None

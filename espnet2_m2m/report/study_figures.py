@@ -6,7 +6,6 @@ box has its name beside it.
 """
 
 import functools
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,10 +56,10 @@ def save_learning_curves(path: Path | str, panels: list[Panel]) -> None:
     _save(path, panels, _curves_drawer(panels), (6.8 * len(panels), 4.8), ncols=len(panels))
 
 
+@figures.style()
 def learning_curves(panel: Panel) -> str:
     """The same of one panel as a `data:` URI of an SVG for the report page."""
-    with figures.style():
-        return figures.uri(_panels([panel], _curves_drawer([panel]), (4.6, 2.8)))
+    return figures.uri(_panels([panel], _curves_drawer([panel]), (4.6, 2.8)))
 
 
 def _curves_drawer(panels: list[Panel]) -> Callable[[Axes, list[Curve]], None]:
@@ -79,10 +78,12 @@ def _draw_curves(axes: Axes, curves: list[Curve], low: float, high: float) -> No
         axes.plot(curve.steps, curve.mean, linewidth=1.6, **style, **marker)
         axes.fill_between(curve.steps, curve.low, curve.high, color=_colour(curve.place), alpha=0.15, linewidth=0)
     last = max(curve.steps[-1] for curve in curves)
-    axes.set_ylim(low, high)
-    axes.set_xlim(0, last * 1.02)
-    axes.set_xlabel("training steps (batches)")
-    axes.set_ylabel("validation SI-SDR (dB)")
+    axes.set(
+        xlim=(0, last * 1.02),
+        ylim=(low, high),
+        xlabel="training steps (batches)",
+        ylabel="validation SI-SDR (dB)",
+    )
     # Names stand right of the axes at the height of their curve's end, as far apart as their font.
     height = (high - low) * 0.048
     ends = sorted(curves, key=lambda curve: curve.mean[-1])
@@ -107,7 +108,7 @@ def spread(values: list[float], gap: float) -> list[float]:
     blocks = []  # [values]
     for value in values:
         blocks.append([value])
-        while len(blocks) > 1 and _bottom(blocks[-1], gap) - _top(blocks[-2], gap) < gap:
+        while len(blocks) > 1 and _bottom(blocks[-1], gap) - _bottom(blocks[-2], gap) < gap * len(blocks[-2]):
             last = blocks.pop()
             blocks[-1] += last
     return [_bottom(block, gap) + n * gap for block in blocks for n in range(len(block))]
@@ -115,10 +116,6 @@ def spread(values: list[float], gap: float) -> list[float]:
 
 def _bottom(block: list[float], gap: float) -> float:
     return float(np.mean(block)) - gap * (len(block) - 1) / 2
-
-
-def _top(block: list[float], gap: float) -> float:
-    return float(np.mean(block)) + gap * (len(block) - 1) / 2
 
 
 def save_boxes(path: Path | str, panels: list[Panel]) -> None:
@@ -132,10 +129,10 @@ def save_boxes(path: Path | str, panels: list[Panel]) -> None:
     _save(path, panels, _draw_boxes, size, nrows=len(panels), sharex=True, height_ratios=rows)
 
 
+@figures.style()
 def boxes(panel: Panel) -> str:
     """The same of one panel as a `data:` URI of an SVG for the report page."""
-    with figures.style():
-        return figures.uri(_panels([panel], _draw_boxes, (4.6, 1.1 + 0.3 * len(panel[1]))))
+    return figures.uri(_panels([panel], _draw_boxes, (4.6, 1.1 + 0.3 * len(panel[1]))))
 
 
 def _draw_boxes(axes: Axes, boxes: list[Box]) -> None:
@@ -161,7 +158,7 @@ def _draw_boxes(axes: Axes, boxes: list[Box]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     # The medians as numbers, beyond the right-most point.
-    values = list(itertools.chain.from_iterable(box.values for box in boxes))
+    values = [value for box in boxes for value in box.values]
     left, right = min(values), max(values)
     reach = max(right - left, 1.0)
     axes.set_xlim(min(left - 0.03 * reach, axes.get_xlim()[0]), max(right + 0.03 * reach, axes.get_xlim()[1]))

@@ -39,25 +39,24 @@ def load(data_dir: Path | str, enhanced_dirs: Iterable[Path | str], names: list[
     """
     enhanced_dirs = [Path(enhanced_dir) for enhanced_dir in enhanced_dirs]
     names = names or _names([enhanced_dir.resolve() for enhanced_dir in enhanced_dirs])
-    if not numbered_files(data_dir, "spk"):
-        return [_without_scores(data_dir, folder, name) for folder, name in zip(enhanced_dirs, names)]
+    scored = bool(numbered_files(data_dir, "spk"))
     systems = []
     for name, enhanced_dir in zip(names, enhanced_dirs):
-        summary, rows = read_scores(enhanced_dir)
-        fixed_order = summary["fixed_order_agrees"] is not None
-        jobs = scored_set.list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
+        if scored:
+            summary, rows = read_scores(enhanced_dir)
+            fixed_order = summary["fixed_order_agrees"] is not None
+            jobs = scored_set.list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
+        else:
+            jobs = scored_set.list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
+            rows = []
+            summary = {"num_utterances": len(jobs), "num_speakers": len(jobs[0].utterance.signals["stream"])}
         jobs = {job.utt_id: job for job in jobs}
-        require_current(rows, jobs, data_dir, enhanced_dir / "scoring")
+        if scored:
+            require_current(rows, jobs, data_dir, enhanced_dir / "scoring")
         systems.append(System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, rows, jobs))
-    require_one_test_set(systems)
+    if scored:
+        require_one_test_set(systems)
     return systems
-
-
-def _without_scores(data_dir: Path | str, enhanced_dir: Path, name: str) -> System:
-    jobs = scored_set.list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
-    summary = {"num_utterances": len(jobs), "num_speakers": len(jobs[0].utterance.signals["stream"])}
-    jobs = {job.utt_id: job for job in jobs}
-    return System(name, enhanced_dir.resolve().parent, enhanced_dir, summary, [], jobs)
 
 
 def load_study(data_dir: Path | str, study: Study) -> list[System]:

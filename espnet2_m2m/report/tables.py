@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from espnet2_m2m.markdown import table as markdown_table
 from espnet2_m2m.report.paper import CAPTIONS
@@ -53,7 +53,7 @@ def _format_cell(cell: Cell, decimals: int) -> list[str]:
     return [number(cell.paper), ours, number(cell.difference, "+")]
 
 
-def _span(values: list[float]) -> str:
+def _span(values: Sequence[float]) -> str:
     low, high = f"{min(values):.0f}", f"{max(values):.0f}"
     return low if low == high else f"{low} to {high}"
 
@@ -64,13 +64,9 @@ def _trainings(study: Study) -> str:
     for key in dict.fromkeys(run.key for run in study.runs):
         runs = study.of(key)
         known = [run.training for run in runs if run.training is not None]
+        figures = [(len(training.steps), training.steps[-1], training.seconds) for training in known]
         seeds = " ".join(str(run.seed) for run in runs)
-        line = [key, seeds]
-        if known:
-            line += [_span([len(training.steps) for training in known])]
-            line += [_span([training.steps[-1] for training in known])]
-            line += [_span([training.seconds for training in known])]
-        lines.append(line + ["-"] * (5 - len(line)))
+        lines.append([key, seeds, *(map(_span, zip(*figures)) if figures else ["-"] * 3)])
     header = ["Row", "seeds", "epochs", "steps (batches)", "seconds of training"]
     return markdown_table(header, lines, 2, "padded")
 
@@ -78,7 +74,7 @@ def _trainings(study: Study) -> str:
 def notes(study: Study) -> Iterator[str]:
     """Sentences, as Markdown, that a reader of the tables must know."""
     summary = study.runs[0].summary
-    commits = sorted(set(_commits(study)))
+    commits = _commits(study)
     yield (
         f"Study `{study.folder}`, test set `{summary['data_dir']}`:"
         f" {summary['num_utterances']} utterances of {summary['num_speakers']} talkers,"
@@ -122,24 +118,19 @@ def notes(study: Study) -> Iterator[str]:
                 )
 
 
-def _commits(study: Study) -> Iterator[str]:
+def _commits(study: Study) -> list[str]:
     """Commits that run_table.sh noted for the runs."""
-    for folder in {run.folder for run in study.runs}:
-        path = folder / "run_table.jsonl"
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                commit = json.loads(line)["commit"]
-                if commit is not None:
-                    yield commit
+    paths = {run.folder / "run_table.jsonl" for run in study.runs}
+    lines = [line for path in paths if path.is_file() for line in path.read_text(encoding="utf-8").splitlines()]
+    return sorted({json.loads(line)["commit"] for line in lines} - {None})
 
 
 def csv_text(study: Study) -> str:
     """tables.csv: a line per row and metric, figures in full, empty where there is none."""
     buffer = io.StringIO()
-    names = ["table", "row", "label", "system", "taps", "alpha", "metric"]
-    names += ["paper", "mean", "std", "difference", "seeds"]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
+    names = "table row label system taps alpha metric paper mean std difference seeds"
+    writer.writerow(names.split())
     for table, keys in shown(study).items():
         for key in keys:
             row = study.rows[key]

@@ -173,9 +173,7 @@ def remove_temporaries_of(scenes: list[Scene], set_dir: Path | str) -> None:
             path.unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=1)
-def _open_speech(data_dir: Path, sample_rate_hz: int) -> CleanSpeech:
-    return CleanSpeech(data_dir, sample_rate_hz)
+_open_speech = lru_cache(maxsize=1)(CleanSpeech)
 
 
 def _render_in_worker(scene: Scene, set_dir: Path | str, source: tuple[Path, int]) -> None:

@@ -53,16 +53,13 @@ def room_impulse_responses(
 
     reflection = sabine_reflection(room_size_m, rt60_s)
     num_taps = ceil(length_t60 * rt60_s * sample_rate_hz)
+    # (step, tap): sincs shifted by 0 ... 1 sample, in a Hann window that stays where it is.
+    taps = np.arange(-DELAY_SAMPLES, DELAY_SAMPLES + 1)
+    shifts = np.arange(DELAY_STEPS + 1) / DELAY_STEPS
+    delay_filters = np.sinc(taps - shifts[:, None]) * np.hanning(len(taps))
     rirs = [
-        impulse_responses(room_size_m, source, mic_positions_m, reflection, sample_rate_hz, num_taps, _delay_filters())
+        impulse_responses(room_size_m, source, mic_positions_m, reflection, sample_rate_hz, num_taps, delay_filters)
         for source in source_positions_m
     ]
     highpass = butter(2, HIGHPASS_HZ, "highpass", fs=sample_rate_hz, output="sos")
     return sosfiltfilt(highpass, rirs, axis=-1)
-
-
-def _delay_filters() -> np.ndarray:
-    """(step, tap): sincs shifted by 0 ... 1 sample, in a Hann window that stays where it is."""
-    taps = np.arange(-DELAY_SAMPLES, DELAY_SAMPLES + 1)
-    shifts = np.arange(DELAY_STEPS + 1) / DELAY_STEPS
-    return np.sinc(taps - shifts[:, None]) * np.hanning(len(taps))

@@ -124,19 +124,18 @@ def _draw_scene(
     levels = rng.uniform(0, settings.level_range_db, size=len(turns))
     levels -= levels.mean()
     num_samples = max(turn["num_samples"] for turn in turns)
-    speakers = []
-    for k, turn in enumerate(turns):
-        speakers.append(
-            {
-                "speaker_id": turn["speaker_id"],
-                "position_m": _rounded(geometry.talker_positions_m[k]),
-                "closetalk_position_m": _rounded(headsets[k]),
-                "level_db": _rounded(levels[k]),
-                "offset_samples": int(rng.integers(num_samples - turn["num_samples"] + 1)),
-                "text": turn["text"],
-                "utterances": turn["utterances"],
-            }
-        )
+    speakers = [
+        {
+            "speaker_id": turn["speaker_id"],
+            "position_m": _rounded(geometry.talker_positions_m[k]),
+            "closetalk_position_m": _rounded(headsets[k]),
+            "level_db": _rounded(levels[k]),
+            "offset_samples": int(rng.integers(num_samples - turn["num_samples"] + 1)),
+            "text": turn["text"],
+            "utterances": turn["utterances"],
+        }
+        for k, turn in enumerate(turns)
+    ]
     pair = "-".join(turn["speaker_id"] for turn in turns)
     return {
         "utt_id": f"{pair}-{example_id}",

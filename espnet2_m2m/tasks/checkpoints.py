@@ -81,13 +81,12 @@ def repair_checkpoints(output_dir: str | Path, best_model_criterion: list[tuple[
         print(f"{output_dir / newest} is missing; restored from checkpoint.pth", file=sys.stderr)
         with atomic_path(output_dir / newest) as temporary:
             torch.save(states["model"], temporary)
-    links = ["latest.pth"]
-    links += [
+    best = [
         f"{phase}.{key}.best.pth"
         for phase, key, mode in best_model_criterion
         if reporter.has(phase, key) and reporter.get_best_epoch(phase, key, mode) == epoch
     ]
-    for link in links:
+    for link in ["latest.pth", *best]:
         link = output_dir / link
         if not link.is_symlink() or os.readlink(link) != newest:
             with atomic_path(link) as temporary:

@@ -101,17 +101,15 @@ class M2MEnhancementTask(EnhancementTask):
                 f"criterion {args.criterions[0]['name']} does not go with diffusion_model: {args.diffusion_model}, "
                 "which learns from clean speech; remove it"
             )
-        options = {name: args.model_conf[name] for name in MODEL_OPTIONS if name in args.model_conf}
-        args = copy.copy(args)
-        args.model_conf = {k: v for k, v in args.model_conf.items() if k not in options}
-        stock = stock_build_model(cls, args)  # also initialises the weights
+        stock_args = copy.copy(args)
+        stock_args.model_conf = {k: v for k, v in args.model_conf.items() if k not in MODEL_OPTIONS}
+        stock = stock_build_model(cls, stock_args)  # also initialises the weights
         return ESPnetM2MModel(
             stock.encoder,
             stock.separator,
             stock.decoder,
             stock.mask_module,
             stock.loss_wrappers,
-            **options,
             **args.model_conf,
         )
 
@@ -144,12 +142,11 @@ def common_sample_rate(args: argparse.Namespace) -> int | None:
     if getattr(args, "allow_multi_rates", False):
         return None
     rates = {}
-    for data in (args.train_data_path_and_name_and_type, args.valid_data_path_and_name_and_type):
-        for path, name, kind in data:
-            if name == "speech_mix" and kind == "sound":
-                entry = next(iter(read_table(path).values()), None)
-                if entry is not None:
-                    rates[path] = audio_header(entry)[2]
+    for path, name, kind in [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]:
+        if name == "speech_mix" and kind == "sound":
+            entry = next(iter(read_table(path).values()), None)
+            if entry is not None:
+                rates[path] = audio_header(entry)[2]
     if len(set(rates.values())) > 1:
         found = ", ".join(f"{path} {rate} Hz" for path, rate in rates.items())
         raise ValueError(

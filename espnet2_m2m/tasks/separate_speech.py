@@ -75,9 +75,9 @@ class SeparateSpeech(stock.SeparateSpeech):
         if model_tag is None:
             return SeparateSpeech(**kwargs)
         with model_files(model_tag) as (train_config, model_file):
-            _check_foreign_config(train_config, model_tag)
             kwargs |= {"train_config": str(train_config), "model_file": str(model_file)}
             try:
+                _check_foreign_config(train_config)
                 return SeparateSpeech(**kwargs)
             except (ValueError, OSError) as error:
                 raise ValueError(f"{model_tag}: {error}") from error
@@ -85,21 +85,16 @@ class SeparateSpeech(stock.SeparateSpeech):
                 raise ValueError(f"{model_tag}: no network can be built from its config: {error!r}") from error
 
 
-def _check_foreign_config(train_config: Path, model_tag: str) -> None:
+def _check_foreign_config(train_config: Path) -> None:
     """Refuse configs whose loading is ESPnet's, which unpickles anything."""
-    try:
-        content = read_config(train_config)
-        ours = TrainingConfig(content).is_ours
-    except ValueError as error:
-        raise ValueError(f"{model_tag}: {error}") from error
-    if not ours:
+    content = read_config(train_config)
+    if not TrainingConfig(content).is_ours:
         raise ValueError(
-            f"{model_tag}: expected a model that was trained by a criterion of this package "
-            f"({', '.join(CRITERIONS)}), found another config; ESPnet's "
-            "espnet2.bin.enh_inference loads its own models"
+            f"expected a model that was trained by a criterion of this package ({', '.join(CRITERIONS)}), found "
+            "another config; ESPnet's espnet2.bin.enh_inference loads its own models"
         )
     if content.get("separator") == "asteroid":
         raise ValueError(
-            f"{model_tag}: separator: asteroid may load further files by code of its own, which "
+            "separator: asteroid may load further files by code of its own, which "
             "is refused; give a training of your own by --train_config and --model_file"
         )

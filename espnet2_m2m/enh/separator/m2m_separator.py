@@ -98,13 +98,11 @@ class M2MSeparator(AbsSeparator):
         domain, name = self.domain, type(self.separator).__name__
         feature = domain.select_mics(feature, self.array.input_mics)
         expected, found = self.array.num_inputs, domain.num_mics(feature)
-        if expected not in (None, found) and name in SINGLE_MIC:
-            raise ValueError(
-                f"{name} takes one mic only, the recording has {found}: choose one by model_conf's input_mics: [0]"
-            )
         if expected not in (None, found):
             raise ValueError(
-                f"the separator was configured for n_imics: {expected} mics, found "
+                f"{name} takes one mic only, the recording has {found}: choose one by model_conf's input_mics: [0]"
+                if name in SINGLE_MIC
+                else f"the separator was configured for n_imics: {expected} mics, found "
                 f"{found}; change separator_conf's n_imics or model_conf's input_mics"
             )
         if found == 1:

@@ -8,6 +8,7 @@ Features stay (batch, frame, freq, channel) throughout, so that norms, projectio
 the last axis and need no copies.
 """
 
+import re
 from collections import OrderedDict
 
 import torch
@@ -254,19 +255,17 @@ def from_espnet(weights: dict[str, Tensor], emb_hs: int) -> dict[str, Tensor]:
             for name, value in weights.items()
             if name.startswith(f"blocks.{n}.")
         }
-        for name, value in _block_from_espnet(block, emb_hs).items():
-            ours[f"blocks.{n}.{name}"] = value
+        ours |= {f"blocks.{n}.{name}": value for name, value in _block_from_espnet(block, emb_hs).items()}
     return ours
 
 
 def _block_from_espnet(weights: dict[str, Tensor], emb_hs: int) -> dict[str, Tensor]:
-    ours = {}
+    ours = {
+        name.replace("_", ".", 1).replace(".rnn.", ".lstm."): value
+        for name, value in weights.items()
+        if re.match("(intra|inter)_(norm|rnn)", name)
+    }
     for part in ("intra", "inter"):
-        for kind in ("weight", "bias"):
-            ours[f"{part}.norm.{kind}"] = weights[f"{part}_norm.{kind}"]
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            for direction in ("l0", "l0_reverse"):
-                ours[f"{part}.lstm.{name}_{direction}"] = weights[f"{part}_rnn.{name}_{direction}"]
         linear, bias = weights[f"{part}_linear.weight"], weights[f"{part}_linear.bias"]
         if linear.dim() == 3:  # ConvTranspose1d where LSTM steps overlap: (2 H, channel, unit)
             channels, units = linear.shape[1:]
