@@ -170,7 +170,7 @@ def run_all(runs: list[Run], num_jobs: int) -> None:
         for number in signals:
             signal.signal(number, signal.SIG_DFL)
         for process in active:
-            if process.is_alive():
+            with suppress(ProcessLookupError):  # it has just ended
                 os.killpg(process.pid, signal.SIGTERM)
         sys.exit(130)
 
