@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from espnet2_m2m.fir_least_squares import FIRLeastSquares, full_precision
-from espnet2_m2m.spectra import at_least_complex64, check_spectra, never_compiled
+from espnet2_m2m.spectra import at_least_complex64, check_spectra, faint, never_compiled
 
 
 @never_compiled
@@ -90,7 +90,8 @@ def forward_convolutive_prediction(
             paper's g.
     Raises:
         ValueError: shapes that do not fit, negative taps.
-    Silence: a silent estimate or mic has zero filters and zero images, with finite gradients.
+    Silence: a silent estimate or mic has zero filters and zero images, with finite gradients. An estimate counts as
+        silent at a frequency where it stays below `faint` (1e-31 in float32).
     Source: eqs. (7) and (10).
     Example:
         >>> est = torch.tensor([1, 2, 3, 0, 0j]).reshape(1, 1, 1, 5)  # one source, one frequency, five frames
@@ -126,14 +127,19 @@ def forward_convolutive_prediction(
     with full_precision(est.device.type):
         est, mix = at_least_complex64(est), at_least_complex64(mix)
         # Dividing by the level changes neither images nor gradients (diag_load is relative), but
-        # keeps the squares within range whatever the level of the network's output.
+        # keeps the squares within range whatever the level of the network's output. Below `faint` digits are
+        # lost, and before long the reciprocal, which the gradient holds, is infinite: that is silence.
         level = est.detach().abs().amax(-1, keepdim=True)
-        level = torch.where(level > 0, level, 1.0)
+        silent = level < faint(level.dtype)
+        level = torch.where(silent, 1.0, level)
+        est = torch.where(silent, 0.0, est)
         # Scaled so that the largest 1 / lambda is 1, whatever the level of the recording; again a mere factor.
-        # lambda is zero throughout for a silent mic, whose filter is zero with any weight.
+        # lambda is zero throughout for a silent mic, whose filter is zero with any weight. Nor has it meaning, or a
+        # reciprocal, where it is denormal: a mixture of 1e-17 or less in float32, with the default floor.
         weight = weight.to(est.real.dtype)
         smallest = weight.detach().amin(dim=(-2, -1), keepdim=True)
-        inverse = torch.where(smallest > 0, smallest, 1.0) / torch.where(smallest > 0, weight, 1.0)
+        defined = smallest >= torch.finfo(weight.dtype).tiny
+        inverse = torch.where(defined, smallest, 1.0) / torch.where(defined, weight, 1.0)
         inverse = torch.where(weight.isinf(), 0.0, inverse)
         images, filters = FIRLeastSquares.apply(
             est / level, mix.to(est.dtype), inverse, tuple(mics_per_weight), past_taps, future_taps, diag_load

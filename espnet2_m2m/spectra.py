@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 
 def check_spectra(axes: str = "batch, mic | source, freq, frame", **spectra: Tensor | None) -> None:
@@ -36,6 +37,30 @@ def check_spectra(axes: str = "batch, mic | source, freq, frame", **spectra: Ten
 def at_least_complex64(spectrum: Tensor) -> Tensor:
     """Complex spectrum -> the same in complex64, or in complex128 if it has that precision."""
     return spectrum.to(torch.promote_types(spectrum.dtype, torch.complex64))
+
+
+def faint(dtype: torch.dtype) -> float:
+    """The least level at which a signal of this type has all digits, 138 dB below it too in float32: 1e-31."""
+    limits = torch.finfo(dtype)
+    return limits.tiny / limits.eps
+
+
+def magnitude(spectrum: Tensor) -> Tensor:
+    """|spectrum|, without gradient where it is denormal: there that of torch's `abs` is NaN."""
+    return _Magnitude.apply(spectrum)
+
+
+class _Magnitude(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, spectrum: Tensor) -> Tensor:
+        ctx.save_for_backward(spectrum)
+        return spectrum.abs()
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+        (spectrum,) = ctx.saved_tensors
+        denormal = spectrum.abs() < torch.finfo(spectrum.dtype).tiny
+        return torch.where(denormal, 0.0, grad * spectrum.sgn())
 
 
 def mask_frames(spectrum: Tensor, lengths: Tensor, fill: float = 0.0) -> Tensor:

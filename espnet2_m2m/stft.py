@@ -5,13 +5,16 @@ The paper (section V) uses a 32 ms window and an 8 ms hop, which at 8 kHz are th
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class STFT(nn.Module):
     """Short-time Fourier transform with a square-root Hann window for analysis and synthesis.
 
     Frame t is centred on sample t * hop_length. The edges are padded with zeros, not reflected,
-    so that the frames of a recording are the same whether or not zeros are appended to it.
+    so that the frames of a recording are the same whether or not zeros are appended to it. With a hop of
+    more than n_fft / 3 there is a frame at or beyond the last sample: a lesser one alone would hold the end
+    by the very edge of its window, by which `inverse` divides, a click in every signal that was processed.
 
     Args:
         n_fft: window and transform length in samples, even (256 = 32 ms at 8 kHz).
@@ -52,8 +55,9 @@ class STFT(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """Waveform `wave` (..., sample), real -> spectrum (..., freq, frame), complex."""
+        hops = self.num_frames(wave.shape[-1]) - 1
         spectrum = torch.stft(
-            wave.reshape(-1, wave.shape[-1]),
+            functional.pad(wave.reshape(-1, wave.shape[-1]), (0, max(hops * self.hop_length - wave.shape[-1], 0))),
             self.n_fft,
             self.hop_length,
             window=self.window.to(wave.dtype),
@@ -77,4 +81,5 @@ class STFT(nn.Module):
 
     def num_frames(self, num_samples: int | Tensor) -> int | Tensor:
         """Frames of a recording of `num_samples` samples (an int or a Tensor of them)."""
-        return num_samples // self.hop_length + 1
+        beyond = self.hop_length - 1 if 3 * self.hop_length > self.n_fft else 0
+        return (num_samples + beyond) // self.hop_length + 1

@@ -521,6 +521,47 @@ def test_silence(name, shared, dtype):
     assert_finite(mix.grad)
 
 
+@pytest.mark.parametrize("dtype, least", [(torch.complex64, 1e-31), (torch.complex128, 1e-292)])
+@pytest.mark.parametrize("level", [10.0, 1.0, 1e-1, 1e-7, 1e-8, 1e-11, 1e-14])
+def test_faint_estimates(level, dtype, least):
+    """Down to the least level that has all digits the images do not notice; below, where the gradient would not be
+    finite and the numbers lose their digits (denormal: 1e-38 in float32), an estimate is silence, exactly."""
+    Z, Y, _ = oracle.scene(8)
+    Z_faint = Z.copy()
+    Z_faint[0, 1] = 0
+    desired, _ = oracle.fcp(Z if level >= 10 else Z_faint, Y, [oracle.closetalk_weight(Y_r) for Y_r in Y], 3, 1)
+    Z[0, 1] *= level * least
+    est, mix = batch(Z).to(dtype).requires_grad_(), batch(Y).to(dtype).requires_grad_()
+    images, filters = forward_convolutive_prediction(est, mix, fcp_weight(mix), 3, 1)
+    if level != 1.0:  # about the limit
+        torch.testing.assert_close(images[0], torch.from_numpy(desired).to(dtype), rtol=0, atol=1e-4)
+    images.abs().sum().backward()
+    for spectrum in (images, filters, est.grad, mix.grad):
+        assert_finite(spectrum)
+    if level < 1.0:
+        assert not filters[:, :, 0, 1].any() and not est.grad[:, 0, 1].any()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("level", [1e-17, 1e-19, 1e-21, 1e-23, 1e-30, 1e-38, 1e-42])
+def test_faint_mixtures(level, shared):
+    """Their power underflows in float32, and its reciprocal overflows; images and gradients stay finite and small."""
+    Z, Y, _ = oracle.scene(8)
+    est, mix = batch(Z).to(torch.complex64).requires_grad_(), batch(level * Y).to(torch.complex64).requires_grad_()
+    images, filters = forward_convolutive_prediction(est, mix, fcp_weight(mix, shared=shared), 3, 1)
+    assert images.abs().max() <= 10 * mix.abs().max()
+    images.real.sum().backward()
+    for spectrum in (images, filters, est.grad, mix.grad):
+        assert_finite(spectrum)
+
+
+def test_estimates_that_are_not_finite_are_not_taken_for_silence():
+    est, mix = (x.to(torch.complex64) for x in silent("source", torch.complex64))
+    est[0, 1, 0, 2] = torch.nan
+    images, _ = forward_convolutive_prediction(est, mix, fcp_weight(mix), 3, 1)
+    assert images[:, :, 1, 0].isnan().any() and images[:, :, 1, 1:].isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
 @pytest.mark.parametrize("num_frames", [1, 2, 5])
 def test_fewer_frames_than_taps(num_frames, dtype):

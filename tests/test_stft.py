@@ -17,7 +17,12 @@ def test_as_scipy(n_fft, hop_length):
     samples = wave(0, 1000)
     window = np.sqrt(scipy.signal.get_window("hann", n_fft))  # periodic, as for spectra
     _, _, desired = scipy.signal.stft(
-        samples.numpy(), window=window, nperseg=n_fft, noverlap=n_fft - hop_length, boundary="zeros", padded=False
+        samples.numpy(),
+        window=window,
+        nperseg=n_fft,
+        noverlap=n_fft - hop_length,
+        boundary="zeros",
+        padded=3 * hop_length > n_fft,  # a frame beyond the end, by appended zeros
     )
     actual = STFT(n_fft, hop_length)(samples)
     # scipy divides by the sum of the window; otherwise only float64 rounding differs.
@@ -49,6 +54,21 @@ def test_perfect_reconstruction(num_samples, n_fft, hop_length):
     actual = stft.inverse(stft(desired), num_samples)
     # The last sample may stand where the window is small, 0.01, which magnifies rounding by 1e4.
     torch.testing.assert_close(actual, desired, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("num_samples", [1, 100, 2559, 2560, 2561, 2600, 2688])
+@pytest.mark.parametrize("n_fft, hop_length", [(256, 64), (256, 85), (256, 86), (256, 127), (256, 128), (512, 256)])
+def test_no_click_at_the_end_of_a_processed_signal(n_fft, hop_length, num_samples):
+    """Noise in the spectrum is divided by the overlapped windows' sum of squares, whose least value decides."""
+    stft = STFT(n_fft, hop_length)
+    spectrum = stft(torch.zeros(500, num_samples, dtype=torch.float64))
+    spectrum += torch.from_numpy(np.random.default_rng(8).standard_normal(spectrum.shape))
+    level = stft.inverse(spectrum, num_samples).square().mean(0).sqrt()
+    centre = np.arange(spectrum.shape[-1]) * hop_length
+    position = np.arange(num_samples)[:, None] - centre + n_fft / 2
+    windows = np.where((0 <= position) & (position <= n_fft), np.sin(np.pi * position / n_fft), 0)
+    np.testing.assert_array_less(0.25 - 1e-3, (windows**2).sum(1))
+    assert level.max() / level.min() < 4
 
 
 def test_reconstruction_in_float32():
@@ -90,6 +110,15 @@ def test_num_frames_of_integers_and_tensors():
     desired = [stft(torch.zeros(n)).shape[-1] for n in num_samples]
     assert [stft.num_frames(n) for n in num_samples] == desired
     assert stft.num_frames(torch.tensor(num_samples)).tolist() == desired
+
+
+@pytest.mark.parametrize("n_fft, hop_length", [(256, 85), (256, 86), (256, 128)])
+@pytest.mark.parametrize("num_samples", [1, 127, 128, 129, 4000])
+def test_num_frames_of_large_hops(n_fft, hop_length, num_samples):
+    stft = STFT(n_fft, hop_length)
+    last = num_samples if 3 * hop_length > n_fft else num_samples - hop_length + 1
+    desired = min(t for t in range(5000) if t * hop_length >= last) + 1  # of hops of more than a third, one beyond
+    assert stft.num_frames(num_samples) == desired == stft(torch.zeros(num_samples)).shape[-1]
 
 
 def test_leading_axes_are_kept():

@@ -7,6 +7,8 @@ Over-determined Training Mixtures", NeurIPS 2023.
 import torch
 from torch import Tensor
 
+from espnet2_m2m.spectra import magnitude
+
 
 def isms(images: Tensor, mix: Tensor) -> Tensor:
     """How much the log magnitudes of the sources scatter over frequency, relative to the mixture's.
@@ -21,7 +23,7 @@ def isms(images: Tensor, mix: Tensor) -> Tensor:
         images: (..., source, freq, frame) complex FCP images at one mic.
         mix: (..., freq, frame) complex mixture at that mic.
     Returns:
-        (...) real, >= 0 (no unit); zero where the mixture is silent.
+        (...) real, >= 0 (no unit); zero where the mixture is silent (below 1e-19 in float32).
     Raises:
         ValueError: shapes that do not fit.
     Source: UNSSOR, the ISMS loss; the variance is the unbiased one.
@@ -39,12 +41,13 @@ def isms(images: Tensor, mix: Tensor) -> Tensor:
         )
     if mix.shape[-2] < 2:
         return 0.0 * images.real.sum(dim=(-3, -2, -1))  # one frequency does not scatter
-    peak = mix.abs().amax(dim=(-2, -1), keepdim=True)
-    peak = torch.where(peak > 0, peak, 1.0)
-    mix_scatter = _log_magnitude(mix, peak).var(dim=-2).sum(-1)
+    peak = magnitude(mix).amax(dim=(-2, -1), keepdim=True)
+    silent = peak < torch.finfo(peak.dtype).tiny ** 0.5  # the gradient, up to 1e8 / peak, would be infinite
+    peak = torch.where(silent, 1.0, peak)
+    mix_scatter = _log_magnitude(torch.where(silent, 0.0, mix), peak).var(dim=-2).sum(-1)
     scatter = _log_magnitude(images, peak[..., None, :, :]).var(dim=-2).mean(-2).sum(-1)
     return torch.where(mix_scatter > 0, scatter / torch.where(mix_scatter > 0, mix_scatter, 1.0), 0.0)
 
 
 def _log_magnitude(spectrum: Tensor, peak: Tensor) -> Tensor:
-    return torch.log(spectrum.abs() / peak + 1e-8)
+    return torch.log(magnitude(spectrum) / peak + 1e-8)

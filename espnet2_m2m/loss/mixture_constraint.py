@@ -110,7 +110,7 @@ class MixtureConstraintLoss(nn.Module):
                 any number of headsets, since all sources add up at each. The anchor wants a source for every
                 headset: source d's for headset d, with `anchor_order="fixed"`. Sources beyond the headsets,
                 noise or talkers without one, are not anchored.
-            lengths: (batch,) frames of each utterance; the rest is padding and has no influence.
+            lengths: (batch,) frames of each utterance; the rest is padding and has no influence, be it NaN.
         Returns:
             loss: (batch,) real.
             stats: name -> (batch,) real, detached, unweighted sums over mics: `mc` is eq. (3),
@@ -121,16 +121,17 @@ class MixtureConstraintLoss(nn.Module):
         """
         spectra = dict(est=est, far_field=far_field, close_talk=close_talk)
         check_spectra(**spectra)
-        _check_finite(**spectra)
         if self.ref_mic >= far_field.shape[1]:
             raise ValueError(
                 f"ref_mic is {self.ref_mic}, but there are only {far_field.shape[1]} far-field mics (counted from 0)"
             )
         if lengths is not None:
             _check_lengths(lengths, est)
-        est, far_field, close_talk = (
-            None if spectrum is None else _prepared(spectrum, lengths) for spectrum in spectra.values()
-        )
+        spectra = {
+            name: None if spectrum is None else _prepared(spectrum, lengths) for name, spectrum in spectra.items()
+        }
+        _check_finite(**spectra)
+        est, far_field, close_talk = spectra.values()
         images, closetalk_images = self._all_images(est, far_field, close_talk, lengths)
 
         stats = {}

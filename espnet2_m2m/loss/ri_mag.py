@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from espnet2_m2m.spectra import magnitude
+
 
 def ri_mag_l1(est: Tensor, ref: Tensor, level: Tensor | None = None) -> Tensor:
     """Distance between two spectra, relative to the reference's magnitude.
@@ -27,9 +29,9 @@ def ri_mag_l1(est: Tensor, ref: Tensor, level: Tensor | None = None) -> Tensor:
     """
     if est.shape[-2:] != ref.shape[-2:]:
         raise ValueError(f"est {tuple(est.shape)} and ref {tuple(ref.shape)} need the same freq and frame")
-    ref_magnitude = ref.abs()
+    ref_magnitude = magnitude(ref)
     distance = torch.view_as_real(ref - est).abs().sum(dim=(-3, -2, -1))
-    distance = distance + (ref_magnitude - est.abs()).abs().sum(dim=(-2, -1))
-    total = (ref_magnitude if level is None else level.abs()).sum(dim=(-2, -1))
+    distance = distance + (ref_magnitude - magnitude(est)).abs().sum(dim=(-2, -1))
+    total = (ref_magnitude if level is None else magnitude(level)).sum(dim=(-2, -1))
     tiny = torch.finfo(total.dtype).tiny ** 0.5  # its reciprocal is still far from overflow
     return distance / total.clamp(min=tiny)

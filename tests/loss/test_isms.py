@@ -81,6 +81,21 @@ def test_silence(num_freqs, dtype):
         assert (actual > 0).item() == bool(X.detach().any() and Y.any())
 
 
+@pytest.mark.parametrize("level", [1e-18, 1e-20, 1e-31, 1e-38, 1e-39, 1e-42, 1e-45])
+def test_faint_mixtures(level):
+    """Below 1e-19 a mixture is silent; above, its level does not matter. Gradients are finite throughout."""
+    mix = torch.from_numpy(oracle.noise(0, 4, 6))
+    images = torch.from_numpy(oracle.noise(1, 2, 4, 6))
+    images[0, 1] = 0
+    desired = oracle.isms(mix.numpy(), images.numpy()) if level > 1e-19 else 0
+    mix, images = ((level * x).to(torch.complex64).requires_grad_() for x in (mix, images))
+    loss = isms(images, mix)
+    loss.backward()
+    assert loss.item() == pytest.approx(desired, rel=1e-4)
+    for spectrum in (mix, images):
+        assert torch.isfinite(torch.view_as_real(spectrum.grad)).all()
+
+
 def test_one_frequency_does_not_scatter():
     """The unbiased variance of one value is 0 / 0: here it means no scatter and no NaN gradient."""
     X = torch.from_numpy(oracle.noise(12, 2, 1, 5)).requires_grad_()

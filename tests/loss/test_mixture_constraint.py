@@ -331,6 +331,19 @@ def test_padding_has_no_influence(seed, lengths, padding, options, with_close_ta
         assert not gradient[b, ..., n:].any()
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e38, 1e-42])
+def test_anything_may_stand_in_the_padding(value):
+    """Memory that nobody wrote, say. The neighbour in the batch, without padding, has its own loss as well."""
+    inputs = [x.to(torch.complex64) for x in batch(*levels(1.0, 1.0))]
+    lengths = torch.tensor([7, 12])
+    loss = MixtureConstraintLoss(**TAPS, anchor_weight=1.0, isms_weight=0.1)
+    desired, desired_gradient = loss_and_gradient(loss, *inputs, lengths=lengths)
+    for spectrum in inputs:
+        spectrum[0, ..., 7:] = complex(value, value)
+    actual, gradient = loss_and_gradient(loss, *inputs, lengths=lengths)
+    assert torch.equal(actual, desired) and torch.equal(gradient, desired_gradient)
+
+
 def test_zero_padding_as_no_padding():
     """The usual case: zeros behind the utterance, in float32, and images that are zero there."""
     item = batch(oracle.scene(15))
@@ -526,6 +539,22 @@ def test_silent_mic_adds_nothing():
     broken = np.concatenate([Y_p, 0 * Y_p[:1]])
     loss = MixtureConstraintLoss(**TAPS)
     assert_same(loss(*batch((Z, broken, Y_d))), loss(*batch((Z, Y_p, Y_d))))
+
+
+@pytest.mark.parametrize("level", [1e-30, 1e-38, 1e-39, 1e-42, 1e-45])
+def test_faint_frequency_of_the_estimates(level):
+    """A mask of 1e-20 on a quiet band. Denormal numbers are silence: the oracle's loss, and no gradient there."""
+    Z, Y_p, Y_d = oracle.scene(18)
+    options = {"alpha": 0.5, "anchor_weight": 0.7, "isms_weight": 0.3}
+    loss = MixtureConstraintLoss(4, 1, 3, 1, **options)
+    Z[:, 1] *= level
+    inputs = [x.to(torch.complex64) for x in batch((Z, Y_p, Y_d))]
+    actual, gradient = loss_and_gradient(loss, *inputs)
+    assert_finite(actual, gradient)
+    Z[:, 1] *= 0 if level < 1e-31 else 1 / level
+    desired, _ = oracle.loss(Z, Y_p, Y_d, (4, 1), (3, 1), **options)
+    assert actual.item() == pytest.approx(desired, rel=1e-3)
+    assert gradient[:, :, 1].any() == (level > 1e-31)
 
 
 # ---- errors --------------------------------------------------------------------------------------

@@ -67,6 +67,35 @@ def test_silence(dtype):
     assert ri_mag_l1(one, zero) > 1e6
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("num_units", [1, 64])  # torch takes other code for few numbers than for many
+def test_denormal_units(num_units, dtype):
+    """Numbers below the least normal one have a magnitude, but torch's gradient of it is NaN: they are as zero."""
+    tiny = torch.finfo(dtype).tiny
+    levels = torch.tensor([1.0, 0.5, 1e-3, 1e-6, 0.0], dtype=torch.float64)
+    est = (levels * tiny).repeat(num_units)[None].to(dtype) * (0.6 + 0.8j)
+    est.requires_grad_()
+    ref = torch.ones_like(est).requires_grad_()
+    ri_mag_l1(est, ref).sum().backward()
+    # |1 - Re| + |Im| + |1 - |est||: all units pull alike on the real part, none on the imaginary part of a zero.
+    assert torch.isfinite(torch.view_as_real(est.grad)).all() and torch.isfinite(torch.view_as_real(ref.grad)).all()
+    for unit, level in enumerate(levels.repeat(num_units)):
+        assert est.grad[0, unit].real.item() * len(ref[0]) == pytest.approx(-1.6 if level == 1 else -1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("level", [1e-20, 1e-31, 1e-38, 1e-39, 1e-42, 1e-45])
+def test_faint_references(level):
+    """Whatever the level of both, the loss is at most that of ordinary numbers, and its gradients are finite."""
+    ref, est = (torch.from_numpy(level * oracle.noise(seed, 4, 30)).to(torch.complex64) for seed in (0, 1))
+    for spectrum in (ref, est):
+        spectrum.requires_grad_()
+    loss = ri_mag_l1(est, ref)
+    loss.backward()
+    assert 0 <= loss.item() < 6
+    for spectrum in (ref, est):
+        assert torch.isfinite(torch.view_as_real(spectrum.grad)).all()
+
+
 def test_different_frames_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 4\) and ref \(2, 5\) need the same freq and frame"):
         ri_mag_l1(torch.zeros(2, 4), torch.zeros(2, 5))
