@@ -33,20 +33,23 @@ setup(
     python_requires=">=3.10",
     cmdclass={"build_py": BuildWithRecipes},
     packages=find_packages(include=["espnet2_m2m*"]),
+    # Makes `pip install -e` put this folder on the path. By default it leaves a finder, which comes after the path: in
+    # the folder that holds the clone, python would take the clone, `espnet2_m2m`, for an empty namespace package.
+    package_dir={"": "."},
     package_data={"espnet2_m2m.report": ["index.html", "style.css", "page.js"]},
     entry_points={"console_scripts": ["espnet2_m2m=espnet2_m2m.bin:main"]},
     install_requires=[
-        "espnet>=202511",
+        "espnet>=202511",  # Python 3.12 and later get 202609 or later, 3.10 and 3.11 get 202511
         # 2.9 brought the settings by which FCP keeps its precision (fir_least_squares.full_precision).
         "torch>=2.9",
         # espnet.enh imports torchaudio without declaring it; a CPU-only torch does not work with it.
         "torchaudio>=2.9",
         # espnet 202511's chunk iterator fails with numpy 2.4: int() of an array with one element.
-        "numpy<2.4",
+        'numpy<2.4; python_version < "3.12"',
         "scipy",
         "soundfile",
         "soxr",  # resampling
-        "kaldiio",  # arks, pipes and segments of Kaldi data dirs
+        "editdistance",  # ESPnet's training of recognisers; 202511 requires it, later ones do not
         "fast_bss_eval",
         "pesq",
         "pystoi",

@@ -17,8 +17,13 @@ for option in lang corpus license num_examples num_channels inference_asr_model;
         exit 1
     fi
 done
-if ! ${python} -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('espnet2_m2m') is None)"; then
+has_module() { ${python} -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$1') is None)"; }
+if ! has_module espnet2_m2m; then
     echo "$0: the checkout's ${python}, $(command -v ${python%% *}), does not know espnet2_m2m; install it there" >&2
+    exit 1
+fi
+if grep -qs '^import resampy' pyscripts/audio/format_wav_scp.py && ! has_module resampy; then
+    echo "$0: enh.sh's stage 3 needs resampy: pip install resampy" >&2
     exit 1
 fi
 

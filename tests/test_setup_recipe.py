@@ -228,3 +228,14 @@ def test_options_that_enh_sh_cannot_take(checkout, options, message):
 def test_a_checkout_whose_python_has_no_plug_in(checkout):
     printed = run(checkout / "egs2" / "meeting_demo" / "enh1", f"{sys.executable} -S", check=False, PYTHONPATH="")
     assert "does not know espnet2_m2m; install it there" in printed, printed
+
+
+def test_a_checkout_whose_python_has_no_resampy(checkout):
+    """ESPnet's stage 3 imports it, and ESPnet does not require it."""
+    script = checkout / "egs2" / "TEMPLATE" / "asr1" / "pyscripts" / "audio" / "format_wav_scp.py"
+    before = script.read_text()
+    script.write_text("import resampy\n")
+    recipe = checkout / "egs2" / "meeting_demo" / "enh1"
+    printed = run(recipe, f"{sys.executable} -S", check=False, PYTHONPATH=str(ROOT))
+    script.write_text(before)
+    assert "needs resampy: pip install resampy" in printed, printed

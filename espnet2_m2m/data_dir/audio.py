@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -89,7 +90,7 @@ def read_audio(entry: Path | str, segment: Segment | None = None) -> tuple[np.nd
     """Samples and sample rate of one scp value.
 
     Args:
-        entry: path of a wav or flac file, "command |", or "file.ark:offset" (read by kaldiio).
+        entry: path of a wav or flac file, "command |", or "file.ark:offset" (read by kaldiio or omniio).
         segment: (start, end) in seconds to cut out, as in Kaldi's `segments`; None is everything.
     Returns:
         (sample, channel) float32 samples, sample rate in Hz.
@@ -292,9 +293,16 @@ def _wav_data_bytes(file: BinaryIO) -> tuple[int | None, int]:
     return None, 0
 
 
-def _load_ark(entry: str, ark: re.Match) -> tuple[np.ndarray, int, bool]:
-    import kaldiio
+def kaldi_io() -> ModuleType:
+    """What reads and writes arks: kaldiio, which espnet 202511 brings, or its like in omniio, which 202611 brings."""
+    try:
+        import kaldiio
+    except ImportError:
+        from omniio import kaldi as kaldiio
+    return kaldiio
 
+
+def _load_ark(entry: str, ark: re.Match) -> tuple[np.ndarray, int, bool]:
     path = entry[: ark.start()]
     with _os_errors(entry):
         _require_file(path)
@@ -302,8 +310,10 @@ def _load_ark(entry: str, ark: re.Match) -> tuple[np.ndarray, int, bool]:
             file.seek(int(ark.group(1)))
             _require_complete_wav(file, entry)
     try:
-        loaded = kaldiio.load_mat(entry)
-    except Exception as error:  # kaldiio lets wave, struct, assertion and EOF errors through
+        loaded = kaldi_io().load_mat(entry)
+    except ImportError as error:
+        raise AudioError(f"{entry}: reading an ark needs omniio or kaldiio", "pip install omniio") from error
+    except Exception as error:  # wave, struct, assertion and EOF errors come through
         raise AudioError(f"{entry}: not readable as audio ({error!r})") from error
     if not isinstance(loaded, tuple):
         raise AudioError(f"{entry}: expected audio, found a matrix without a sample rate")

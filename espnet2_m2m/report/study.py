@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from espnet2_m2m.data_dir.directory import name_some
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.report.paper import CAPTIONS, OUR_SYSTEMS, PANELS, PAPER, QUALITIES, Row
-from espnet2_m2m.report.training import read_stats
+from espnet2_m2m.report.training import read_stats, training_seconds
 from espnet2_m2m.scoring.metrics import METRICS
 from espnet2_m2m.scoring.results import read_scores
 
@@ -150,7 +150,7 @@ def read_training(path: Path | str) -> Training | None:
         return Training(
             steps=[epoch["train"]["total_count"] for epoch in epochs],
             si_sdr=[-float(epoch["valid"].get(VALID_SI_SDR, math.nan)) for epoch in epochs],
-            seconds=sum(phase["time"].total_seconds() for epoch in epochs for phase in epoch.values()),
+            seconds=training_seconds(stats),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a checkpoint of an ESPnet training ({error!r})") from error

@@ -24,15 +24,17 @@ def read_stats(path: Path | str) -> Stats | None:
     path = Path(path)
     if not path.is_file():
         return None
-    import torch  # takes seconds
+    from espnet2_m2m.tasks.checkpoints import read_checkpoint  # torch and ESPnet's reporter: seconds
 
-    try:
-        # The statistics hold timedeltas, which weights_only refuses; weights stay on disk.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-        stats = checkpoint["reporter"]["stats"]
-        return {epoch: stats[epoch] for epoch in sorted(stats)}
-    except Exception as error:  # unpickling raises anything
-        raise ValueError(f"{path}: not a checkpoint of an ESPnet training ({error!r})") from error
+    stats = read_checkpoint(path)["reporter"]["stats"]
+    return {epoch: stats[epoch] for epoch in sorted(stats)}
+
+
+def training_seconds(stats: Stats) -> float:
+    """How long the epochs took, in seconds, without the start of the program."""
+    times = [phase["time"] for epoch in stats.values() for phase in epoch.values() if "time" in phase]
+    # espnet 202609 and later writes {"__timedelta_seconds__": seconds}, 202511 a timedelta.
+    return sum(time["__timedelta_seconds__"] if isinstance(time, dict) else time.total_seconds() for time in times)
 
 
 def summarise(stats: Stats) -> dict[str, Any]:
@@ -59,13 +61,12 @@ def summarise(stats: Stats) -> dict[str, Any]:
             )
     valid = {epoch: stats[epoch].get("valid", {}).get("loss", math.nan) for epoch in epochs}
     valid = {epoch: value for epoch, value in valid.items() if math.isfinite(value)}
-    phases = [phase for epoch in epochs for phase in stats[epoch].values()]
-    seconds = sum(phase["time"].total_seconds() for phase in phases if "time" in phase)
+    duration = training_seconds(stats)
     return {
         "curves": curves,
         "num_epochs": len(epochs),
         "best_epoch": min(valid, key=valid.get) if valid else None,
-        "duration": _duration(seconds) if seconds else None,
+        "duration": _duration(duration) if duration else None,
     }
 
 

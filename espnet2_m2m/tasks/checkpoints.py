@@ -3,8 +3,11 @@
 import os
 import pickle
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from espnet2.train.reporter import Reporter
 
@@ -12,6 +15,36 @@ from espnet2_m2m.data_dir import atomic_path
 from espnet2_m2m.data_dir.tables import remove_temporaries
 
 STEP = "separator.mixture_constraint.step"  # of the anchor's fade, in a model's weights
+
+# What the reporter of espnet 202511 keeps beside plain numbers: times, and means that numpy computed. By the names
+# that they have in files, as numpy 1 wrote them and as numpy 2 writes them.
+_OF_REPORTER = [
+    timedelta,
+    np.dtype,
+    type(np.dtype(np.float32)),
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.int64)),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The states in a checkpoint.pth of ESPnet's trainer, read as data; tensors stay on disk until they are used.
+
+    Raises:
+        ValueError: not such a file, or one that holds objects whose loading may run code.
+    """
+    try:
+        with torch.serialization.safe_globals(_OF_REPORTER):
+            states = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if not isinstance(states["reporter"]["stats"], dict):
+            raise TypeError("its statistics are no mapping")
+    except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a checkpoint of an ESPnet training, or one that holds objects whose loading may run code, "
+            "which is refused"
+        ) from error
+    return states
 
 
 def load_weights(model: torch.nn.Module, model_file: str | Path) -> None:
@@ -66,12 +99,14 @@ def repair_checkpoints(output_dir: str | Path, best_model_criterion: list[tuple[
     Args:
         output_dir: the experiment. What was killed while it was written is removed.
         best_model_criterion: of the config, list of (phase, key, mode).
+    Raises:
+        ValueError: as `read_checkpoint`.
     """
     output_dir = Path(output_dir)
     remove_temporaries(output_dir, ".*.pth")  # of this folder alone: below others may be separating now
     if not (output_dir / "checkpoint.pth").is_file():
         return
-    states = torch.load(output_dir / "checkpoint.pth", map_location="cpu", weights_only=False)
+    states = read_checkpoint(output_dir / "checkpoint.pth")
     reporter = Reporter()
     reporter.load_state_dict(states["reporter"])
     epoch = reporter.get_epoch()

@@ -2,6 +2,8 @@
 
 import argparse
 import copy
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +83,7 @@ class M2MEnhancementTask(EnhancementTask):
         with atomic_torch_save():
             if args.resume and (not args.distributed or get_rank(args.dist_rank, args.dist_launcher) == 0):
                 repair_checkpoints(args.output_dir, args.best_model_criterion)
+            _check_loggers(args)
             if not TrainingConfig(args).is_ours:
                 EnhancementTask.main_worker(args)  # a stock config meets ESPnet's own checks
                 return
@@ -129,6 +132,20 @@ class M2MEnhancementTask(EnhancementTask):
         model, args = super().build_model_from_file(config_file, None, device)
         load_weights(model, model_file)
         return model, args
+
+
+def _check_loggers(args: argparse.Namespace) -> None:
+    """Tensorboard is ESPnet's default, but nothing requires it: without it, it is off. Wandb is asked for: required.
+
+    Raises:
+        ValueError: `use_wandb` without wandb.
+    """
+    if args.use_tensorboard and importlib.util.find_spec("tensorboard") is None:
+        args.use_tensorboard = False
+        # Not logged: see repair_checkpoints.
+        print("tensorboard is not installed, so nothing is written for it: pip install tensorboard", file=sys.stderr)
+    if args.use_wandb and importlib.util.find_spec("wandb") is None:
+        raise ValueError("use_wandb needs wandb: pip install wandb, or set use_wandb: false")
 
 
 def common_sample_rate(args: argparse.Namespace) -> int | None:

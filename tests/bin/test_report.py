@@ -3,6 +3,7 @@
 import csv
 import datetime
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -52,7 +53,10 @@ class Page(HTMLParser):
 
 
 def write_checkpoint(path, num_epochs=4):
-    """What ESPnet's trainer saves: {"reporter": {"stats": {epoch: {phase: {key: value}}}}}."""
+    """What ESPnet's trainer saves: {"reporter": {"stats": {epoch: {phase: {key: value}}}}}.
+
+    The training's times are those of espnet 202511, the validation's those of 202611.
+    """
     import torch
 
     stats = {}
@@ -65,7 +69,8 @@ def write_checkpoint(path, num_epochs=4):
             "gpu_max_cached_mem_GB": 1.0,
         }
         train = {**phase, "optim0_lr0": 1e-3, "forward_time": 0.1, "grad_norm": 1.0}
-        stats[epoch] = {"train": train, "valid": {**phase, "loss": abs(epoch - 3) + 0.5}}
+        valid = {**phase, "loss": abs(epoch - 3) + 0.5, "time": {"__timedelta_seconds__": 90.0}}
+        stats[epoch] = {"train": train, "valid": valid}
     torch.save({"model": {}, "reporter": {"stats": stats, "epoch": num_epochs}}, path)
 
 
@@ -466,6 +471,19 @@ class TestMessages:
     def test_broken_checkpoint(self, capsys, root):
         (root / "exp" / "checkpoint.pth").write_bytes(b"half")
         assert "checkpoint.pth: not a checkpoint" in self.error(capsys, root)
+
+    def test_code_in_a_checkpoint_is_not_run(self, capsys, root):
+        """Unpickled, this one would make a file; espnet 202511 itself, in which checkpoints are pickles, runs it."""
+        import torch
+
+        class Hostile:
+            def __reduce__(self):
+                return os.mkdir, (str(root / "ran"),)
+
+        path = root / "exp" / "checkpoint.pth"
+        torch.save({**torch.load(path, weights_only=False), "x": Hostile()}, path)
+        assert "checkpoint.pth: not a checkpoint" in self.error(capsys, root)
+        assert not (root / "ran").exists()
 
     def test_broken_scene(self, capsys, root):
         path = root / "data" / "test" / "scenes.jsonl"

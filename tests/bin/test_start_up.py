@@ -1,12 +1,13 @@
 """What commands import: ESPnet takes 13 s, torch 2 s, so none may be loaded for nothing."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HEAVY = ["espnet2", "espnet", "torch", "matplotlib", "kaldiio", "librosa", "pesq", "pystoi", "fast_bss_eval"]
+HEAVY = ["espnet2", "espnet", "torch", "matplotlib", "kaldiio", "omniio", "librosa", "pesq", "pystoi", "fast_bss_eval"]
 
 
 def loaded_by(code, *arguments):
@@ -65,3 +66,20 @@ def test_rendering_loads_neither(tmp_path):
         tmp_path,
     )
     assert result == [] and list(tmp_path.glob("out/train/wav/farfield/*.wav"))
+
+
+def test_import_beside_the_clone(tmp_path):
+    """README's `git clone ... espnet2_m2m`: python started beside it took the clone for an empty namespace package.
+
+    PYTHONPATH would hide that; the package must be found as pip installed it.
+    """
+    (tmp_path / "espnet2_m2m" / "espnet2_m2m").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from espnet2_m2m import __version__; import espnet2_m2m; print(espnet2_m2m.__file__)"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_file()

@@ -5,6 +5,7 @@ import pytest
 import soundfile
 
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
+from espnet2_m2m.data_dir.audio import kaldi_io
 from espnet2_m2m.data_dir.tables import write_table
 
 
@@ -49,11 +50,9 @@ def test_segments_and_pipes(data_dir):
 
 
 def test_arks(data_dir):
-    import kaldiio
-
     samples, sample_rate = soundfile.read(data_dir / "a.wav", dtype="int16")
     ark, scp = data_dir / "wav.ark", data_dir / "wav.scp"
-    kaldiio.save_ark(str(ark), {"a": (sample_rate, samples)}, scp=str(scp))
+    kaldi_io().save_ark(str(ark), {"a": (sample_rate, samples)}, scp=str(scp))
     write_table(data_dir / "utt2spk", {"a": "x"})
     speech = CleanSpeech(data_dir, 22050)
     np.testing.assert_array_equal(speech.load("a"), samples / 32768)

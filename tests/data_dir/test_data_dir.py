@@ -4,11 +4,11 @@ import json
 import os
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
-import kaldiio
 import numpy as np
 import pytest
 import soundfile
@@ -33,6 +33,7 @@ from espnet2_m2m.data_dir import (
     write_text,
     write_wav,
 )
+from espnet2_m2m.data_dir.audio import kaldi_io
 from espnet2_m2m.data_dir.directory import consecutive_files
 from espnet2_m2m.data_dir.tables import write_bytes
 
@@ -178,7 +179,7 @@ def test_every_kind_of_entry_gives_the_same_samples(tmp_path):
     soundfile.write(tmp_path / "a.flac", samples, SAMPLE_RATE)
     ark = {"u": (SAMPLE_RATE, noise(9)[:, None]), "v": (SAMPLE_RATE, samples)}
     ark["u"] = (SAMPLE_RATE, (ark["u"][1] * 32768).astype(np.int16))
-    kaldiio.save_ark(str(tmp_path / "b.ark"), ark, scp=str(tmp_path / "b.scp"))
+    kaldi_io().save_ark(str(tmp_path / "b.ark"), ark, scp=str(tmp_path / "b.scp"))
     entries = [
         str(tmp_path / "a.wav"),
         str(tmp_path / "a.flac"),
@@ -215,7 +216,7 @@ def test_truncated_audio_is_found(tmp_path, kind):
     if kind == "ark":
         path = tmp_path / "a.ark"
         ark = {"u": (SAMPLE_RATE, (noise(9000) * 32768).astype(np.int16))}
-        kaldiio.save_ark(str(path), ark, scp=str(tmp_path / "a.scp"))
+        kaldi_io().save_ark(str(path), ark, scp=str(tmp_path / "a.scp"))
         entry = read_table(tmp_path / "a.scp")["u"]
     if kind == "pipe":
         entry = f"cat {path} |"
@@ -268,9 +269,18 @@ def test_what_the_system_refuses_is_an_audio_error(tmp_path, monkeypatch, entry)
 
 
 def test_ark_without_audio(tmp_path):
-    kaldiio.save_ark(str(tmp_path / "f.ark"), {"u": noise(5, 4)}, scp=str(tmp_path / "f.scp"))
+    kaldi_io().save_ark(str(tmp_path / "f.ark"), {"u": noise(5, 4)}, scp=str(tmp_path / "f.scp"))
     with pytest.raises(AudioError, match="matrix without a sample rate"):
         read_audio(read_table(tmp_path / "f.scp")["u"])
+
+
+def test_ark_without_what_reads_it(tmp_path, monkeypatch):
+    """espnet 202511 brings kaldiio, 202611 omniio; another one may bring neither."""
+    (tmp_path / "a.ark").write_bytes(bytes(20))
+    monkeypatch.setitem(sys.modules, "kaldiio", None)
+    monkeypatch.setitem(sys.modules, "omniio", None)
+    with pytest.raises(AudioError, match="a.ark:2: reading an ark needs omniio or kaldiio; pip install omniio"):
+        read_audio(f"{tmp_path}/a.ark:2")
 
 
 # ---- parts of a data dir

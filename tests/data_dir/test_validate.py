@@ -4,7 +4,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import kaldiio
 import numpy as np
 import pytest
 import soundfile
@@ -19,6 +18,7 @@ from espnet2_m2m.data_dir import (
     write_table,
     write_wav,
 )
+from espnet2_m2m.data_dir.audio import kaldi_io
 
 U0, U1, U2 = "f03-m01-train00000", "f03-m01-train00002", "f04-m02-train00001"  # in C-locale order
 
@@ -409,7 +409,7 @@ def test_expectations_of_the_caller(train):
 def test_pipes_and_arks_are_read(train):
     scp = read_table(train / "wav.scp")
     ark = {U1: (SAMPLE_RATE, soundfile.read(scp[U1], dtype="int16")[0])}
-    kaldiio.save_ark("b.ark", ark, scp="b.scp")
+    kaldi_io().save_ark("b.ark", ark, scp="b.scp")
     scp[U0] = f"cat {scp[U0]} |"
     scp[U1] = read_table("b.scp")[U1]
     write_table(train / "wav.scp", scp)

@@ -1,6 +1,8 @@
 """Around the model: separating by command, data options of training, checkpoints, sample rates."""
 
 import argparse
+import contextlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -318,6 +320,23 @@ def test_what_a_kill_after_the_checkpoint_leaves_undone_is_done_before_resuming(
     repair_checkpoints(tmp_path / "new", criterion)
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_tensorboard_is_off_and_wandb_refused_where_they_are_not_installed(tmp_path, monkeypatch, capsys, installed):
+    """ESPnet's default is use_tensorboard: true: a config that does not name it ended in ModuleNotFoundError."""
+    args = argparse.Namespace(
+        output_dir=str(tmp_path), resume=False, criterions=[], use_tensorboard=True, use_wandb=False
+    )
+    passed_on = []
+    monkeypatch.setattr(EnhancementTask, "main_worker", lambda args: passed_on.append(args.use_tensorboard))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: installed or None)
+    M2MEnhancementTask.main_worker(args)
+    assert passed_on == [installed]
+    assert ("pip install tensorboard" in capsys.readouterr().err) is not installed
+    args.use_wandb = True
+    with contextlib.nullcontext() if installed else pytest.raises(ValueError, match="pip install wandb"):
+        M2MEnhancementTask.main_worker(args)
+
+
 def test_what_a_kill_in_a_save_leaves_is_removed_before_resuming(tmp_path, monkeypatch):
     """By the first process alone: another might take what it repairs just then for a leftover."""
     (tmp_path / "enhanced").mkdir()
@@ -328,6 +347,8 @@ def test_what_a_kill_in_a_save_leaves_is_removed_before_resuming(tmp_path, monke
         resume=True,
         best_model_criterion=[],
         criterions=[],
+        use_tensorboard=False,
+        use_wandb=False,
         distributed=True,
         dist_rank=1,
         dist_launcher=None,

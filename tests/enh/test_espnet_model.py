@@ -399,6 +399,8 @@ def test_a_training_that_starts_from_a_model_starts_the_fade_anew(tmp_path, monk
         init_param=[init_param.format(tmp_path / "model.pth")],
         resume=False,
         criterions=[M2M],
+        use_tensorboard=False,
+        use_wandb=False,
         train_data_path_and_name_and_type=[],
         valid_data_path_and_name_and_type=[],
     )

@@ -41,7 +41,7 @@ def write_scores(enhanced_dir, separated, set_seed=0, num_utterances=NUM_UTTERAN
 
 
 def write_checkpoint(path, si_sdr, steps_per_epoch=100, seconds_per_epoch=60.0):
-    """What ESPnet's trainer saves, with one validation SI-SDR (dB) per epoch."""
+    """What ESPnet's trainer saves, with one validation SI-SDR (dB) per epoch; times of 202511 and of 202611."""
     import torch
 
     stats = {
@@ -54,7 +54,7 @@ def write_checkpoint(path, si_sdr, steps_per_epoch=100, seconds_per_epoch=60.0):
             "valid": {
                 "si_snr_loss": np.float32(-value),
                 "total_count": 10 * epoch,
-                "time": datetime.timedelta(seconds=0),
+                "time": {"__timedelta_seconds__": 0.0},
             },
         }
         for epoch, value in enumerate(si_sdr, start=1)
