@@ -66,7 +66,7 @@ def test_no_click_at_the_end_of_a_processed_signal(n_fft, hop_length, num_sample
     level = stft.inverse(spectrum, num_samples).square().mean(0).sqrt()
     centre = np.arange(spectrum.shape[-1]) * hop_length
     position = np.arange(num_samples)[:, None] - centre + n_fft / 2
-    windows = np.where((0 <= position) & (position <= n_fft), np.sin(np.pi * position / n_fft), 0)
+    windows = np.where((position >= 0) & (position <= n_fft), np.sin(np.pi * position / n_fft), 0)
     np.testing.assert_array_less(0.25 - 1e-3, (windows**2).sum(1))
     assert level.max() / level.min() < 4
 
