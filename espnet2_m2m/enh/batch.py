@@ -33,6 +33,12 @@ def check_finite(name: str, waves: Tensor, utt_ids: list[str] | None) -> None:
         raise ValueError(f"{item_names(utt_ids, ~finite)}: {name} has NaN or infinite samples")
 
 
+def zero_padding(wave: Tensor, lengths: Tensor) -> Tensor:
+    """A wave (batch, sample[, mic]) that is zero behind each item's end. NaN may stand there as well."""
+    inside = torch.arange(wave.shape[1], device=wave.device) < lengths.to(wave.device)[:, None]
+    return torch.where(inside.reshape(inside.shape + (1,) * (wave.dim() - 2)), wave, 0)
+
+
 def select_mics(signal: Tensor, mics: list[int] | None, has_mic_axis: bool) -> Tensor:
     """Keep only these mics, from 0, of a signal (batch, sample | frame[, mic], ...); None keeps all.
 

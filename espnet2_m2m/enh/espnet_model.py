@@ -13,13 +13,14 @@ from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
 from espnet2.enh.separator.abs_separator import AbsSeparator
 from torch import Tensor
 
-from espnet2_m2m.enh.batch import check_finite, finite_items, item_names, replace_items, silent_items
+from espnet2_m2m.enh.batch import check_finite, finite_items, item_names, replace_items, silent_items, zero_padding
 from espnet2_m2m.enh.loss import (
     LossInputs,
     MixtureConstraintCriterion,
     RIMagCriterion,
     SpectraCriterion,
     SpectraWrapper,
+    WithReferences,
     nan_unless_finite,
 )
 from espnet2_m2m.enh.separator.m2m_separator import Estimates, M2MSeparator
@@ -93,6 +94,9 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
             )
         separator = M2MSeparator(separator, encoder, criterion, input_mics, loss_mics)
         _check_coders(encoder, decoder)
+        loss_wrappers = [
+            wrapper if isinstance(wrapper, SpectraWrapper) else WithReferences(wrapper) for wrapper in loss_wrappers
+        ]
         super().__init__(encoder, separator, decoder, mask_module, loss_wrappers, **conf)
         self.close_talk = criterion.close_talk
         self.closetalk_from_ref = closetalk_from_ref
@@ -117,7 +121,9 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         utt_ids, lengths = kwargs.get("utt_id"), speech_mix_lengths
         if lengths is None:
             lengths = torch.full((len(speech_mix),), speech_mix.shape[1], dtype=torch.long)
-        speech_mix = speech_mix[:, : lengths.max()]
+        speech_mix = zero_padding(speech_mix[:, : lengths.max()], lengths)
+        for name in _numbered(kwargs, "closetalk_mix") + _numbered(kwargs, "speech_ref"):
+            kwargs[name] = zero_padding(kwargs[name], lengths)
         close_talk = self._close_talk(kwargs, speech_mix.shape[1], utt_ids)
         references = self._references(kwargs, speech_mix.shape[1])
         at_ref_mic = self._at_ref_mic(references, utt_ids)
@@ -179,7 +185,7 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         Estimates that are not finite give silence, with gradients that make ESPnet's trainer skip the step: its
         assignment of transcripts does not take an output, and so a loss, that is NaN.
         """
-        speech_mix, counted = self._checked(speech_mix, None)
+        speech_mix, counted = self._checked(zero_padding(speech_mix, speech_lengths), None)
         mixture, estimates, inputs = self._separated(speech_mix, None, None, speech_lengths, counted, None)
         outputs = self.separator.outputs(mixture, estimates.features, inputs.est)
         finite = finite_items(estimates.spectra)
@@ -218,6 +224,7 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
                 "a joint model gets the close-talk mixtures as speech_ref1, speech_ref2, ...; "
                 "set enh_model_conf's closetalk_from_ref: true"
             )
+        speech_ref = [zero_padding(wave, speech_lengths) for wave in speech_ref]
         data = {f"speech_ref{n}": wave for n, wave in enumerate(speech_ref, start=1)}
         num_samples = speech_ref[0].shape[1]
         close_talk = self._close_talk(data, num_samples, None)

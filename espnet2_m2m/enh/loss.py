@@ -24,7 +24,7 @@ from espnet2.enh.loss.criterions.time_domain import TimeDomainLoss
 from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
 from torch import Tensor
 
-from espnet2_m2m.enh.batch import finite_items, item_names
+from espnet2_m2m.enh.batch import SILENCE, finite_items, item_names
 from espnet2_m2m.loss import MixtureConstraintLoss, pit_ri_mag
 
 
@@ -119,6 +119,34 @@ class RIMagCriterion(SpectraCriterion):
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.loss = MixtureConstraintLoss(ref_mic=ref_mic)
+
+
+class WithReferences(AbsLossWrapper):
+    """Another criterion of the config, which may be undefined: `si_snr` of a silent reference is.
+
+    Where the loss of a batch is not finite, items with a silent reference are left out. If none is left, the loss is
+    zero and what is reported is NaN, which ESPnet's averages leave out. With weight 0 it adds nothing to the model's
+    loss, whatever it is.
+    """
+
+    def __init__(self, wrapper: AbsLossWrapper) -> None:
+        super().__init__()
+        self.wrapper = wrapper
+        self.criterion = wrapper.criterion
+        self.weight = wrapper.weight
+
+    def forward(self, ref: list[Tensor], inf: list[Tensor], others: dict) -> tuple[Tensor, dict[str, Tensor], dict]:
+        loss, stats, others_after = self.wrapper(ref, inf, others)
+        if not torch.isfinite(loss).all():
+            silent = torch.stack([abs(wave).flatten(1).amax(dim=1) <= SILENCE for wave in ref]).any(dim=0)
+            if silent.all():
+                stats = {name: torch.full_like(loss.detach(), torch.nan) for name in stats}
+                loss, others_after = sum(0 * wave.sum() for wave in inf), {}
+            elif silent.any():
+                heard = [[wave[~silent] for wave in waves] for waves in (ref, inf)]
+                loss, stats, _ = self.wrapper(*heard, {k: v for k, v in others.items() if k != "perm"})
+                others_after = {}  # an order for some of the items is none for the next criterion
+        return torch.zeros_like(loss) if self.weight == 0 else loss, stats, others_after
 
 
 class SpectraWrapper(AbsLossWrapper):

@@ -317,6 +317,55 @@ def test_validation_leaves_silent_utterances_out_of_all_criteria():
         torch.testing.assert_close(actual[name], desired[name])
 
 
+@pytest.mark.parametrize("silent", [[], [1], [0, 1]])
+def test_a_silent_reference_leaves_its_utterance_out_of_the_criteria_it_is_undefined_for(silent):
+    """SI-SNR, of weight 0, is NaN for it: once the loss of the batch was NaN too, and left out of the epoch's mean."""
+    torch.manual_seed(0)
+    model = M2MEnhancementTask.build_model(config()).eval()
+    data = make_batch()
+    with torch.no_grad():
+        _, of_first, _ = model(**{name: value[:1] for name, value in data.items()})
+        _, of_both, _ = model(**data)
+        data["speech_ref2"][silent] = 0
+        loss, stats, weight = model(**data)
+    assert weight == 2 and loss == stats["loss"] == stats["mixture_constraint"] == of_both["mixture_constraint"]
+    desired = [of_both["si_snr_loss"], of_first["si_snr_loss"], torch.tensor(torch.nan)][len(silent)]
+    torch.testing.assert_close(stats["si_snr_loss"].reshape(()), desired.reshape(()), equal_nan=True)
+
+
+@pytest.mark.parametrize("silent", [[1], [0, 1]])
+def test_a_silent_reference_gives_finite_gradients_where_the_criterion_has_a_weight(silent):
+    torch.manual_seed(0)
+    si_snr = dict(VALID_SI_SNR, conf={}, wrapper_conf={"weight": 0.1})
+    model = M2MEnhancementTask.build_model(config(criterions=[M2M, si_snr]))
+    data = make_batch()
+    data["speech_ref1"][silent] = 0
+    loss, stats, _ = model(**data)
+    loss.backward()
+    assert torch.isfinite(gradients(model)).all()
+    of_si_snr = 0.1 * stats["si_snr_loss"].item() if len(silent) == 1 else 0
+    assert loss.item() == pytest.approx(stats["mixture_constraint"].item() + of_si_snr, rel=1e-5)
+
+
+@pytest.mark.parametrize("separator", ["tfgridnet_spectra", "tfgridnetv2"])
+def test_anything_may_stand_in_the_padding_of_a_batch(separator):
+    """Also NaN, in the recordings and in what a network that works on waveforms makes of it."""
+    torch.manual_seed(0)
+    model = M2MEnhancementTask.build_model(config(separator)).eval()
+    lengths = torch.tensor([SAMPLES, SAMPLES // 2])
+    results = []
+    for value in (0, torch.nan, 1e30):
+        data = make_batch()
+        for wave in data.values():
+            wave[1, SAMPLES // 2 :] = value
+        with torch.no_grad():
+            loss, stats, _ = model(**data, speech_mix_lengths=lengths)
+        results.append([loss, *stats.values()])
+        assert all(torch.isfinite(part).all() for part in results[-1])
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("bad_items", [[0], [0, 1]])
 def test_estimates_that_overflow_skip_the_step_only(bad_items):
     """ESPnet's trainer skips a step whose gradient norm is not finite; an exception would end it."""

@@ -161,6 +161,47 @@ class TestPerceptual:
             assert np.isnan(metrics.estoi(ref[:num_samples], ref[:num_samples], 8000))
         assert np.isnan(metrics.score_pair(ref, ref, 44100)["pesq"])
 
+    @pytest.mark.parametrize("sample_rate", [8000, 16000])
+    @pytest.mark.parametrize("level", [1e-6, 1e-9, 1e-11, 1e-20, 1e-22, 1e-40, 1e-300])
+    def test_pesq_of_faint_signals(self, level, sample_rate):
+        """PESQ brings both signals to one level by itself; in float32 it finds none whose squares vanish."""
+        ref = speech_like(0, sample_rate=sample_rate)
+        est = ref + orthogonal_noise(ref, 15.0)
+        desired = metrics.pesq(ref, est, sample_rate)
+        for actual in (metrics.pesq(ref, level * est, sample_rate), metrics.pesq(level * ref, est, sample_rate)):
+            assert actual == pytest.approx(desired, abs=1e-3)
+
+    @pytest.mark.parametrize("sample_rate, mode", [(8000, "nb"), (16000, "wb")])
+    def test_pesq_of_many_utterances(self, sample_rate, mode):
+        """PESQ's program writes beyond its table of 50, which kills the process. The parts are the package's."""
+        from pesq import pesq
+
+        def bursts(number):
+            time = np.arange(round(0.8 * number * sample_rate)) / sample_rate
+            ref = np.random.default_rng(0).standard_normal(len(time)) * (time % 0.8 < 0.4)
+            return ref, ref + 0.2 * np.random.default_rng(1).standard_normal(len(time))
+
+        ref, est = bursts(30)  # 24 s: as they are
+        assert metrics.pesq(ref, est, sample_rate) == pesq(sample_rate, ref, est, mode)
+        ref, est = bursts(75)  # 60 s: four parts, the second without an estimate
+        quarter = 15 * sample_rate
+        est[quarter : 2 * quarter] = 0
+        desired = [
+            pesq(sample_rate, ref[n * quarter :][:quarter], est[n * quarter :][:quarter], mode) for n in (0, 2, 3)
+        ]
+        assert metrics.pesq(ref, est, sample_rate) == pytest.approx(np.mean(desired), abs=1e-9)
+
+    @pytest.mark.parametrize("sample_rate", [8000, 16000])
+    @pytest.mark.parametrize("pause, desired", [(0.15, 1), (0.3, 60)])
+    def test_utterances_are_counted_as_pesq_does(self, pause, desired, sample_rate):
+        """60 bursts of 0.4 s: pauses of less than 0.2 s do not part them, hum below the band of speech fills none."""
+        period = 0.4 + pause
+        time = np.arange(round(60 * period * sample_rate)) / sample_rate
+        noise = np.random.default_rng(0).standard_normal((2, len(time)))
+        signal = noise[0] * ((time + pause) % period >= pause) + 0.01 * noise[1] + np.sin(2 * np.pi * 50 * time)
+        assert metrics._num_bursts(signal, sample_rate) == desired
+        assert metrics._num_bursts(signal[: 10 * sample_rate], sample_rate) == 0  # no room for many
+
     def test_pesq_rate(self):
         with pytest.raises(ValueError, match="44100"):
             metrics.pesq(speech_like(0), speech_like(0), 44100)

@@ -8,7 +8,7 @@ from espnet2.enh.encoder.abs_encoder import AbsEncoder
 from espnet2.enh.separator.abs_separator import AbsSeparator
 from torch import Tensor
 
-from espnet2_m2m.enh.batch import per_item, replace_items, silent_items
+from espnet2_m2m.enh.batch import per_item, replace_items, silent_items, zero_padding
 from espnet2_m2m.enh.loss import SpectraCriterion
 from espnet2_m2m.enh.mics import MicArray, check_mics
 from espnet2_m2m.enh.signal_domain import Mixture, SignalDomain
@@ -90,6 +90,8 @@ class M2MSeparator(AbsSeparator):
         features = self.run_network(mixture.network_input, mixture.lengths, additional)
         if mixture.level is not None:
             features = [z * per_item(mixture.level, z) for z in features]
+        if self.stft is not None:  # else windows at the end would reach into the padding
+            features = [zero_padding(z, mixture.lengths) for z in features]
         spectra = torch.cat([self.domain.spectrum(z) for z in features], dim=1)
         return Estimates(features, mask_frames(spectra, mixture.frames))
 
