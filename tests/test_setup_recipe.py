@@ -49,7 +49,7 @@ def test_the_page_shows_these_commands(checkout):
     printed = recipes.run("bash", "-euc", commands)
     assert "enh1: ready, start it by ./run.sh there" in printed and "--use_enh_sh []" in printed
     (simulate_command,) = [block for block in others if "simulate" in block]
-    args = simulate.get_parser().parse_args(shlex.split(simulate_command)[3:])
+    args = simulate.get_parser().parse_args(shlex.split(simulate_command)[2:])
     assert args.job == (17, 100)
 
 
