@@ -204,7 +204,7 @@ def test_the_key_of_a_score(tmp_path):
     }
     content = {"utt_id": "a-b-test00000", "signals": signals, "ref_mic": 0, "fixed_order": True}
     status = [os.stat(one[0]) for of_family in signals.values() for one in of_family if one]
-    text = json.dumps([2, content, *([s.st_size, s.st_mtime_ns] for s in status)], sort_keys=True)
+    text = json.dumps([3, content, *([s.st_size, s.st_mtime_ns] for s in status)], sort_keys=True)
     (job,) = scored_set.list_jobs(data_dir, enhanced_dir)
     assert job.key() == hashlib.sha256(text.encode()).hexdigest()[:32]
 
