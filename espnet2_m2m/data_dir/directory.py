@@ -38,7 +38,13 @@ def numbered_file(family: str, number: int | str) -> str:
 
 
 def numbered_files(data_dir: Path | str, family: str) -> list[int]:
-    """Numbers n whose `numbered_file` stands in the data dir."""
+    """Numbers n whose `numbered_file` stands in the data dir.
+
+    Raises:
+        FileNotFoundError: no such directory.
+    """
+    if not Path(data_dir).is_dir():
+        raise FileNotFoundError(f"{data_dir}: no such directory")
     pattern = re.compile(re.escape(numbered_file(family, "@")).replace("@", r"([1-9]\d*)"))
     matches = (pattern.fullmatch(path.name) for path in Path(data_dir).iterdir())
     return sorted(int(match[1]) for match in matches if match)

@@ -472,6 +472,12 @@ class TestMessages:
         (root / "exp" / "checkpoint.pth").write_bytes(b"half")
         assert "checkpoint.pth: not a checkpoint" in self.error(capsys, root)
 
+    def test_no_such_set(self, capsys):
+        """It once was `[Errno 2] No such file or directory`."""
+        with pytest.raises(SystemExit):
+            report.main(["--data_dir", "nope", "--enhanced_dir", "nope", "--out_dir", "x"])
+        assert capsys.readouterr().err == "report: error: nope: no such directory\n"
+
     def test_code_in_a_checkpoint_is_not_run(self, capsys, root):
         """Unpickled, this one would make a file; espnet 202511 itself, in which checkpoints are pickles, runs it."""
         import torch
