@@ -55,6 +55,7 @@ class SeparateRecording:
         ref_mic: channel of the recording at which the talkers are to sound, from 0; None for the one that
             the model was trained for.
         segment_size, hop_size: length of segments and distance of their beginnings in seconds.
+        mixture_consistency: the streams get what they leave of the mixture, or not; None leaves it to the model.
         fingerprint: names the model in the files that are written.
     Attributes:
         sample_rate: Hz that the model works at.
@@ -76,6 +77,7 @@ class SeparateRecording:
         ref_mic: int | None = None,
         segment_size: float = SEGMENT_S,
         hop_size: float = HOP_S,
+        mixture_consistency: bool | None = None,
         fingerprint: str = "",
     ) -> None:
         from espnet2_m2m.enh.mics import check_mics
@@ -106,6 +108,7 @@ class SeparateRecording:
                 f"this model gives the speech at mic {trained} only, as it was trained, found "
                 f"ref_mic {ref_mic}; models trained by the mixture-constraint loss take any"
             )
+        self.mixture_consistency = separator.mixture_consistency if mixture_consistency is None else mixture_consistency
         self.segment = round(segment_size * self.sample_rate)
         self.overlap = self.segment - round(hop_size * self.sample_rate)
         if segment_size < 2 * SHORTEST_S or not 1 <= self.overlap <= self.segment // 2:
@@ -196,6 +199,7 @@ class SeparateRecording:
             "ref_mic": self.ref_channel,
             "segment": self.segment,
             "overlap": self.overlap,
+            "mixture_consistency": self.mixture_consistency,
         }
         streams = StreamFiles(recording, out_dir, self.num_speakers, settings)
         if not overwrite and streams.exist():
@@ -254,7 +258,9 @@ class SeparateRecording:
     def _separate(self, mixture: np.ndarray) -> np.ndarray:
         """A segment (sample, mic) -> (source, sample)."""
         # Set for every segment, as others may share the model.
-        self.model.enh_model.separator.ref_channel = self.model.ref_channel = self.ref_channel
+        separator = self.model.enh_model.separator
+        separator.ref_channel = self.model.ref_channel = self.ref_channel
+        separator.mixture_consistency = self.mixture_consistency
         mixture = np.ascontiguousarray(mixture)
         mixture = mixture[:, 0] if mixture.shape[1] == 1 else mixture  # as ESPnet reads it
         est = np.concatenate(self.model(mixture[None], fs=self.sample_rate))

@@ -125,6 +125,23 @@ def test_recordings_that_share_a_model_keep_their_reference_mics(separate):
         np.testing.assert_array_equal(one(recording, RATE), desired)
 
 
+def test_consistent_streams_add_up_to_the_mixture(separate, model, tmp_path, capsys):
+    """Also where segments are faded into each other, and whatever others do with the same model."""
+    recording = noise(2.5)
+    consistent = SeparateRecording(separate.model, ref_mic=1, segment_size=1.0, hop_size=0.75, mixture_consistency=True)
+    for _ in range(2):
+        np.testing.assert_allclose(consistent(recording, RATE).sum(0), recording[:, 1], atol=1e-5)
+        assert np.abs(separate(recording, RATE).sum(0) - recording[:, 0]).max() > 0.01
+    path = write(tmp_path / "a.wav", recording)
+    command.main(["--model", str(model), str(path), "-o", str(tmp_path), "--mixture_consistency", "true"])
+    streams = [read(tmp_path / f"a_spk{n}.wav") for n in (1, 2)]
+    np.testing.assert_allclose(sum(streams), recording[:, 0], atol=1e-5)
+    capsys.readouterr()
+    assert "was not made from this recording with this model and these options" in errors(
+        capsys, "--model", model, path, "-o", tmp_path
+    )
+
+
 def test_one_mic(tmp_path):
     """A model of one mic takes it from a recording of several."""
     conf = dict(config("tfgridnet_spectra").separator_conf, n_imics=1)
@@ -377,7 +394,7 @@ def test_an_hour_of_six_channels_takes_no_more_memory_than_minutes(tmp_path):
         import torch        # what every user of a network has in memory
         from espnet2_m2m import SeparateRecording
         from espnet2_m2m.enh.mics import MicArray
-        separator = types.SimpleNamespace(array=MicArray(None, None, 0, 6))
+        separator = types.SimpleNamespace(array=MicArray(None, None, 0, 6), mixture_consistency=False)
         def network(mix, fs):
             return [mix[:, :, n] for n in range(2)]
         network.enh_train_args = types.SimpleNamespace(sample_rate=8000)

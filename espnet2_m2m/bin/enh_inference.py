@@ -5,10 +5,10 @@
         --data_path_and_name_and_type data/test/wav.scp,speech_mix,sound --output_dir exp/X/enhanced
 
 The options are ESPnet's (`python -m espnet2.bin.enh_inference --help` lists them), but
---normalize_segment_scale is false by default, and --fcp_output and --job are new. Output is float at the level
-it has in the mixture (unless --normalize_output_wav true), each file is written whole or not at all, and a
-rerun separates only what is missing: settings.json says what the files were made with, and a file is valid if
-it is newer than that and its recording (unless this is a pipe). --model_tag also takes a packed model, a
+--normalize_segment_scale is false by default, and --fcp_output, --mixture_consistency and --job are new. Output is
+float at the level it has in the mixture (unless --normalize_output_wav true), each file is written whole or not at
+all, and a rerun separates only what is missing: settings.json says what the files were made with, and a file is
+valid if it is newer than that and its recording (unless this is a pipe). --model_tag also takes a packed model, a
 folder or a zip (model_files.py). For recordings without a data dir there is `espnet2_m2m separate`.
 
 `--job k/n`, for k = 1 ... n, separates the k-th of n shares. The jobs may run at the same time, on machines
@@ -82,6 +82,7 @@ def main(cmd: list[str] | None = None) -> None:
             load = functools.partial(
                 SeparateSpeech.from_pretrained,
                 fcp_output=options.pop("fcp_output"),
+                mixture_consistency=options.pop("mixture_consistency"),
                 recordings=num_channels.get("speech_mix"),
             )
             with replaced_in_inference(
@@ -105,6 +106,12 @@ def _add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         metavar="true|false",
         help="output is the FCP image of the estimates (true for M2M by default) or the "
         "estimates themselves (false for PIT by default)",
+    )
+    parser.add_argument(
+        "--mixture_consistency",
+        type=boolean,
+        metavar="true|false",
+        help="give back to the output what its sources leave of the mixture (default: as model_conf says)",
     )
     parser.add_argument("--job", type=parse_job, metavar="K/N", help="separate the K-th of N shares and write no lists")
     return parser

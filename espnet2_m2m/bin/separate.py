@@ -19,7 +19,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, command_parser, mic_list
+from espnet2_m2m.bin import boolean, cli_errors, command_parser, mic_list
 from espnet2_m2m.model_files import model_files
 from espnet2_m2m.separate import HOP_S, SEGMENT_S, SeparateRecording
 from espnet2_m2m.separate_file import read_header
@@ -59,6 +59,12 @@ def get_parser() -> argparse.ArgumentParser:
         help="seconds between the beginnings of segments, half a segment to a whole one; what"
         f" remains is overlap, by which talkers are told apart (default {HOP_S:g})",
     )
+    parser.add_argument(
+        "--mixture_consistency",
+        type=boolean,
+        metavar="true|false",
+        help="give back to the talkers what is left of the mixture (default: as the model was trained)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0, help="1: work on the GPU (default 0)")
     return parser
@@ -89,6 +95,7 @@ def main(cmd: list[str] | None = None) -> None:
         ref_mic=args.ref_mic,
         segment_size=args.segment_size,
         hop_size=args.hop_size,
+        mixture_consistency=args.mixture_consistency,
     )
     for path in names.values():
         separate.check_file(path, args.resample)

@@ -33,7 +33,8 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
     The plug-in's losses get the network's estimates Z as spectra. All other criteria of the config get
     the model's output at run time, which is the FCP images at the reference mic, so that e.g. `si_snr`
     with `only_for_test: true` shows in validation how well the training separates. A model that is
-    trained by `ri_mag` alone (PIT) has the estimates themselves as output.
+    trained by `ri_mag` alone (PIT) has the estimates themselves as output. `mixture_consistency` makes
+    either add up to the mixture.
 
     Args:
         encoder, separator, decoder, mask_module, loss_wrappers, conf: as `ESPnetEnhancementModel`.
@@ -41,6 +42,7 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         loss_mics: far-field mics that the loss sums over, from 0; None for all.
         closetalk_from_ref: take speech_ref{n} as the close-talk mixtures, for data dirs that ESPnet's
             enh.sh has prepared from real recordings (spk{n}.scp is then headset n).
+        mixture_consistency: give back to the output what its sources leave of the mixture (consistency.py).
     Raises:
         ValueError: a config that does not fit; says what to change.
     """
@@ -55,6 +57,7 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         input_mics: list[int] | None = None,
         loss_mics: list[int] | None = None,
         closetalk_from_ref: bool = False,
+        mixture_consistency: bool = False,
         **conf: Any,
     ) -> None:
         criterions = [wrapper.criterion for wrapper in loss_wrappers if isinstance(wrapper.criterion, SpectraCriterion)]
@@ -92,7 +95,9 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
                 "with closetalk_from_ref: true there are no references, so "
                 "mixture_constraint must be the only criterion"
             )
-        separator = M2MSeparator(separator, encoder, criterion, input_mics, loss_mics)
+        if not isinstance(mixture_consistency, bool):
+            raise ValueError(f"model_conf's mixture_consistency is true or false, found {mixture_consistency!r}")
+        separator = M2MSeparator(separator, encoder, criterion, input_mics, loss_mics, mixture_consistency)
         _check_coders(encoder, decoder)
         loss_wrappers = [
             wrapper if isinstance(wrapper, SpectraWrapper) else WithReferences(wrapper) for wrapper in loss_wrappers

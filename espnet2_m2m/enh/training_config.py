@@ -105,6 +105,11 @@ class TrainingConfig:
         return "spk" if self._model_conf.get("closetalk_from_ref") else "closetalk"
 
     @property
+    def mixture_consistency(self) -> bool:
+        """What the sources leave of the mixture is given back to the model's output."""
+        return bool(self._model_conf.get("mixture_consistency"))
+
+    @property
     def has_fixed_order(self) -> bool:
         """The training tied source n to headset n."""
         return self.uses_headsets and self.loss["anchor_weight"] > 0 and self.loss["anchor_order"] == "fixed"

@@ -23,7 +23,7 @@ from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.tasks.checkpoints import load_weights, repair_checkpoints, without_step
 from espnet2_m2m.tasks.espnet_patches import add_names, atomic_torch_save, replace_build_model, stock_build_model
 
-MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref")
+MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref", "mixture_consistency")
 
 
 class M2MEnhancementTask(EnhancementTask):

@@ -8,6 +8,7 @@ from espnet2.enh.encoder.abs_encoder import AbsEncoder
 from espnet2.enh.separator.abs_separator import AbsSeparator
 from torch import Tensor
 
+from espnet2_m2m.consistency import mixture_consistency
 from espnet2_m2m.enh.batch import per_item, replace_items, silent_items, zero_padding
 from espnet2_m2m.enh.loss import SpectraCriterion
 from espnet2_m2m.enh.mics import MicArray, check_mics
@@ -49,6 +50,7 @@ class M2MSeparator(AbsSeparator):
             the output is filtered by it: attribute `fcp_output`.
         input_mics: far-field mics that the network gets, from 0; None for all.
         loss_mics: far-field mics that the loss sums over, from 0; None for all.
+        mixture_consistency: give back to the output what its sources leave of the mixture (consistency.py).
     Raises:
         ValueError: an encoder or separator whose estimates are neither waveforms nor spectra, or
             mics that cannot be.
@@ -61,6 +63,7 @@ class M2MSeparator(AbsSeparator):
         criterion: SpectraCriterion,
         input_mics: list[int] | None = None,
         loss_mics: list[int] | None = None,
+        mixture_consistency: bool = False,
     ) -> None:
         super().__init__()
         _check_separator(separator, criterion.name)
@@ -79,6 +82,7 @@ class M2MSeparator(AbsSeparator):
         self.separator = separator
         self.mixture_constraint = criterion.loss
         self.fcp_output = criterion.fcp_output
+        self.mixture_consistency = mixture_consistency
         self.ref_channel = self.array.ref_mic  # ESPnet's SeparateSpeech(ref_channel=...) sets this attribute
 
     @property
@@ -158,6 +162,8 @@ class M2MSeparator(AbsSeparator):
     def outputs(self, mixture: Mixture, features: list[Tensor], spectra: Tensor) -> list[Tensor]:
         """The model's output, as features: with `fcp_output` FCP images, eq. (10), else the estimates themselves.
 
+        With `mixture_consistency` they then get what they leave of the mixture.
+
         Args:
             features, spectra: as in `Estimates`.
         Raises:
@@ -170,11 +176,16 @@ class M2MSeparator(AbsSeparator):
                     f"ref_channel is {self.ref_channel}; only --fcp_output true filters the "
                     "estimates to other mics"
                 )
-            return list(features)
+            if not self.mixture_consistency:
+                return list(features)
         at_ref_channel = self.domain.select_mics(mixture.feature, [self.ref_channel])
         target = self.domain.spectra(at_ref_channel, mixture.lengths)
-        images = self.mixture_constraint.farfield_images(spectra, mixture.spectra, mixture.frames, target)
-        return [self.domain.feature(image, mixture.feature) for image in images[:, 0].unbind(1)]
+        images = spectra
+        if self.fcp_output:
+            images = self.mixture_constraint.farfield_images(spectra, mixture.spectra, mixture.frames, target)[:, 0]
+        if self.mixture_consistency:
+            images = mixture_consistency(images, target[:, 0])
+        return [self.domain.feature(image, mixture.feature) for image in images.unbind(1)]
 
 
 def _check_separator(separator: AbsSeparator, criterion: str) -> None:
