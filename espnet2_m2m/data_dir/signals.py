@@ -5,7 +5,7 @@ Families are called as their scp files: "wav" (the far-field mixture), "spk", "c
 may be gaps: talkers, streams and headsets are different numbers, and a talker may have no headset.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -182,3 +182,33 @@ def require_same(entry: str, found: tuple[int, int], expected: tuple[int | None,
     for has, wanted, (unit, remedy) in zip(found, expected, remedies.items()):
         if wanted not in (None, has):
             raise AudioError(f"{entry}: expected {wanted} {unit} like {whose}, found {has}", remedy)
+
+
+def compare_files(files: Mapping[str, tuple[int, int]], cut: bool) -> Iterator[tuple[str, str, str]]:
+    """Which files of one recording, of all its devices, cannot belong together by their headers.
+
+    Devices stop at different times, so files that `segments` cut may be of any length (`segment_samples` tells
+    whether a segment lies within a file); all others are equally long. Files of different rates fit if they last
+    equally long, in both cases: a rate that the header has wrong would show in nothing else.
+
+    Args:
+        files: scp name -> (samples per channel, sample rate in Hz) of one id; the others are compared with the first.
+        cut: True when the data dir has `segments`.
+    Yields:
+        (scp name, message, remedy) of each that does not fit.
+    """
+    first, *others = files
+    expected, rate = files[first]
+    for name in others:
+        found, other_rate = files[name]
+        if other_rate == rate:
+            if found != expected and not cut:
+                message = f"expected {expected} samples as in {first}, found {found}"
+                yield name, message, "align the files and cut them to one length"
+        elif round(found * rate / other_rate) != expected:
+            yield (
+                name,
+                f"expected {expected / rate:.3f} s as in {first} ({rate} Hz), found {found / other_rate:.3f} s"
+                f" at {other_rate} Hz",
+                f"correct the sample rate in the header, or align the files and give both {rate} Hz",
+            )
