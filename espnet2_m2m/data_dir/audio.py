@@ -122,7 +122,8 @@ def read_audio(entry: Path | str, segment: Segment | None = None) -> tuple[np.nd
         return samples[first:last], sample_rate
     with open_audio(entry) as file:
         first, last = segment_samples(file.frames, file.samplerate, segment, entry)
-        file.seek(first)
+        if first:  # some codecs can only be read from the beginning
+            file.seek(first)
         samples = file.read(last - first, dtype="float32", always_2d=True)
         if len(samples) < last - first:
             raise truncated(entry, f"{file.frames} samples", first + len(samples))
@@ -202,6 +203,7 @@ def _with_length(file: "soundfile.SoundFile", entry: str) -> Iterator["soundfile
     """A stream whose header does not tell its length, as one that does."""
     import soundfile
 
+    file.seekable = lambda: False  # soundfile would seek to where it is after each read, which fails at the end
     with soundfile.SoundFile(io.BytesIO(), "w+", file.samplerate, file.channels, "FLOAT", format="W64") as whole:
         for block in audio_blocks(file, entry):
             whole.write(block)

@@ -141,7 +141,7 @@ def _nist_content(file: BinaryIO, size: int) -> Content:
     """NIST SPHERE: a header in lines of text, its size on the second."""
     lines = file.read(1024).split(b"\n")
     try:
-        fields = {key: value for key, _, value in (line.split(maxsplit=2) for line in lines if b" -i " in line)}
+        fields = {parts[0]: parts[2] for parts in map(bytes.split, lines[2:]) if len(parts) == 3}
         header_bytes = int(lines[1])
         frame_bytes = int(fields[b"sample_n_bytes"]) * int(fields[b"channel_count"])
         return Content(int(fields[b"sample_count"]) * frame_bytes, max(0, size - header_bytes), frame_bytes or None)
