@@ -193,7 +193,9 @@ def open_audio(entry: Path | str) -> Iterator["soundfile.SoundFile"]:
             "convert it to wav: sox -t raw -r RATE -e signed -b 16 -c CHANNELS FILE.raw FILE.wav",
         ) from error
     except (soundfile.SoundFileError, RuntimeError) as error:
-        promise = "" if file is None else f"; its header promises {file.frames} samples"
+        promise = (
+            "" if file is None or file.frames == UNKNOWN_FRAMES else f"; its header promises {file.frames} samples"
+        )
         reason = getattr(error, "error_string", error)  # without the address of what a pipe gave
         raise AudioError(f"{entry}: not readable as audio ({reason}){promise}") from error
 

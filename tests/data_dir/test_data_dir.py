@@ -275,6 +275,23 @@ def test_ark_without_audio(tmp_path):
         read_audio(read_table(tmp_path / "f.scp")["u"])
 
 
+@pytest.mark.parametrize(
+    "place, message",
+    [
+        ("1000", "expected an offset below the 88 bytes of the file"),
+        (30 * "9", "expected an offset below the 88 bytes of the file"),
+        ("4[5:2]", "holds no samples"),
+        ("4[100:200]", "holds no samples"),
+    ],
+)
+def test_places_that_an_ark_does_not_have(tmp_path, place, message):
+    ark = tmp_path / "a.ark"
+    kaldi_io().save_ark(str(ark), {"utt": (SAMPLE_RATE, np.zeros((20, 1), np.int16))})
+    with pytest.raises(AudioError) as error:
+        read_audio(f"{ark}:{place}")
+    assert str(error.value).startswith(f"{ark}:{place}: {message}")
+
+
 def test_ark_without_what_reads_it(tmp_path, monkeypatch):
     """espnet 202511 brings kaldiio, 202611 omniio; another one may bring neither."""
     (tmp_path / "a.ark").write_bytes(bytes(20))
