@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from espnet2_m2m.data_dir.audio import AudioError, audio_header, is_plain_file, open_audio, truncated
-from espnet2_m2m.data_dir.tables import atomic_path
+from espnet2_m2m.data_dir.audio import AudioError, audio_header, is_plain_file, new_sound_file, open_audio, truncated
 
 if TYPE_CHECKING:
     import soundfile
@@ -138,26 +137,15 @@ class StreamFiles:
         Raises:
             OSError: they cannot be written.
         """
+        form = "FLOAT", _format(4 * num_samples), self.comment
         with ExitStack() as stack:
-            files = [stack.enter_context(self._output(path, sample_rate, num_samples)) for path in self.paths]
+            files = [stack.enter_context(new_sound_file(path, sample_rate, 1, *form)) for path in self.paths]
 
             def write(block: np.ndarray) -> None:
                 for file, wave in zip(files, block):
                     file.write(wave)
 
             yield write
-
-    @contextmanager
-    def _output(self, path: Path, sample_rate: int, num_samples: int) -> "Iterator[soundfile.SoundFile]":
-        import soundfile
-
-        with (
-            atomic_path(path) as temporary,
-            _sound_errors(path),
-            soundfile.SoundFile(temporary, "w", sample_rate, 1, "FLOAT", format=_format(4 * num_samples)) as file,
-        ):
-            file.comment = self.comment
-            yield file
 
 
 @contextmanager
@@ -171,7 +159,16 @@ def _resampled(source: "soundfile.SoundFile", sample_rate: int, folder: Path) ->
     with (
         tempfile.TemporaryFile(dir=folder) as temporary,
         _sound_errors(folder),
-        soundfile.SoundFile(temporary, "w+", sample_rate, source.channels, "FLOAT", format=_format(num_bytes)) as file,
+        # By its number: with the file itself, soundfile would print what a full disk makes Python raise.
+        soundfile.SoundFile(
+            temporary.fileno(),
+            "w+",
+            sample_rate,
+            source.channels,
+            "FLOAT",
+            format=_format(num_bytes),
+            closefd=False,
+        ) as file,
     ):
         while len(block := source.read(BLOCK, dtype="float32", always_2d=True)):
             file.write(resampler.resample_chunk(block))
@@ -190,4 +187,4 @@ def _sound_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except soundfile.SoundFileError as error:
-        raise OSError(f"{path}: cannot be written ({error})") from error
+        raise OSError(f"{path}: cannot be written ({error}); is the disk full?") from error
