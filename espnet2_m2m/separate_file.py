@@ -1,7 +1,7 @@
 """A recording as a file, and its talkers as files: read in pieces, written whole or not at all, kept if still valid.
 
-What is wrong with a recording must not show after hours of work. So its header is read before that of the next one
-(bin/separate), again when its turn comes, as it may have changed by then, and then all its samples, once.
+What is wrong with a recording must not show after hours of work on others. So all are read once before the first is
+separated (bin/separate), and each again when its turn comes, as it may have changed by then.
 """
 
 import json
@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from espnet2_m2m.data_dir.audio import AudioError, audio_header, is_plain_file, new_sound_file, open_audio, truncated
+from espnet2_m2m.data_dir.audio import (
+    AudioError,
+    audio_header,
+    comment_of,
+    is_plain_file,
+    new_sound_file,
+    open_audio,
+    truncated,
+)
 
 if TYPE_CHECKING:
     import soundfile
@@ -111,20 +119,12 @@ class StreamFiles:
         Raises:
             FileExistsError: some exist and were made in another way.
         """
-        import soundfile
-
         for path in self.paths:
-            if path.exists():
-                try:
-                    with soundfile.SoundFile(path) as file:
-                        same = file.comment == self.comment
-                except soundfile.SoundFileError:
-                    same = False
-                if not same:
-                    raise FileExistsError(
-                        f"{path}: exists, and was not made from this recording with this "
-                        "model and these options; remove it or give --overwrite"
-                    )
+            if path.exists() and comment_of(path) != self.comment:
+                raise FileExistsError(
+                    f"{path}: exists, and was not made from this recording with this "
+                    "model and these options; remove it or give --overwrite"
+                )
         return all(path.exists() for path in self.paths)
 
     @contextmanager

@@ -8,8 +8,8 @@ The options are ESPnet's (`python -m espnet2.bin.enh_inference --help` lists the
 --normalize_segment_scale is false by default, and --fcp_output and --job are new. Output is float at the level
 it has in the mixture (unless --normalize_output_wav true), each file is written whole or not at all, and a
 rerun separates only what is missing: the comment in a file's header says what it was made of, the recording and
-the settings that settings.json holds. What comes from a pipe is always separated anew. --model_tag also takes a
-packed model, a folder or a zip (model_files.py). For recordings without a data dir there is `espnet2_m2m separate`.
+the settings that settings.json holds. --model_tag also takes a packed model, a folder or a zip (model_files.py).
+For recordings without a data dir there is `espnet2_m2m separate`.
 
 `--job k/n`, for k = 1 ... n, separates the k-th of n shares. The jobs may run at the same time, on machines
 that see the same folders. When all have ended, the same command without --job writes the lists spk{n}.scp.
@@ -20,7 +20,6 @@ import functools
 import hashlib
 import json
 import re
-import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,7 +40,7 @@ from espnet2_m2m.bin import (
     whole,
 )
 from espnet2_m2m.data_dir import audio_header, read_table, write_table
-from espnet2_m2m.data_dir.audio import audio_errors, comment_of, new_sound_file
+from espnet2_m2m.data_dir.audio import audio_errors, comment_of, is_plain_file, new_sound_file
 from espnet2_m2m.data_dir.cache import input_key
 from espnet2_m2m.data_dir.tables import temporary_folder, write_bytes
 from espnet2_m2m.enh.training_config import TrainingConfig
@@ -93,7 +92,6 @@ def main(cmd: list[str] | None = None) -> None:
     tables = {scp: read_table(scp) for scp in scps.values()}
     keys = {
         utt_id: input_key([OUTPUT_VERSION, settings], [table.get(utt_id, "") for table in tables.values()])
-        or uuid.uuid4().hex  # what no earlier run can have
         for utt_id in utt_ids
     }
     names = {utt_id: f"{utt_id}.{args.output_format}" for utt_id in utt_ids}
@@ -184,7 +182,7 @@ class AtomicWriter:
         scpfile: str | Path | None,
         format: str = "wav",
         *,
-        keys: dict[str, str],
+        keys: dict[str, str | None],
         streams: list["AtomicWriter"],
     ) -> None:
         self.folder = Path(outdir)
@@ -243,6 +241,11 @@ def check_recordings(scp: str, table: dict[str, str], utt_ids: list[str], args: 
     for utt_id in utt_ids:
         if utt_id not in table:
             raise ValueError(f"{scp}: no utterance '{utt_id}'; {args.key_file or 'the first list'} asks for it")
+        if not is_plain_file(table[utt_id]):
+            raise ValueError(
+                f"{scp}: {utt_id}: expected the path of a file, found `{table[utt_id]}`, which ESPnet does not read;"
+                " format the data dir (stage 3 of run.sh)"
+            )
         with audio_errors(f"{scp}: {utt_id}"):
             _, channels, found = audio_header(table[utt_id])
         if found != args.fs:
@@ -291,7 +294,7 @@ def _write_settings(args: argparse.Namespace) -> str:
     return content
 
 
-def finished_files(output_dir: Path, name: str, key: str) -> list[Path]:
+def finished_files(output_dir: Path, name: str, key: str | None) -> list[Path]:
     """The files of an utterance's streams, in their order; none unless all have been made of what `key` stands for.
 
     Args:

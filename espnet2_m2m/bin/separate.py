@@ -91,7 +91,7 @@ def main(cmd: list[str] | None = None) -> None:
         hop_size=args.hop_size,
     )
     for path in names.values():
-        separate.check_file(path, args.resample)
+        separate.check_file(path, args.out_dir, args.resample, args.overwrite)
     for path in names.values():
         begin = time.perf_counter()
         done = separate.file(path, args.out_dir, args.resample, args.overwrite, progress=True)
