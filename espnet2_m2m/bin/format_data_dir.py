@@ -4,7 +4,9 @@
         --sample_rate 8000 [--channels 0,2] [--nj 2]
 
 Files that already fit stay where they are; pipes, arks, segments and other rates are written to
-out_dir/wav. Resampling is soxr's (quality HQ). A rerun continues where the last one stopped.
+out_dir/wav, as 16-bit integers where that loses nothing, else as 32-bit floats. Before, the files of each
+recording are compared in rate and length. Resampling is soxr's (quality HQ). A rerun continues where the
+last one stopped.
 """
 
 import argparse
