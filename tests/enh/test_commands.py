@@ -156,6 +156,16 @@ def test_options_with_which_espnet_ends_in_a_traceback(experiment, capsys, optio
     assert end.value.code == 1 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("output_format, step", [("wav", 2**-40), ("flac", 2**-23)])
+def test_outputs_have_as_many_bits_as_their_format(tmp_path, output_format, step):
+    """The stream of a distant talker at -80 dB; in 16 bits it would have three steps."""
+    writer = enh_inference.AtomicWriter(tmp_path, None, output_format, keys={"utt": "key"}, streams=[])
+    signal = 1e-4 * np.random.default_rng(0).uniform(-1, 1, 800).astype(np.float32)
+    writer["utt"] = 8000, signal
+    actual, _ = soundfile.read(tmp_path / f"utt.{output_format}")
+    np.testing.assert_allclose(actual, signal, atol=step)
+
+
 def test_a_key_file_of_bare_ids_limits_the_run(experiment, capsys):
     (experiment.folder / "keys").write_text("utt2\n")
     soundfile.write(experiment.folder / "utt1.wav", np.ones((800, 3)), 16000)  # not asked for
