@@ -4,6 +4,7 @@ Whatever a model brings is data here; nothing of it is executed, and nothing is 
 config and weights.
 """
 
+import math
 import re
 import shutil
 import stat
@@ -19,6 +20,7 @@ from espnet2_m2m.data_dir.tables import temporary_folder
 META = "meta.yaml"  # the packer's list of contents
 MAX_YAML_BYTES = 10_000_000  # a hundred times what a config with a list of 5,000 tokens takes
 MAX_YAML_DEPTH = 50  # lists and mappings within each other
+MAX_YAML_VALUES = 1_000_000
 MAX_RATIO = 20  # of a file to what it is packed to; weights are hardly packed at all, zeros to a thousandth
 DEFAULT_MODEL = "valid.loss.best.pth"
 HF_TAG = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -80,14 +82,24 @@ def _check_yaml(content: bytes | None, where: str) -> None:
     """
     if content is None:
         raise ValueError(f"{where}: refused, because its YAML has more than {MAX_YAML_BYTES} bytes")
-    depth = 0
+    sizes, stack = {}, [(None, 0)]  # anchor -> values; (anchor, values) of what has begun
     try:
         for event in yaml.parse(content, Loader=yaml.SafeLoader):  # one by one, whatever the depth
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_YAML_DEPTH or isinstance(event, yaml.AliasEvent):
+            if isinstance(event, yaml.CollectionStartEvent):
+                stack.append((event.anchor, 1))
+                anchor, size = None, 0
+            elif isinstance(event, yaml.CollectionEndEvent):
+                anchor, size = stack.pop()
+            elif isinstance(event, yaml.AliasEvent):
+                anchor, size = None, sizes.get(event.anchor, math.inf)  # infinite within itself
+            else:
+                anchor, size = getattr(event, "anchor", None), isinstance(event, yaml.ScalarEvent)
+            sizes[anchor] = size
+            stack[-1] = (stack[-1][0], stack[-1][1] + size)
+            if len(stack) > MAX_YAML_DEPTH or stack[-1][1] > MAX_YAML_VALUES:
                 raise ValueError(
-                    f"{where}:{event.start_mark.line + 1}: refused, because its YAML has aliases or more than"
-                    f" {MAX_YAML_DEPTH} levels; ESPnet's trainer writes none such"
+                    f"{where}:{event.start_mark.line + 1}: refused, because its YAML has more than {MAX_YAML_DEPTH}"
+                    f" levels or, with aliases written out, {MAX_YAML_VALUES} values"
                 )
     except yaml.YAMLError:
         return
