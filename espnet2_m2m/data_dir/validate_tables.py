@@ -4,6 +4,7 @@ The rules are those of Kaldi's validate_data_dir.sh and validate_text.pl, plus w
 numbered scps (`closetalk1.scp` ...) have no gaps. Kaldi's warning about a single speaker is left out.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from espnet2_m2m.data_dir.tables import TableError, c_locale_key, file_problem, 
 
 SPEAKER_FAMILIES = ("closetalk", "spk", "closetalk_spk", "text_spk")
 FAMILIES = SPEAKER_FAMILIES + ("noise", "dereverb")
+# A number that `numbered_files` does not know, so that nobody would read the file: 0, 01, digits of another script.
+MISNUMBERED = re.compile(rf"({'|'.join(FAMILIES)})(?![1-9][0-9]*(\.|$))\d+(\.scp)?")
 MAX_MISSING = 10  # files that are named: a spk999999999.scp would lack a billion
 
 
@@ -119,6 +122,8 @@ class TableChecker:
             problem = file_problem(self.data_dir / name)
             if problem:
                 self.report(name, None, *problem)
+            if MISNUMBERED.fullmatch(name):
+                self.report(name, None, "expected numbers 1, 2 ... without zeros before them", "rename the file")
             if table_key(name) is not None:
                 self.tables[name] = [] if problem else self._read(name)
         for name, entries in self.tables.items():
