@@ -94,7 +94,7 @@ def _is_entry(value: str) -> bool:
 VALUE_RULES = [  # (file name, what its values must be, test)
     ("utt2spk", "two fields, `utterance speaker`", _is_id),
     ("(utt|reco)2dur", "a duration in seconds > 0", _is_number),
-    ("(utt|reco)2num_.+", "an integer > 0", _is_count),
+    ("(utt|reco)2num_.+|utt2fs", "an integer > 0", _is_count),
     ("(utt|spk)2warp", "a factor between 0.5 and 1.5", lambda v: _is_number(v, 0.5, 1.5)),
     ("spk2gender", "m or f", lambda value: value in ("m", "f")),
     ("reco2file_and_channel", "`recording file A` or `recording file B`", _is_file_and_channel),
