@@ -351,7 +351,7 @@ BROKEN = {
     "truncated": (
         cut_file,
         f"spk1.scp:2: utterance '{U1}': data/train/wav/spk1/{U1}.wav: truncated: the header"
-        " promises 2000 bytes of samples, the file holds 1900",
+        " promises 1000 samples, the file holds 950",
         "again",
     ),
     "failing pipe": (
@@ -425,6 +425,7 @@ CONSEQUENCES = {
         ("id that leaves the folder", "long id", "id with a no-break space", "id with a line separator"), 2
     ),
     "hidden id": 2,
+    "other rate": 1,  # as does its duration
 }
 
 
