@@ -12,6 +12,8 @@ def word_problem(word: str) -> str | None:
 
     `str.split` and `str.splitlines`, and so most programs in Python, also cut at a no-break space or U+2028.
     """
+    if word and word.isprintable() and " " not in word:  # almost always, and quick
+        return None
     odd = sorted({char for char in word if char.isspace() or unicodedata.category(char) in ("Cc", "Cs")})
     if word and not odd:
         return None

@@ -120,8 +120,8 @@ def read_table(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
         allow_empty: accept keys without a value (a `text` in which someone says nothing).
     Raises:
         FileNotFoundError: no such file.
-        TableError: (a ValueError) no regular file, not UTF-8, a blank line, a duplicate key, a carriage return or
-            an empty value.
+        TableError: (a ValueError) no regular file, not UTF-8, a blank line, a duplicate key or one with blank-like
+            characters, a carriage return, a NUL byte or an empty value.
     """
     table = {}
     for number, line in enumerate(split_lines(path), start=1):
@@ -133,6 +133,10 @@ def read_table(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
             raise TableError(f"{where}: duplicate key '{key}'; keep one line per key")
         if "\r" in line:
             raise TableError(f"{where}: carriage return (Windows line end); run dos2unix on it")
+        if word_problem(key):
+            raise TableError(f"{where}: {word_problem(key)}; rename it")
+        if "\0" in value:  # it would end a path or a command
+            raise TableError(f"{where}: expected text, found a NUL byte in the value of '{key}'; write the line again")
         if not value and not allow_empty:
             raise TableError(f"{where}: expected `key value`, found only the key '{key}'")
         table[key] = value

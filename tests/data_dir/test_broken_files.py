@@ -167,3 +167,16 @@ def test_a_scene_twice(train):
     (train / "scenes.jsonl").write_text(content + content.partition("\n")[0] + "\n")
     with pytest.raises(TableError, match="scenes.jsonl:4: expected each utt_id once, found 'f03-m01-train00000' again"):
         read_scenes(train / "scenes.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "desired"),
+    [
+        ("a\xa0b x", "white space and control characters, found U\\+00A0"),
+        ("a cat \0 |", "found a NUL byte in the value"),
+    ],
+)
+def test_tables_that_no_command_reads(tmp_path, line, desired):
+    (tmp_path / "wav.scp").write_text(f"{line}\n")
+    with pytest.raises(TableError, match=f"{tmp_path}/wav.scp:1: .*{desired}"):
+        read_table(tmp_path / "wav.scp")
