@@ -188,19 +188,9 @@ class SeparateRecording:
         from tqdm import tqdm
 
         recording, out_dir = Path(recording), Path(out_dir)
-        num_samples, _, rate = self.check_file(recording, resample)
-        duration_s = num_samples / rate
-        settings = {
-            "model_sha256": self.fingerprint,
-            "mics": self.mics,
-            "ref_mic": self.ref_channel,
-            "segment": self.segment,
-            "overlap": self.overlap,
-        }
-        streams = StreamFiles(recording, out_dir, self.num_speakers, settings)
-        if not overwrite and streams.exist():
+        streams, duration_s, existed = self.check_file(recording, out_dir, resample, overwrite)
+        if existed:
             return SeparatedFile(streams.paths, duration_s, None, True)
-        check_samples(recording)
         out_dir.mkdir(parents=True, exist_ok=True)
         with (
             reader(recording, self.sample_rate, out_dir) as (read, num_samples),
@@ -215,12 +205,18 @@ class SeparateRecording:
                 bar.update(round(done / self.sample_rate) - bar.n)
         return SeparatedFile(streams.paths, duration_s, [n / self.sample_rate for n in blocks.uncertain], False)
 
-    def check_file(self, recording: str | Path, resample: bool = False) -> tuple[int, int, int]:
-        """(samples, mics, rate in Hz) of a file, as its header says, that `file` will separate.
+    def check_file(
+        self, recording: str | Path, out_dir: str | Path, resample: bool = False, overwrite: bool = False
+    ) -> tuple[StreamFiles, float, bool]:
+        """All that can be wrong with a recording and its files, found in a small part of the time of `file`.
 
+        Args: as `file`.
+        Returns:
+            its files, its duration in seconds, and whether the files are there already.
         Raises:
-            ValueError: it will not; says why and what to do.
+            ValueError, OSError: `file` would not separate it; says why and what to do.
         """
+        recording = Path(recording)
         num_samples, num_mics, rate = read_header(recording)
         if rate < self.sample_rate:
             raise ValueError(
@@ -233,7 +229,18 @@ class SeparateRecording:
                 f"--resample the recording is converted to that and so is its output"
             )
         self._check_form(recording, num_samples, num_mics, rate)
-        return num_samples, num_mics, rate
+        settings = {
+            "model_sha256": self.fingerprint,
+            "mics": self.mics,
+            "ref_mic": self.ref_channel,
+            "segment": self.segment,
+            "overlap": self.overlap,
+        }
+        streams = StreamFiles(recording, Path(out_dir), self.num_speakers, settings)
+        existed = not overwrite and streams.exist()
+        if not existed:
+            check_samples(recording)
+        return streams, num_samples / rate, existed
 
     def _check_form(self, name: str | Path, num_samples: int, num_mics: int, rate: int) -> None:
         if num_samples < SHORTEST_S * rate:

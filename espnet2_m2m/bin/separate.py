@@ -19,7 +19,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, command_parser, mic_list
+from espnet2_m2m.bin import SECONDS, cli_errors, command_parser, mic_list, not_negative
 from espnet2_m2m.model_files import model_files
 from espnet2_m2m.separate import HOP_S, SEGMENT_S, SeparateRecording
 from espnet2_m2m.separate_file import read_header
@@ -34,7 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--out_dir", required=True, help="folder for the separated speech")
     parser.add_argument(
         "--ref_mic",
-        type=int,
+        type=not_negative,
         help="channel of the recording, from 0, at which the talkers are to sound (default: the model's)",
     )
     parser.add_argument(
@@ -46,14 +46,14 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resample", action="store_true", help="convert recordings of a higher rate to the model's")
     parser.add_argument(
         "--segment_size",
-        type=float,
+        type=SECONDS,
         default=SEGMENT_S,
         metavar="S",
         help=f"length of a segment in seconds; memory grows with it (default {SEGMENT_S:g})",
     )
     parser.add_argument(
         "--hop_size",
-        type=float,
+        type=SECONDS,
         default=HOP_S,
         metavar="S",
         help="seconds between the beginnings of segments, half a segment to a whole one; what"
@@ -91,7 +91,7 @@ def main(cmd: list[str] | None = None) -> None:
         hop_size=args.hop_size,
     )
     for path in names.values():
-        separate.check_file(path, args.resample)
+        separate.check_file(path, args.out_dir, args.resample, args.overwrite)
     for path in names.values():
         begin = time.perf_counter()
         done = separate.file(path, args.out_dir, args.resample, args.overwrite, progress=True)

@@ -139,7 +139,7 @@ class M2MEnhancementTask(EnhancementTask):
         if model_file is None or not TrainingConfig.load(config_file).is_ours:
             return super().build_model_from_file(config_file, model_file, device)
         model, args = super().build_model_from_file(config_file, None, device)
-        load_weights(model, model_file)
+        load_weights(model, model_file, args.train_dtype)
         return model, args
 
 

@@ -334,12 +334,12 @@ def test_tables_come_at_the_end(recipe):
         (["--size", "medium"], "--size: invalid choice: 'medium' (choose from "),
         (["--seeds", "one"], "--seeds: expected numbers, e.g. \"0 1 2\", found 'one'"),
         (["--seeds", ""], "--seeds: expected numbers, e.g. \"0 1 2\", found ''"),
-        (["--jobs", "0"], "--jobs: expected a number of at least 1, found '0'"),
-        (["--max_epoch", "2.5"], "--max_epoch: expected a number of at least 1, found '2.5'"),
+        (["--jobs", "0"], "--jobs: expected a whole number from 1 to 2,147,483,647, found '0'"),
+        (["--max_epoch", "2.5"], "--max_epoch: expected a whole number from 1 to 2,147,483,647, found '2.5'"),
         (["--row", "x"], "unrecognized arguments: --row"),
         (["--jobs"], "--jobs: expected one argument"),
         (["x"], "unrecognized arguments: x"),
-        (["--ngpu", "-1"], "--ngpu is a number of at least 0, found -1"),
+        (["--ngpu", "-1"], "--ngpu: expected a whole number from 0 to 2,147,483,647, found '-1'"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(recipe, options, message):

@@ -24,6 +24,7 @@ from espnet2_m2m.enh.config import check_numbers
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.tasks.checkpoints import repair_checkpoints
 from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask, common_sample_rate
+from espnet2_m2m.tasks.espnet_patches import atomic_torch_save
 from espnet2_m2m.tasks.separate_speech import SeparateSpeech
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +118,42 @@ def test_the_command_separates_what_is_missing_and_nothing_else(experiment, caps
     torch.save(weights, experiment.model[1])  # another training step would do the same
     enh_inference.main([*experiment.options, "--ref_channel", "1"])
     assert done_already(capsys) == "0"
+
+
+def test_what_was_made_of_another_recording_is_made_anew(experiment, capsys):
+    """Also where the new one has an older time: by `cp -p` or `rsync -a`, say."""
+    enh_inference.main(experiment.options)
+    recording = experiment.folder / "utt1.wav"
+    soundfile.write(recording, np.random.default_rng(1).normal(size=(700, 3)) * 0.1, 8000, subtype="FLOAT")
+    os.utime(recording, (1.6e9, 1.6e9))
+    capsys.readouterr()
+    enh_inference.main(experiment.options)
+    assert done_already(capsys) == "2"
+    assert [soundfile.info(experiment.out / f"wavs/{n}/utt1.wav").frames for n in (1, 2)] == [700, 700]
+
+
+def test_a_pipe_is_refused(experiment, capsys):
+    """ESPnet takes it for a path."""
+    (experiment.folder / "wav.scp").write_text(f"utt1 cat {experiment.folder}/utt1.wav |\n")
+    with pytest.raises(SystemExit):
+        enh_inference.main(experiment.options)
+    assert "utt1: expected the path of a file, found `cat " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--hop_size", "2", "--segment_size", "1"], "--hop_size must be more than 0 s and at most --segment_size"),
+        (["--hop_size", "0", "--segment_size", "1"], "--hop_size must be more than 0 s and at most --segment_size"),
+        (["--output_format", "au"], "--output_format must be one of wav, flac, ogg, mp3, found au"),
+        (["--ngpu", "2"], "--ngpu: expected a whole number from 0 to 1, found '2'"),
+        (["--nonsense"], "unrecognized arguments: --nonsense; see --help"),
+    ],
+)
+def test_options_with_which_espnet_ends_in_a_traceback(experiment, capsys, options, message):
+    with pytest.raises(SystemExit) as end:
+        enh_inference.main([*experiment.options, *options])
+    assert end.value.code == 1 and message in capsys.readouterr().err
 
 
 def test_a_key_file_of_bare_ids_limits_the_run(experiment, capsys):
@@ -216,11 +253,12 @@ def test_an_id_stays_in_its_folder(experiment, capsys):
     assert "utterance 'utt1/../../../../x': expected an id that can be the name of a file" in capsys.readouterr().err
     assert not list(experiment.folder.rglob("x*"))
     with pytest.raises(ValueError, match="expected an id"):
-        enh_inference.AtomicWriter(experiment.out / "wavs" / "1", None)["../x"] = (8000, np.zeros(8))
+        writer = enh_inference.AtomicWriter(experiment.out / "wavs" / "1", None, keys={"../x": "key"}, streams=[])
+        writer["../x"] = (8000, np.zeros(8))
 
 
 def test_a_non_finite_signal_is_not_written(tmp_path):
-    writer = enh_inference.AtomicWriter(tmp_path / "wavs" / "1", None)
+    writer = enh_inference.AtomicWriter(tmp_path / "wavs" / "1", None, keys={"utt1": "key"}, streams=[])
     with pytest.raises(ValueError, match="^utt1: stream 1"):
         writer["utt1"] = (8000, np.array([0.0, np.nan]))
     assert not list(tmp_path.rglob("*.wav"))
@@ -349,29 +387,10 @@ def test_tensorboard_is_off_and_wandb_refused_where_they_are_not_installed(tmp_p
         M2MEnhancementTask.main_worker(args)
 
 
-def test_what_a_kill_in_a_save_leaves_is_removed_before_resuming(tmp_path, monkeypatch):
-    """By the first process alone: another might take what it repairs just then for a leftover."""
-    (tmp_path / "enhanced").mkdir()
-    for name in (".checkpoint.0123456789ab.pth", "enhanced/.utt.0123456789ab.pth", ".mine.pth", "1epoch.pth"):
-        (tmp_path / name).touch()
-    args = argparse.Namespace(
-        output_dir=str(tmp_path),
-        resume=True,
-        best_model_criterion=[],
-        criterions=[],
-        use_tensorboard=False,
-        use_wandb=False,
-        distributed=True,
-        dist_rank=1,
-        dist_launcher=None,
-    )
-    monkeypatch.setattr(EnhancementTask, "main_worker", lambda args: None)
-    left = []
-    for args.dist_rank in (1, 0):
-        M2MEnhancementTask.main_worker(args)
-        left.append(sorted(path.name for path in tmp_path.rglob("*") if path.is_file()))
-    assert left == [
-        [".checkpoint.0123456789ab.pth", ".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"],
-        [".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"],
-    ]
-    assert not (tmp_path / "new").exists()
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    """torch names the content of a file by the path that it was given, here a temporary one."""
+    with atomic_torch_save():
+        for name in ("1epoch.pth", "checkpoint.pth"):
+            torch.save({"weight": torch.ones(3)}, tmp_path / name)
+    assert (tmp_path / "1epoch.pth").read_bytes() == (tmp_path / "checkpoint.pth").read_bytes()
+    assert torch.load(tmp_path / "1epoch.pth")["weight"].tolist() == [1, 1, 1]
