@@ -42,6 +42,7 @@ from espnet2_m2m.bin import (
 from espnet2_m2m.data_dir import audio_header, read_table, write_table
 from espnet2_m2m.data_dir.audio import audio_errors, comment_of, is_plain_file, new_sound_file
 from espnet2_m2m.data_dir.cache import input_key
+from espnet2_m2m.data_dir.ids import id_path
 from espnet2_m2m.data_dir.tables import temporary_folder, write_bytes
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.model_files import model_files
@@ -94,7 +95,7 @@ def main(cmd: list[str] | None = None) -> None:
         utt_id: input_key([OUTPUT_VERSION, settings], [table.get(utt_id, "") for table in tables.values()])
         for utt_id in utt_ids
     }
-    names = {utt_id: f"{utt_id}.{args.output_format}" for utt_id in utt_ids}
+    names = {utt_id: id_path(output_dir, utt_id, f".{args.output_format}").name for utt_id in utt_ids}
     todo = [utt_id for utt_id in utt_ids if not finished_files(output_dir, names[utt_id], keys[utt_id])]
     num_channels = {name: check_recordings(scp, tables[scp], todo, args) for name, scp in scps.items()}
     print(f"enh_inference: {len(utt_ids) - len(todo)} of {len(utt_ids)} utterances are done already")
@@ -207,7 +208,7 @@ class AtomicWriter:
         # As many bits as the format has: streams of a distant talker may be faint.
         available = soundfile.available_subtypes(self.format)
         subtype = next((name for name in ("FLOAT", "PCM_24") if name in available), None)
-        path = self.folder / f"{utt_id}.{self.format}"
+        path = id_path(self.folder, utt_id, f".{self.format}")
         num_channels = 1 if signal.ndim == 1 else signal.shape[1]
         comment = MADE_OF.format(key=self.keys[utt_id], num_streams=len(self.streams))
         with new_sound_file(path, sample_rate, num_channels, subtype, self.format, comment) as file:

@@ -254,6 +254,19 @@ def test_a_recording_of_another_array_is_named_before_work_begins(experiment, ca
     assert message in capsys.readouterr().err and not times(experiment)
 
 
+def test_an_id_stays_in_its_folder(experiment, capsys):
+    """`utt/../../../../x` was written outside of --output_dir."""
+    scp = experiment.folder / "wav.scp"
+    scp.write_text(scp.read_text().replace("utt1 ", "utt1/../../../../x "))
+    with pytest.raises(SystemExit):
+        enh_inference.main(experiment.options)
+    assert "utterance 'utt1/../../../../x': expected an id that can be the name of a file" in capsys.readouterr().err
+    assert not list(experiment.folder.rglob("x*"))
+    with pytest.raises(ValueError, match="expected an id"):
+        writer = enh_inference.AtomicWriter(experiment.out / "wavs" / "1", None, keys={"../x": "key"}, streams=[])
+        writer["../x"] = (8000, np.zeros(8))
+
+
 def test_a_non_finite_signal_is_not_written(tmp_path):
     writer = enh_inference.AtomicWriter(tmp_path / "wavs" / "1", None, keys={"utt1": "key"}, streams=[])
     with pytest.raises(ValueError, match="^utt1: stream 1"):
