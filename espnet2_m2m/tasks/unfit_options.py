@@ -262,7 +262,7 @@ def _of_precision(args: argparse.Namespace) -> Iterator[str]:
     if args.train_dtype not in ("float32", "float64"):
         yield (
             f"train_dtype: {args.train_dtype} keeps weights and optimiser in half precision, in which networks become "
-            "NaN at the first step or do not run at all; set train_dtype: float32, and on a GPU use_amp: true"
+            "NaN within a few steps or do not run at all; set train_dtype: float32, and on a GPU use_amp: true"
         )
     if args.use_amp and not (args.ngpu > 0 and torch.cuda.is_available()):
         yield "use_amp: true is for a GPU (--ngpu 1), without one ESPnet trains in float32; set use_amp: false"
@@ -297,13 +297,14 @@ def _of_preprocessor(args: argparse.Namespace) -> Iterator[str]:
 def _of_iterators(args: argparse.Namespace) -> Iterator[str]:
     if args.collect_stats:  # which makes the shape files
         return
-    for phase, iterator_type, shapes in (
-        ("train", args.iterator_type, args.train_shape_file),
-        ("valid", args.valid_iterator_type or args.iterator_type, args.valid_shape_file),
-    ):
-        if iterator_type == "sequence" and not shapes and not (phase == "train" and args.multiple_iterator):
-            option = "valid_iterator_type" if phase == "valid" and args.valid_iterator_type else "iterator_type"
-            yield (
-                f"{option}: sequence, which is ESPnet's default, needs {phase}_shape_file (stage 5 of enh.sh makes "
-                f"it), found none; set {option}: chunk and chunk_length, in samples"
-            )
+    option = "valid_iterator_type" if args.valid_iterator_type else "iterator_type"
+    missing = {}
+    if args.iterator_type == "sequence" and not args.train_shape_file and not args.multiple_iterator:
+        missing["iterator_type"] = ["train_shape_file"]
+    if getattr(args, option) == "sequence" and not args.valid_shape_file:
+        missing.setdefault(option, []).append("valid_shape_file")
+    for option, files in missing.items():
+        yield (
+            f"{option}: sequence needs {' and '.join(files)} (stage 5 of enh.sh makes them), "
+            f"found none; set {option}: chunk and chunk_length, in samples"
+        )
