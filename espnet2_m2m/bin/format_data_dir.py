@@ -9,7 +9,7 @@ out_dir/wav. Resampling is soxr's (quality HQ). A rerun continues where the last
 
 import argparse
 
-from espnet2_m2m.bin import cli_errors, command_parser, mic_list
+from espnet2_m2m.bin import cli_errors, command_parser, mic_list, positive
 from espnet2_m2m.data_dir import format_data_dir
 
 
@@ -19,7 +19,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out_dir", required=True, help="data dir to write")
     parser.add_argument("--sample_rate", type=int, help="Hz; default: leave as it is")
     parser.add_argument("--channels", type=mic_list, help="microphones of wav.scp to keep, e.g. 0,2")
-    parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--nj", type=positive, default=1, help="processes")
     return parser
 
 

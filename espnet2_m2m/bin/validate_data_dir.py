@@ -9,7 +9,7 @@ Exit status 1 if there is any problem.
 import argparse
 import sys
 
-from espnet2_m2m.bin import cli_errors, command_parser
+from espnet2_m2m.bin import cli_errors, command_parser, positive
 from espnet2_m2m.data_dir import inspect_data_dir
 
 
@@ -28,7 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
         " text_spk) that must be there; put it after the data dirs",
     )
     parser.add_argument("--no_audio", action="store_true", help="check the tables only")
-    parser.add_argument("--nj", type=int, default=1, help="processes that read audio")
+    parser.add_argument("--nj", type=positive, default=1, help="processes that read audio")
     return parser
 
 
