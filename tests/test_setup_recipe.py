@@ -84,7 +84,7 @@ def test_enh_sh_trains_separates_scores_and_packs(stock):
     config = yaml.safe_load((exp / "config.yaml").read_text())
     for phase in ("train", "valid"):  # headsets beside what enh.sh passes
         names = [name for _, name, _ in config[f"{phase}_data_path_and_name_and_type"]]
-        assert sorted(names) == ["closetalk_mix1", "closetalk_mix2", "fs", "speech_mix", "speech_ref1", "speech_ref2"]
+        assert sorted(names) == ["closetalk_mix1", "closetalk_mix2", "speech_mix", "speech_ref1", "speech_ref2"]
     assert "enhanced_test/scoring/result_si_snr.txt:" in (exp / "RESULTS.md").read_text()
     assert list(exp.glob("*.zip"))
     for path in read_table(exp / "enhanced_test" / "spk1.scp").values():
