@@ -154,7 +154,7 @@ def test_own_stages_run_in_a_checkout_too(stock, python):
 
 
 def test_stages_3_and_4_of_sets_that_have_changed(stock, python, tmp_path):
-    """Segments, one of them too short; then a set without transcripts, scenes and a headset of the second talker."""
+    """Segments, one of them too short; then sets without transcripts, scenes and the talkers at their headsets."""
     folder = tmp_path / "enh1"
     shutil.copytree(stock, folder, symlinks=True, ignore=shutil.ignore_patterns("exp", "dump"))
     for name in setup_recipe.LINKS:
@@ -167,6 +167,7 @@ def test_stages_3_and_4_of_sets_that_have_changed(stock, python, tmp_path):
         write_table(data / "segments", {utt_id: f"{utt_id} 0.1 {end}" for utt_id, end in ends.items()})
         write_table(data / "utt2dur", {utt_id: end - 0.1 for utt_id, end in ends.items()})
     stages = ["--stage", "3", "--stop_stage", "4"]
+    removed = {"text_spk1", "text_spk2", "scenes.jsonl", "closetalk_spk1.scp", "closetalk_spk2.scp"}
     run(folder, python, *stages, *STAGE_OPTIONS)
     kept = {name: list(read_table(folder / f"dump/raw/{name}/utt2spk")) for name in SETS}
     for name in SETS:
@@ -174,13 +175,14 @@ def test_stages_3_and_4_of_sets_that_have_changed(stock, python, tmp_path):
         assert kept[name] == (expected if name == "test" else expected[:-1])
         assert list(read_table(raw / "text_spk2")) == list(read_table(raw / "closetalk2.scp")) == kept[name]
         assert not (raw / "segments").exists()
-        assert {soundfile.info(path).frames for path in read_table(raw / "closetalk_spk1.scp").values()} == {8400}
-        for table in ("text_spk1", "text_spk2", "scenes.jsonl", "closetalk2.scp", "closetalk_spk2.scp"):
+        spoken = read_table(raw / "closetalk_spk1.scp").values()
+        assert {soundfile.info(folder / path).frames for path in spoken} == {8400}
+        for table in removed:
             (folder / "data" / name / table).unlink()
     run(folder, python, *stages, *STAGE_OPTIONS)
     for name in SETS:
         left = set(data_files(folder / "dump" / "raw" / name))
-        assert not left & {"text_spk1", "text_spk2", "scenes.jsonl", "closetalk2.scp", "closetalk_spk2.scp"}
+        assert not left & removed
         assert "closetalk1.scp" in left
 
 
