@@ -80,7 +80,10 @@ def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     _check(args)
     if args.model_tag is None:
-        check_trained_rate(train_config(args), args.fs)
+        config = train_config(args)
+        check_trained_rate(config, args.fs)
+        trained = TrainingConfig({}) if config is None else TrainingConfig.load(config)
+        args.data_path_and_name_and_type = [data for data in args.data_path_and_name_and_type if trained.reads(data[1])]
     else:
         with model_files(args.model_tag) as (config, _):
             check_trained_rate(config, args.fs)

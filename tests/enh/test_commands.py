@@ -205,6 +205,23 @@ def test_data_that_is_named_already_is_not_passed_twice(tmp_path):
     assert actual == [*named, f"{tmp_path}/closetalk1.scp,closetalk_mix1,sound"]
 
 
+@pytest.mark.parametrize("preprocessor, desired", [(None, []), ("enh", ["fs", "category"])])
+def test_tables_that_only_a_preprocessor_understands(tmp_path, preprocessor, desired):
+    """enh.sh passes utt2fs and utt2category, and the training ended in "sequences must has same length: 1 != 48664"."""
+    for name in ("wav.scp", "closetalk1.scp"):
+        (tmp_path / name).touch()
+    config = {"criterions": [M2M], "preprocessor": preprocessor}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    command = ["--config", str(tmp_path / "train.yaml"), "--train_dir", str(tmp_path)]
+    for data in ("utt2fs,fs,text_int", "utt2category,category,text"):
+        command += ["--train_data_path_and_name_and_type", f"{tmp_path}/{data}"]
+    command = enh_train.espnet_command(command)
+    actual = [
+        command[i + 1].split(",")[1] for i, part in enumerate(command) if part == "--train_data_path_and_name_and_type"
+    ]
+    assert actual == [*desired, "speech_mix", "closetalk_mix1"]
+
+
 def test_a_killed_rerun_leaves_no_scp_and_old_streams_are_not_listed(experiment, monkeypatch):
     (experiment.out / "wavs/3").mkdir(parents=True)
     (experiment.out / "spk3.scp").write_text("utt1 old.wav\n")
