@@ -1427,9 +1427,15 @@ def damage_clean_audio(case: Case) -> Spot:
 
 # ---- Recordings that are separated by themselves
 
+# A recording may be so, as nothing is there to compare it with: its content, its length, another form of its samples,
+# or formats that do not say how long they are.
+CONSISTENT = (
+    "a channel silent|a channel constant|all silent|all constant|a sample 1e30|a sample more|a sample less|"
+    "half as long|twice as long|header promises less|8 bits|32 bits|format mu-law|any byte of the header|IRCAM, cut anywhere"
+).split("|")
 for audio_name, audio_damage in AUDIO.items():
-    if audio_name in ("a channel silent", "a channel constant", "all silent", "all constant", "a sample 1e30"):
-        continue  # a recording may be so
+    if audio_name in CONSISTENT:
+        continue
 
     def damage_recording(case: Case, damage: Callable = audio_damage) -> Spot:
         path = case.root / "audio" / "wav" / f"{list(UTTERANCES)[-1]}.wav"
@@ -1450,8 +1456,6 @@ CONFIG = {
     "criterions": [{"name": "mixture_constraint", "conf": {"alpha": 1.0}, "wrapper": "mixture"}],
 }
 CONFIGS = {  # name -> content of config.yaml
-    "cut": lambda case, content: content[: case.rng.integers(len(content) - 40)],
-    "empty": lambda case, content: b"",
     "not YAML": lambda case, content: content + b"\n\t{: ]\n",
     "latin-1": lambda case, content: content + b"note: \xe9\n",
     "zeros": lambda case, content: bytes(len(content)),
