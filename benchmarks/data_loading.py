@@ -45,7 +45,7 @@ def make_set(folder: Path, num_mixtures: int, seconds: float) -> None:
             path = folder / f"{name}{index % 16}_{seconds:g}.wav"
             if not path.is_file():
                 samples = 0.1 * rng.standard_normal((int(seconds * SAMPLE_RATE), num_channels))
-                write_wav(path, samples.clip(-0.9, 0.9), SAMPLE_RATE)
+                write_wav(path, samples.clip(-0.9, 0.9), SAMPLE_RATE, "PCM_16")
             tables[name][f"u{index:05d}"] = path
     for name, table in tables.items():
         write_table(folder / f"{name}.scp", table)

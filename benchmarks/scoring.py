@@ -62,7 +62,7 @@ def make_set(folder: Path, num_mixtures: int, seconds: float) -> None:
         }
         for name, samples in signals.items():
             path = folder / f"{name}_wav" / f"u{index:04d}.wav"
-            write_wav(path, samples, SAMPLE_RATE)
+            write_wav(path, samples, SAMPLE_RATE, "PCM_16")
             tables.setdefault(name, {})[path.stem] = path
     for name, table in tables.items():
         write_table(folder / f"{name}.scp", table)

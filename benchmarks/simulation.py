@@ -46,7 +46,7 @@ def make_speech(folder: Path) -> CleanSpeech:
         for utterance in range(4):
             utt_id = f"s{speaker}-u{utterance}"
             wav[utt_id], utt2spk[utt_id] = folder / f"{utt_id}.wav", f"s{speaker}"
-            write_wav(wav[utt_id], 0.05 * envelope * rng.standard_normal(num_samples), SAMPLE_RATE)
+            write_wav(wav[utt_id], 0.05 * envelope * rng.standard_normal(num_samples), SAMPLE_RATE, "PCM_16")
     write_table(folder / "wav.scp", wav)
     write_table(folder / "utt2spk", utt2spk)
     return CleanSpeech(folder, SAMPLE_RATE)

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from espnet2_m2m.data_dir.audio import AudioError, audio_header, is_plain_file, open_audio, truncated
+from espnet2_m2m.data_dir.audio import (
+    AudioError,
+    audio_blocks,
+    audio_header,
+    is_plain_file,
+    open_audio,
+    require_sane,
+    truncated,
+)
 from espnet2_m2m.data_dir.tables import atomic_path
 
 if TYPE_CHECKING:
@@ -38,11 +46,11 @@ def check_samples(recording: str | Path) -> None:
     """Read a file once.
 
     Raises:
-        AudioError: it is truncated, or has samples that are not finite; says where.
+        AudioError: it is truncated, or has samples that are not finite or beyond any sane range; says where.
     """
     with open_audio(recording) as file:
         present = 0
-        for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
+        for block in audio_blocks(file, recording):
             bad = ~np.isfinite(block).all(axis=1)
             if bad.any():
                 first = (present + int(bad.argmax())) / file.samplerate
@@ -50,9 +58,8 @@ def check_samples(recording: str | Path) -> None:
                     f"{recording}: has NaN or infinite samples, the first at {first:.3f} s",
                     "export it again, or cut that part out",
                 )
+            require_sane(block, recording, "export it again, or cut that part out")
             present += len(block)
-        if present < file.frames:
-            raise truncated(recording, f"{file.frames} samples", present)
 
 
 @contextmanager
@@ -71,7 +78,7 @@ def reader(
     import soundfile
 
     with ExitStack() as stack:
-        source = stack.enter_context(soundfile.SoundFile(recording))
+        source = stack.enter_context(open_audio(recording))
         if source.samplerate != sample_rate:
             source = stack.enter_context(_resampled(source, sample_rate, folder))
 

@@ -111,7 +111,7 @@ def _add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 class AtomicWriter:
-    """Stands in for ESPnet's SoundScpWriter: 32-bit float files, whole or not at all.
+    """Stands in for ESPnet's SoundScpWriter: 32-bit float files (flac: 24-bit), whole or not at all.
 
     Args: as SoundScpWriter; the scp is written by `main` once all files exist.
     """
@@ -128,7 +128,9 @@ class AtomicWriter:
         sample_rate, signal = value
         if not np.isfinite(signal).all():
             raise ValueError(f"{utt_id}: stream {self.folder.name} of the model's output has NaN or infinite samples")
-        subtype = "FLOAT" if "FLOAT" in soundfile.available_subtypes(self.format) else None
+        # As many bits as the format has: streams of a distant talker may be faint.
+        available = soundfile.available_subtypes(self.format)
+        subtype = next((name for name in ("FLOAT", "PCM_24") if name in available), None)
         with atomic_path(self.folder / f"{utt_id}.{self.format}") as temporary:
             soundfile.write(temporary, signal, sample_rate, subtype=subtype)
 

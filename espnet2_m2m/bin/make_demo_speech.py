@@ -91,7 +91,7 @@ def _synthesise_talker(talker: Talker, utterances: Utterances) -> None:
     own = [(path, text) for path, talker_id, text in utterances.values() if talker_id == talker.talker_id]
     for (path, _), samples in zip(own, speak(talker, [text for _, text in own]), strict=True):
         if not path.is_file():
-            write_wav(path, samples, SAMPLE_RATE_HZ)
+            write_wav(path, samples, SAMPLE_RATE_HZ, "PCM_16")
 
 
 if __name__ == "__main__":

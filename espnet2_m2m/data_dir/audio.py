@@ -5,7 +5,6 @@ Samples are (sample, channel) float32 everywhere, full scale = 1.
 
 import io
 import re
-import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from espnet2_m2m.data_dir.containers import FORMATS, missing_samples
 from espnet2_m2m.data_dir.tables import atomic_path
 
 if TYPE_CHECKING:
@@ -24,9 +24,12 @@ Segment = tuple[float, float]  # (start, end) in seconds
 
 # Kaldi's extract-segments cuts a segment that ends at most this much after the recording.
 MAX_OVERSHOOT_S = 0.5
-# Programs that stream a wav to a pipe cannot know its length and write a huge one (sox 0x7FFFFFFF
-# minus the header, others 0xFFFFFFFF); Kaldi's wave-reader ignores such lengths as well.
-STREAMED_BYTES = 0x7FFFF000
+# Full scale is 1. Floats in the units of integers occur, of 32 bits at most; twice as much leaves room for what
+# resampling adds. Beyond, squares of squares overflow in float32, and no microphone gives it.
+MAX_SAMPLE = 2.0**32
+UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of a FLAC stream without a length
+BLOCK_SAMPLES = 2**16
+PCM16_STEP = 2.0**-15
 ARK_OFFSET = re.compile(r":(\d+)(\[[\d:, ]*\])?$")
 
 
@@ -51,12 +54,25 @@ def audio_errors(where: str) -> Iterator[None]:
         raise AudioError(f"{where}: {error.problem}", error.remedy) from error
 
 
-def not_finite(where: Path | str, remedy: str = "make it again or remove the utterance") -> AudioError:
-    """The AudioError of samples that are NaN or infinite."""
-    return AudioError(f"{where}: expected finite samples, found NaN or Inf", remedy)
+def require_sane(samples: np.ndarray, where: Path | str, remedy: str = "make it again or remove the utterance") -> None:
+    """Refuse samples that are NaN, infinite or beyond +-MAX_SAMPLE.
+
+    Raises:
+        AudioError: there are such; the message begins with `where`.
+    """
+    if samples.size == 0:
+        return
+    low, high = samples.min(), samples.max()
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise AudioError(f"{where}: expected finite samples, found NaN or Inf", remedy)
+    peak = max(-low, high)
+    if peak > MAX_SAMPLE:
+        raise AudioError(
+            f"{where}: expected samples of at most {MAX_SAMPLE:.3g} (full scale is 1), found {peak:.3g}", remedy
+        )
 
 
-def truncated(entry: str, promised: str, present: int) -> AudioError:
+def truncated(entry: Path | str, promised: str, present: int | str) -> AudioError:
     """The AudioError of a file that ends too early."""
     return AudioError(
         f"{entry}: truncated: the header promises {promised}, the file holds {present}", "make or copy the file again"
@@ -90,33 +106,46 @@ def read_audio(entry: Path | str, segment: Segment | None = None) -> tuple[np.nd
     """Samples and sample rate of one scp value.
 
     Args:
-        entry: path of a wav or flac file, "command |", or "file.ark:offset" (read by kaldiio or omniio).
+        entry: path of an audio file, "command |", or "file.ark:offset" (read by kaldiio or omniio).
         segment: (start, end) in seconds to cut out, as in Kaldi's `segments`; None is everything.
     Returns:
-        (sample, channel) float32 samples, sample rate in Hz.
+        (sample, channel) float32 samples, sample rate in Hz. float32 holds 24 bits of each sample, whatever its level.
     Raises:
         AudioError: (a ValueError) missing, unreadable, truncated (the header promises more samples
             than there are) or shorter than the segment; the message names the entry.
     """
-    samples, sample_rate, _ = load_audio(entry, segment)
-    return samples, sample_rate
-
-
-def load_audio(entry: Path | str, segment: Segment | None = None) -> tuple[np.ndarray, int, bool]:
-    """As `read_audio`, and a third value: True when the source holds floats, not integers."""
     entry = str(entry).strip()
     ark = ARK_OFFSET.search(entry)
     if ark and not entry.endswith("|"):
-        samples, sample_rate, is_float = _load_ark(entry, ark)
+        samples, sample_rate = _load_ark(entry, ark)
         first, last = segment_samples(len(samples), sample_rate, segment, entry)
-        return samples[first:last], sample_rate, is_float
+        return samples[first:last], sample_rate
     with open_audio(entry) as file:
         first, last = segment_samples(file.frames, file.samplerate, segment, entry)
-        file.seek(first)
+        if first:  # some codecs can only be read from the beginning
+            file.seek(first)
         samples = file.read(last - first, dtype="float32", always_2d=True)
         if len(samples) < last - first:
             raise truncated(entry, f"{file.frames} samples", first + len(samples))
-        return samples, file.samplerate, file.subtype in ("FLOAT", "DOUBLE")
+        return samples, file.samplerate
+
+
+def audio_blocks(
+    file: "soundfile.SoundFile", entry: Path | str, num_samples: int = BLOCK_SAMPLES
+) -> Iterator[np.ndarray]:
+    """All samples of an open file, (sample, channel) float32 in blocks.
+
+    Not by soundfile's `blocks`: where a file ends early, it gives out memory that was never written.
+
+    Raises:
+        AudioError: the file is truncated.
+    """
+    present = 0
+    while len(block := file.read(num_samples, dtype="float32", always_2d=True)):
+        present += len(block)
+        yield block
+    if present < file.frames != UNKNOWN_FRAMES:
+        raise truncated(entry, f"{file.frames} samples", present)
 
 
 def audio_header(entry: Path | str) -> tuple[int, int, int]:
@@ -131,28 +160,59 @@ def audio_header(entry: Path | str) -> tuple[int, int, int]:
 
 @contextmanager
 def open_audio(entry: Path | str) -> Iterator["soundfile.SoundFile"]:
-    """soundfile.SoundFile of a path or a pipe; AudioError when missing, broken or truncated."""
+    """soundfile.SoundFile of a path or a pipe; AudioError when missing, broken, truncated or of an unknown kind."""
     import soundfile
 
-    entry = str(entry).strip()
+    entry, file = str(entry).strip(), None
     try:
         with _os_errors(entry):
             if entry.endswith("|"):
                 source = io.BytesIO(_run_pipe(entry))
-                _require_complete_wav(source, entry)
+                _require_complete(source, entry)
             else:
                 _require_file(entry)
-                with open(entry, "rb") as file:
-                    _require_complete_wav(file, entry)
+                with open(entry, "rb") as source:
+                    _require_complete(source, entry)
                 source = entry
             with soundfile.SoundFile(source) as file:
-                yield file
+                if file.format not in FORMATS:
+                    raise AudioError(
+                        f"{entry}: expected one of {', '.join(FORMATS)}, found {file.format}",
+                        "convert it to wav or flac, of which it can be told whether they are whole",
+                    )
+                if file.frames != UNKNOWN_FRAMES:
+                    yield file
+                else:
+                    with _with_length(file, entry) as whole:
+                        yield whole
+    except TypeError as error:  # a file called .raw
+        if file is not None:
+            raise
+        raise AudioError(
+            f"{entry}: a raw file, whose rate and channels no header tells",
+            "convert it to wav: sox -t raw -r RATE -e signed -b 16 -c CHANNELS FILE.raw FILE.wav",
+        ) from error
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError(f"{entry}: not readable as audio ({error})") from error
+        promise = "" if file is None else f"; its header promises {file.frames} samples"
+        reason = getattr(error, "error_string", error)  # without the address of what a pipe gave
+        raise AudioError(f"{entry}: not readable as audio ({reason}){promise}") from error
+
+
+@contextmanager
+def _with_length(file: "soundfile.SoundFile", entry: str) -> Iterator["soundfile.SoundFile"]:
+    """A stream whose header does not tell its length, as one that does."""
+    import soundfile
+
+    file.seekable = lambda: False  # soundfile would seek to where it is after each read, which fails at the end
+    with soundfile.SoundFile(io.BytesIO(), "w+", file.samplerate, file.channels, "FLOAT", format="W64") as whole:
+        for block in audio_blocks(file, entry):
+            whole.write(block)
+        whole.seek(0)
+        yield whole
 
 
 def write_wav(
-    path: Path | str, samples: np.ndarray, sample_rate: int, subtype: str = "PCM_16", comment: str | None = None
+    path: Path | str, samples: np.ndarray, sample_rate: int, subtype: str | None = None, comment: str | None = None
 ) -> None:
     """Write a wav file atomically.
 
@@ -160,18 +220,21 @@ def write_wav(
         path: the file; missing parent folders are made.
         samples: (sample,) or (sample, channel) float samples.
         sample_rate: Hz.
-        subtype: "PCM_16" (rounded, never clipped) or "FLOAT".
+        subtype: "FLOAT" (32 bits), "PCM_16" (rounded, never clipped) or None: PCM_16 if all samples are 16-bit
+            integers / 2^15 already, else FLOAT. So nothing is lost of recordings with more than 16 bits, or of what
+            was computed from others, however faint it is.
         comment: text for the comment field of the header.
     Raises:
-        AudioError: (a ValueError) empty, not finite, or PCM_16 and outside -1 <= sample < 1.
+        AudioError: (a ValueError) empty, not finite, beyond +-MAX_SAMPLE, or PCM_16 and outside -1 <= sample < 1.
     """
     import soundfile
 
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2) or samples.size == 0:
         raise AudioError(f"{path}: expected samples (sample,) or (sample, channel), found {samples.shape}")
-    if not np.isfinite(samples).all():
-        raise not_finite(path, "nothing was written")
+    require_sane(samples, path, "nothing was written")
+    if subtype is None:
+        subtype = "PCM_16" if _is_pcm16(samples) else "FLOAT"
     if subtype == "PCM_16":
         if not fits_pcm16(samples):
             peak = np.abs(samples).max()
@@ -181,7 +244,7 @@ def write_wav(
     elif subtype == "FLOAT":
         samples = samples.astype(np.float32, copy=False)
     else:
-        raise ValueError(f"{path}: subtype must be PCM_16 or FLOAT, found {subtype!r}")
+        raise ValueError(f"{path}: subtype must be PCM_16, FLOAT or None, found {subtype!r}")
     num_channels = 1 if samples.ndim == 1 else samples.shape[1]
     with (
         atomic_path(path) as temporary,
@@ -190,6 +253,11 @@ def write_wav(
         if comment is not None:
             file.comment = comment
         file.write(samples)
+
+
+def _is_pcm16(samples: np.ndarray) -> bool:
+    steps = samples * 32768.0
+    return fits_pcm16(samples) and bool((steps == np.rint(steps)).all())
 
 
 def resample(samples: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:
@@ -254,43 +322,10 @@ def _run_pipe(entry: str) -> bytes:
     return process.stdout
 
 
-def _require_complete_wav(file: BinaryIO, entry: str) -> None:
-    """libsndfile shortens a truncated wav without a word, so compare header and size here."""
-    try:
-        promised, present = _wav_data_bytes(file)
-    except struct.error:
-        promised, present = None, 0
-    if promised is not None and promised > present:
-        raise truncated(entry, f"{promised} bytes of samples", present)
-    file.seek(0)
-
-
-def _wav_data_bytes(file: BinaryIO) -> tuple[int | None, int]:
-    """(bytes of samples the header promises or None where it does not say, bytes present).
-
-    `file` stands at the beginning of the wav; whatever follows it (in an ark) counts as present.
-    """
-    start = file.tell()
-    size = file.seek(0, io.SEEK_END)
-    file.seek(start)
-    riff = file.read(12)
-    if riff[:4] not in (b"RIFF", b"RIFX", b"RF64") or riff[8:] != b"WAVE":
-        return None, 0
-    byte_order = ">" if riff[:4] == b"RIFX" else "<"
-    long_data_bytes = None
-    while len(header := file.read(8)) == 8:
-        name, length = struct.unpack(f"{byte_order}4sI", header)
-        if name == b"data":
-            if riff[:4] == b"RF64":
-                length = long_data_bytes
-            elif length >= STREAMED_BYTES > size - start:
-                length = None
-            return length, size - file.tell()
-        content = file.tell()
-        if name == b"ds64":  # wav beyond 4 GB: size of RIFF, then of data, 8 bytes each
-            long_data_bytes = struct.unpack("<QQ", file.read(16))[1]
-        file.seek(content + length + length % 2)
-    return None, 0
+def _require_complete(file: BinaryIO, entry: str) -> None:
+    missing = missing_samples(file)
+    if missing:
+        raise truncated(entry, *missing)
 
 
 def kaldi_io() -> ModuleType:
@@ -302,13 +337,16 @@ def kaldi_io() -> ModuleType:
     return kaldiio
 
 
-def _load_ark(entry: str, ark: re.Match) -> tuple[np.ndarray, int, bool]:
-    path = entry[: ark.start()]
+def _load_ark(entry: str, ark: re.Match) -> tuple[np.ndarray, int]:
+    path, offset = entry[: ark.start()], ark.group(1)
     with _os_errors(entry):
         _require_file(path)
         with open(path, "rb") as file:
-            file.seek(int(ark.group(1)))
-            _require_complete_wav(file, entry)
+            size = file.seek(0, io.SEEK_END)
+            if len(offset) > len(str(size)) or int(offset) >= size:
+                raise AudioError(f"{entry}: expected an offset below the {size} bytes of the file", "correct the entry")
+            file.seek(int(offset))
+            _require_complete(file, entry)
     try:
         loaded = kaldi_io().load_mat(entry)
     except ImportError as error:
@@ -318,10 +356,10 @@ def _load_ark(entry: str, ark: re.Match) -> tuple[np.ndarray, int, bool]:
     if not isinstance(loaded, tuple):
         raise AudioError(f"{entry}: expected audio, found a matrix without a sample rate")
     sample_rate, samples = loaded if np.ndim(loaded[1]) else loaded[::-1]
-    is_float = np.issubdtype(samples.dtype, np.floating)
+    if samples.size == 0:
+        raise AudioError(f"{entry}: holds no samples", "correct its range or make the file again")
     if samples.dtype == np.uint8:  # 8-bit wav is unsigned
         samples = (samples - 128.0) / 128.0
-    elif not is_float:
+    elif not np.issubdtype(samples.dtype, np.floating):
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    samples = samples.astype(np.float32, copy=False).reshape(len(samples), -1)
-    return samples, int(sample_rate), is_float
+    return samples.astype(np.float32, copy=False).reshape(len(samples), -1), int(sample_rate)

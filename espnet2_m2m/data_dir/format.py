@@ -7,9 +7,10 @@ rate or with channels to leave out are written as wav.
 import functools
 import hashlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,11 @@ from espnet2_m2m.data_dir.audio import (
     AudioError,
     Segment,
     audio_errors,
-    fits_pcm16,
+    audio_header,
     is_plain_file,
-    load_audio,
-    not_finite,
     open_audio,
+    read_audio,
+    require_sane,
     resample,
     segment_samples,
     source_stamp,
@@ -38,11 +39,13 @@ from espnet2_m2m.data_dir.directory import (
     table_key,
 )
 from espnet2_m2m.data_dir.parallel import parallel_map
-from espnet2_m2m.data_dir.signals import Signal, scp_signals
+from espnet2_m2m.data_dir.signals import Signal, common_segment, compare_files, scp_signals
 from espnet2_m2m.data_dir.tables import TableError, read_table, remove_temporaries, write_bytes, write_table
 
 if TYPE_CHECKING:
     import soundfile
+
+FORM = 2  # to be raised when the same source is written in another way
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ def format_data_dir(
 ) -> tuple[int, int]:
     """Write a data dir whose audio is plain wav or flac of one sample rate, one file an utterance.
 
-    The audio goes to out_dir/wav/<scp stem>/<utterance>.wav: PCM_16, or FLOAT when the source holds
-    floats or resampling made it exceed full scale. A rerun keeps the files that were made from the
-    same source with the same options and makes the others; pipes are always run, since their output
+    The audio goes to out_dir/wav/<scp stem>/<utterance>.wav, as PCM_16 where that loses nothing, else as FLOAT
+    (`write_wav`). Before, the files of every recording are compared in rate and length (`compare_files`), and a
+    segment that reaches beyond the end of one of them ends there in all. A rerun keeps the files that were made
+    from the same source with the same options and makes the others; pipes are always run, since their output
     may change without a trace. Tables of an earlier run that the source does not have are removed.
     utt2spk, without which a dir is not valid, is removed first and written last.
 
@@ -82,7 +86,8 @@ def format_data_dir(
     Returns:
         (number of audio files kept as they are, number of wav files in out_dir).
     Raises:
-        AudioError: (a ValueError) audio that cannot be read; the message names the utterance.
+        AudioError: (a ValueError) audio that cannot be read, or files of one recording that do not belong together;
+            the message names the utterance.
         ValueError: out_dir is data_dir, or a table is wrong.
         FileNotFoundError: no such directory or no wav.scp in it.
     """
@@ -94,6 +99,7 @@ def format_data_dir(
         if name not in names:
             raise FileNotFoundError(f"{data_dir}/{name}: no such file; create it (stage 1)")
     tasks = _tasks(data_dir, out_dir, sample_rate, tuple(channels) if channels else None)
+    tasks = _compared(tasks, data_dir, read_segments(data_dir), num_workers, progress)
     entries = {name: {} for name in audio_scps(data_dir)}
     # The audio is keyed by utterance now, so segments and recordings have no meaning any more.
     names = [name for name in names if name != "segments" and table_key(name) != "reco"]
@@ -131,7 +137,7 @@ def format_one(task: FormatTask) -> tuple[str, int]:
         audio = None
         if stamp is None:  # a pipe: only its samples tell whether it is as before
             audio = _load(entry, segment)
-            stamp = [hashlib.sha256(audio[0].tobytes()).hexdigest(), *audio[1:]]
+            stamp = [hashlib.sha256(audio[0].tobytes()).hexdigest(), audio[1]]
         fingerprint = _fingerprint(task, stamp)
         num_samples = _finished(task.out_path, fingerprint)
         if num_samples is None:
@@ -161,6 +167,46 @@ def _tasks(data_dir: Path, out_dir: Path, sample_rate: int | None, channels: tup
     return tasks
 
 
+def _compared(
+    tasks: list[FormatTask],
+    data_dir: Path,
+    segments: dict[str, tuple[str, float, float]],
+    num_workers: int,
+    progress: bool,
+) -> list[FormatTask]:
+    """The tasks, once the files of every recording belong together, with segments that end alike in all of them."""
+    what = "recording" if segments else "utterance"
+    recording_of = {task.utt_id: segments[task.utt_id][0] if segments else task.utt_id for task in tasks}
+    entries = {(recording_of[task.utt_id], task.scp): task.signal.entry for task in tasks}
+    several = Counter(recording for recording, _ in entries)
+    places = [place for place in entries if several[place[0]] > 1]
+    named = [(f"{what} '{recording}' of {scp}", entries[recording, scp]) for recording, scp in places]
+    bar = {"desc": f"{data_dir}: headers", "unit": "file", "disable": not progress}
+    files = defaultdict(dict)  # recording -> scp -> (samples, rate)
+    for (recording, scp), header in zip(places, parallel_map(_header, named, num_workers, progress=bar), strict=True):
+        files[recording][scp] = header
+    for recording, by_scp in files.items():
+        for scp, message, remedy in compare_files(by_scp, cut=bool(segments)):
+            raise AudioError(f"{data_dir / scp}: {what} '{recording}': {message}", remedy)
+    if not segments:
+        return tasks
+    by_entry = {name: {entries[name, scp]: has for scp, has in by_scp.items()} for name, by_scp in files.items()}
+    alike = []
+    for task in tasks:
+        with audio_errors(f"utterance '{task.utt_id}'"):
+            segment = common_segment(task.signal.segment, by_entry.get(recording_of[task.utt_id], {}))
+        alike.append(replace(task, signal=Signal(task.signal.entry, segment)))
+    return alike
+
+
+def _header(named: tuple[str, str]) -> tuple[int, int]:
+    """(samples, rate in Hz) of what messages call by a name."""
+    where, entry = named
+    with audio_errors(where):
+        num_samples, _, sample_rate = audio_header(entry)
+    return num_samples, sample_rate
+
+
 def _fits(file: "soundfile.SoundFile", task: FormatTask) -> bool:
     """True when an open file needs no rewriting."""
     return (
@@ -172,7 +218,7 @@ def _fits(file: "soundfile.SoundFile", task: FormatTask) -> bool:
 
 def _fingerprint(task: FormatTask, stamp: list) -> str:
     """What a written wav was made from, kept in its header, so that a rerun knows its own files."""
-    recipe = [task.signal.entry, stamp, task.signal.segment, task.sample_rate, task.channels]
+    recipe = [FORM, task.signal.entry, stamp, task.signal.segment, task.sample_rate, task.channels]
     return "espnet2_m2m " + hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:32]
 
 
@@ -184,8 +230,8 @@ def _finished(path: str, fingerprint: str) -> int | None:
     return None
 
 
-def _write(task: FormatTask, audio: tuple[np.ndarray, int, bool], fingerprint: str) -> int:
-    samples, sample_rate, is_float = audio
+def _write(task: FormatTask, audio: tuple[np.ndarray, int], fingerprint: str) -> int:
+    samples, sample_rate = audio
     if task.channels is not None:
         if max(task.channels) >= samples.shape[1]:
             raise AudioError(
@@ -195,24 +241,22 @@ def _write(task: FormatTask, audio: tuple[np.ndarray, int, bool], fingerprint: s
             )
         samples = samples[:, list(task.channels)]
     target_rate = task.sample_rate or sample_rate
-    if not np.isfinite(samples).all():
-        raise not_finite(task.signal.entry)
+    require_sane(samples, task.signal.entry)
     if target_rate != sample_rate:
         samples = resample(samples, sample_rate, target_rate)
-    subtype = "PCM_16" if not is_float and fits_pcm16(samples) else "FLOAT"
-    write_wav(task.out_path, samples, target_rate, subtype, comment=fingerprint)
+    write_wav(task.out_path, samples, target_rate, comment=fingerprint)
     return len(samples)
 
 
-def _load(entry: str, segment: Segment | None) -> tuple[np.ndarray, int, bool]:
-    """`load_audio`, without running a pipe or an ark again for the next segment of a recording."""
+def _load(entry: str, segment: Segment | None) -> tuple[np.ndarray, int]:
+    """`read_audio`, without running a pipe or an ark again for the next segment of a recording."""
     if segment is None or is_plain_file(entry):
-        return load_audio(entry, segment)
-    samples, sample_rate, is_float = _load_whole(entry)
+        return read_audio(entry, segment)
+    samples, sample_rate = _load_whole(entry)
     first, last = segment_samples(len(samples), sample_rate, segment, entry)
-    return samples[first:last], sample_rate, is_float
+    return samples[first:last], sample_rate
 
 
 @functools.lru_cache(maxsize=1)
-def _load_whole(entry: str) -> tuple[np.ndarray, int, bool]:
-    return load_audio(entry)
+def _load_whole(entry: str) -> tuple[np.ndarray, int]:
+    return read_audio(entry)

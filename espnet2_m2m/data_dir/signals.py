@@ -5,14 +5,14 @@ Families are called as their scp files: "wav" (the far-field mixture), "spk", "c
 may be gaps: talkers, streams and headsets are different numbers, and a talker may have no headset.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_m2m.data_dir.audio import AudioError, Segment, audio_errors, not_finite, read_audio
+from espnet2_m2m.data_dir.audio import AudioError, Segment, audio_errors, read_audio, require_sane, segment_samples
 from espnet2_m2m.data_dir.directory import name_some, numbered_file, numbered_files, read_segments
 from espnet2_m2m.data_dir.tables import TableError, c_locale_key, read_table
 
@@ -51,7 +51,7 @@ class Utterance:
     def read(
         self, mic: int = 0, sample_rate: int | None = None, all_mics: bool = False
     ) -> tuple[dict[str, dict[int, np.ndarray]], int]:
-        """All signals, which must be equally long.
+        """All signals, which must be equally long; those that `segments` cuts end with the shortest of them.
 
         Args:
             mic: far-field mic to take, from 0. References and streams may be of all mics or of this one alone;
@@ -64,11 +64,17 @@ class Utterance:
             AudioError: (a ValueError) unreadable, not finite, another rate or length, no such mic; the message
                 names utterance, signal and file.
         """
-        waves = {family: {} for family in self.signals}
+        waves, loaded = {family: {} for family in self.signals}, []
         expected, whose = (sample_rate, None), "the model"
         for family, number, signal in self:
             with audio_errors(self.name(family, number)):
-                samples, rate = read_signal(signal)
+                loaded.append(read_signal(signal))
+        # Devices stop at different times, and the last segment may reach beyond the first that does.
+        shortest = min((len(samples) for (*_, signal), (samples, _) in zip(self, loaded) if signal.segment), default=0)
+        for (family, number, signal), (samples, rate) in zip(self, loaded, strict=True):
+            with audio_errors(self.name(family, number)):
+                if signal.segment:
+                    samples = samples[:shortest]
                 require_same(signal.entry, (rate, len(samples)), expected, whose)
                 if family != "wav" or not all_mics:
                     alone = "closetalk" in family or family != "wav" and samples.shape[1] == 1
@@ -148,11 +154,10 @@ def read_signal(signal: Signal) -> tuple[np.ndarray, int]:
     """(sample, channel) float32 samples of a signal and its sample rate in Hz.
 
     Raises:
-        AudioError: unreadable, or not finite.
+        AudioError: unreadable, not finite, or beyond any sane range.
     """
     samples, sample_rate = read_audio(*signal)
-    if not np.isfinite(samples).all():
-        raise not_finite(signal.entry)
+    require_sane(samples, signal.entry)
     return samples, sample_rate
 
 
@@ -182,3 +187,49 @@ def require_same(entry: str, found: tuple[int, int], expected: tuple[int | None,
     for has, wanted, (unit, remedy) in zip(found, expected, remedies.items()):
         if wanted not in (None, has):
             raise AudioError(f"{entry}: expected {wanted} {unit} like {whose}, found {has}", remedy)
+
+
+def compare_files(files: Mapping[str, tuple[int, int]], cut: bool) -> Iterator[tuple[str, str, str]]:
+    """Which files of one recording, of all its devices, cannot belong together by their headers.
+
+    Devices stop at different times, so files that `segments` cut may be of any length (`segment_samples` tells
+    whether a segment lies within a file); all others are equally long. Files of different rates fit if they last
+    equally long, in both cases: a rate that the header has wrong would show in nothing else.
+
+    Args:
+        files: scp name -> (samples per channel, sample rate in Hz) of one id; the others are compared with the first.
+        cut: True when the data dir has `segments`.
+    Yields:
+        (scp name, message, remedy) of each that does not fit.
+    """
+    first, *others = files
+    expected, rate = files[first]
+    for name in others:
+        found, other_rate = files[name]
+        if other_rate == rate:
+            if found != expected and not cut:
+                message = f"expected {expected} samples as in {first}, found {found}"
+                yield name, message, "align the files and cut them to one length"
+        elif round(found * rate / other_rate) != expected:
+            yield (
+                name,
+                f"expected {expected / rate:.3f} s as in {first} ({rate} Hz), found {found / other_rate:.3f} s"
+                f" at {other_rate} Hz",
+                f"correct the sample rate in the header, or align the files and give both {rate} Hz",
+            )
+
+
+def common_segment(segment: Segment, files: Mapping[str, tuple[int, int]]) -> Segment:
+    """A segment of a recording, ended where the first of its devices stops.
+
+    Args:
+        segment: (start, end) in seconds.
+        files: entry -> (samples per channel, sample rate in Hz), of all devices.
+    Raises:
+        AudioError: it does not lie within one of the files.
+    """
+    start_s, end_s = segment
+    for entry, (num_samples, sample_rate) in files.items():
+        segment_samples(num_samples, sample_rate, segment, entry)
+        end_s = min(end_s, num_samples / sample_rate)
+    return start_s, end_s

@@ -1,5 +1,6 @@
-"""The audio part of `inspect_data_dir`: it opens, is whole, finite and not silent, and fits."""
+"""The audio part of `inspect_data_dir`: it opens, is whole, sane and not dead, and fits."""
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,19 +9,21 @@ import numpy as np
 
 from espnet2_m2m.data_dir.audio import (
     ARK_OFFSET,
-    MAX_OVERSHOOT_S,
     AudioError,
-    not_finite,
+    audio_blocks,
     open_audio,
     read_audio,
-    truncated,
+    require_sane,
+    segment_samples,
 )
 from espnet2_m2m.data_dir.directory import audio_scps, name_some, parse_segment
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.rules import value_problem
+from espnet2_m2m.data_dir.signals import compare_files
 from espnet2_m2m.data_dir.validate_tables import Summary, TableChecker
 
 MONO = ("closetalk", "spk", "closetalk_spk")
+RECORDED = "recorded"  # kind of what microphones hear, array or headsets
 BLOCK_SAMPLES = 2**18  # so that hours of many channels do not have to fit into memory
 UTT2DUR_TOLERANCE_S = 0.05  # Kaldi derives utt2dur from 10-ms frames where there are features
 AudioProblem = tuple[str, str]  # (message, remedy)
@@ -28,12 +31,13 @@ AudioProblem = tuple[str, str]  # (message, remedy)
 
 @dataclass(frozen=True)
 class AudioScan:
-    """What one audio entry holds."""
+    """What one audio entry holds; `digest` is the same for the same samples, None where they are no signal."""
 
     num_samples: int
     num_channels: int
     sample_rate: int
     problems: tuple[AudioProblem, ...]
+    digest: bytes | None
 
 
 Scans = dict[str, tuple[int, AudioScan]]  # id -> (line, what the audio holds), of one scp
@@ -45,36 +49,35 @@ def scan_audio(entry: str) -> AudioScan:
         samples, sample_rate = read_audio(entry)
         return _scan_blocks(entry, [samples], samples.shape[1], sample_rate)
     with open_audio(entry) as file:
-        blocks = file.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True)
-        scan = _scan_blocks(entry, blocks, file.channels, file.samplerate)
-        if scan.num_samples < file.frames:
-            raise truncated(entry, f"{file.frames} samples", scan.num_samples)
-        return scan
+        blocks = audio_blocks(file, entry, BLOCK_SAMPLES)
+        return _scan_blocks(entry, blocks, file.channels, file.samplerate)
 
 
 def _scan_blocks(entry: str, blocks: Iterable[np.ndarray], num_channels: int, sample_rate: int) -> AudioScan:
-    num_samples, finite, active = 0, True, np.zeros(num_channels, dtype=bool)
+    num_samples, problems, digest = 0, [], hashlib.blake2b(digest_size=16)
+    low, high = np.full(num_channels, np.inf), np.full(num_channels, -np.inf)
     for block in blocks:
         num_samples += len(block)
-        finite = finite and bool(np.isfinite(block).all())
-        active |= (block != 0).any(axis=0)
-    problems = []
-    if not finite:
-        error = not_finite(entry)
+        digest.update(np.ascontiguousarray(block))
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    try:
+        require_sane(np.stack([low, high]) if num_samples else low[:0], entry)
+    except AudioError as error:
         problems.append((error.problem, error.remedy))
-    silent = [str(channel) for channel in np.flatnonzero(~active)]
+    dead = [str(channel) for channel in np.flatnonzero(low == high)]
     if num_samples == 0:
         problems.append((f"{entry}: holds no samples", "make or copy the file again"))
-    elif not active.any():
-        problems.append((f"{entry}: silent, all samples are zero", "remove the utterance"))
-    elif silent:
+    elif len(dead) == num_channels:
+        problems.append((f"{entry}: silent or constant, its samples do not vary", "remove the utterance"))
+    elif dead:
         problems.append(
             (
-                f"{entry}: channel {', '.join(silent)} (counted from 0) is silent, all its samples are zero",
+                f"{entry}: channel {', '.join(dead)} (counted from 0) is silent or constant, its samples do not vary",
                 "leave the microphone out (format_data_dir --channels) or remove the utterance",
             )
         )
-    return AudioScan(num_samples, num_channels, sample_rate, tuple(problems))
+    is_signal = num_samples and len(dead) < num_channels
+    return AudioScan(num_samples, num_channels, sample_rate, tuple(problems), digest.digest() if is_signal else None)
 
 
 def check_audio_files(
@@ -122,9 +125,9 @@ def check_audio_files(
         summary.num_channels = num_channels or _most_common(channels)
     for name in names:
         _check_format(checker, name, scans[name], what, summary)
-        if name != "wav.scp":
-            _check_lengths(checker, name, scans[name], mixtures, what)
-    durations = _check_durations(checker, mixtures)
+    _check_recordings(checker, scans, what)
+    _check_copies(checker, scans, what)
+    durations = _check_durations(checker, scans)
     summary.hours = sum(durations.values()) / 3600
 
 
@@ -165,39 +168,85 @@ def _check_format(checker: TableChecker, name: str, scans: Scans, what: str, sum
             checker.report(name, where[0][0], f"{what} {ids}: expected {expected} {unit}, found {found}", remedy)
 
 
-def _check_lengths(checker: TableChecker, name: str, scans: Scans, mixtures: Scans, what: str) -> None:
-    """Every file is as long as the mixture of the same id (unless the rates differ anyway)."""
-    for key, (line, scan) in scans.items():
-        if key not in mixtures or mixtures[key][1].sample_rate != scan.sample_rate:
-            continue
-        expected = mixtures[key][1].num_samples
-        if scan.num_samples != expected:
+def _check_recordings(checker: TableChecker, scans: dict[str, Scans], what: str) -> None:
+    """The files of one id, of all scps, belong together by rate and length."""
+    cut = "segments" in checker.tables
+    for key, files in _by_id(scans).items():
+        headers = {name: (scan.num_samples, scan.sample_rate) for name, scan in files.items()}
+        for name, message, remedy in compare_files(headers, cut):
+            checker.report(name, scans[name][key][0], f"{what} '{key}': {message}", remedy)
+
+
+def _check_copies(checker: TableChecker, scans: dict[str, Scans], what: str) -> None:
+    """No microphone's samples stand under two names, nor those of two references.
+
+    Several ids may have the same recordings throughout: an utterance may be used twice, and where talkers have lines
+    of their own, they share the mixture.
+    """
+    seen = {}  # (kind, samples) -> (scp name, id) where they stand first
+    files_of = _by_id(scans)
+    recorded = {
+        key: {name: scan.digest for name, scan in files.items() if _kind(name) == RECORDED}
+        for key, files in files_of.items()
+    }
+    for key, files in files_of.items():
+        for name, scan in files.items():
+            kind = _kind(name)
+            if scan.digest is None or kind is None:
+                continue
+            # References may be the same in several mixtures, what microphones hear may not.
+            place = (kind, scan.digest) if kind == RECORDED else (kind, scan.digest, key)
+            first_name, first_key = seen.setdefault(place, (name, key))
+            if (first_name, first_key) == (name, key) or first_name == name and recorded[key] == recorded[first_key]:
+                continue
             checker.report(
                 name,
-                line,
-                f"{what} '{key}': expected {expected} samples as in wav.scp, found {scan.num_samples}",
-                "align the files and cut them to one length",
+                scans[name][key][0],
+                f"{what} '{key}': the same samples as those of '{first_key}' in {first_name}",
+                "give each of them its own file",
             )
 
 
-def _check_durations(checker: TableChecker, mixtures: Scans) -> dict[str, float]:
+def _kind(name: str) -> str | None:
+    """What an scp holds, as far as two of a kind cannot be the same."""
+    family = name[: -len(".scp")].rstrip("0123456789")
+    return RECORDED if family in ("wav", "closetalk") else family if family in MONO else None
+
+
+def _by_id(scans: dict[str, Scans]) -> dict[str, dict[str, AudioScan]]:
+    """Id -> scp name -> scan, wav.scp first."""
+    files = defaultdict(dict)
+    for name in sorted(scans, key=lambda name: name != "wav.scp"):
+        for key, (_, scan) in scans[name].items():
+            files[key][name] = scan
+    return files
+
+
+def _check_durations(checker: TableChecker, scans: dict[str, Scans]) -> dict[str, float]:
     """Compare segments, utt2dur and utt2num_samples with the audio; id -> duration in seconds."""
+    mixtures = scans.get("wav.scp", {})
     durations = {key: scan.num_samples / scan.sample_rate for key, (_, scan) in mixtures.items()}
     if "segments" in checker.tables:
-        recordings, durations = durations, {}
+        durations, files_of = {}, _by_id(scans)
         for entry in checker.tables["segments"]:
             segment = parse_segment(entry.value)
-            if segment is None or segment[0] not in recordings:
+            if segment is None or segment[0] not in mixtures:
                 continue
             recording_id, start, end = segment
-            recorded = recordings[recording_id]
-            durations[entry.key] = min(end, recorded) - start
-            if end > recorded + MAX_OVERSHOOT_S or start >= recorded:
+            files = files_of[recording_id]
+            name = min(files, key=lambda name: files[name].num_samples / files[name].sample_rate)
+            num_samples, sample_rate = files[name].num_samples, files[name].sample_rate
+            recorded = num_samples / sample_rate
+            durations[entry.key] = max(0.0, min(end, recorded) - start)
+            try:
+                segment_samples(num_samples, sample_rate, (start, end), name)
+            except AudioError:
                 checker.report(
                     "segments",
                     entry.line,
-                    f"expected times within recording '{recording_id}' of {recorded:.3f} s, found {start} to {end}",
-                    "correct the line",
+                    f"expected times within recording '{recording_id}' of {recorded:.3f} s, found {start} to {end}"
+                    f" ({name})",
+                    "correct the line, or give the recording its own files",
                 )
     tables = [("utt2dur", durations, UTT2DUR_TOLERANCE_S, "{:.3f} s", "make utt2dur again")]
     if "segments" not in checker.tables:

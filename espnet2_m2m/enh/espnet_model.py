@@ -162,7 +162,10 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         domain = self.separator.domain
         mixture = domain.mixture(speech_mix, lengths, self.normalize_variance)
         close_talk, references = (domain.spectra_of_waves(waves, lengths) for waves in (close_talk, references))
-        estimates = self.separator.estimate(mixture)
+        try:
+            estimates = self.separator.estimate(mixture)
+        except ValueError as error:  # a recording with other mics than the network takes
+            raise ValueError(f"{', '.join(utt_ids)}: {error}" if utt_ids else str(error)) from error
         inputs = LossInputs.of_finite(
             estimates.spectra, mixture.spectra, close_talk, references, mixture.frames, counted, utt_ids=utt_ids
         )

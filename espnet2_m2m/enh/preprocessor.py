@@ -1,8 +1,10 @@
-"""The last look at an utterance before it reaches the model."""
+"""The last look at utterances before they reach the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+
+Sample = tuple[list[str], dict]  # utterance ids, and name -> (batch, sample[, mic]) tensor
 
 
 class CheckedPreprocessor:
@@ -39,3 +41,48 @@ class CheckedPreprocessor:
             if name.startswith("closetalk_mix") and signal.ndim != 1:
                 raise ValueError(f"{utt_id}: {name} must be mono, found {signal.shape[1]} channels")
         return data
+
+
+class CheckedCollate:
+    """Runs ESPnet's function that makes a batch, once all its utterances have the same mics.
+
+    Args:
+        collate: that function, of a list of (utterance id, name -> (sample[, mic]) array).
+    """
+
+    def __init__(self, collate: Callable) -> None:
+        self.collate = collate
+
+    def __call__(self, utterances: list[tuple[str, dict[str, np.ndarray]]]) -> Sample:
+        """Return the batch.
+
+        Raises:
+            ValueError: different numbers of mics; names two utterances.
+        """
+        first = {}
+        for utt_id, data in utterances:
+            _require_mics_of_first(first, utt_id, {name: np.shape(value)[1:] for name, value in data.items()})
+        return self.collate(utterances)
+
+
+def with_equal_mics(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Pass on batches of one utterance each, whose chunks will be batches, while all have the same mics.
+
+    Raises:
+        ValueError: different numbers of mics; names two utterances.
+    """
+    first = {}
+    for utt_ids, batch in samples:
+        _require_mics_of_first(first, utt_ids[0], {name: tuple(value.shape[2:]) for name, value in batch.items()})
+        yield utt_ids, batch
+
+
+def _require_mics_of_first(first: dict, utt_id: str, mics: dict[str, tuple[int, ...]]) -> None:
+    for name, found in mics.items():
+        expected, whose = first.setdefault(name, (found, utt_id))
+        if found != expected:
+            expected, found = (shape[0] if shape else 1 for shape in (expected, found))
+            raise ValueError(
+                f"{utt_id}: {name} has {found} channel(s), that of {whose} has {expected}; utterances of a batch need "
+                "the same, espnet2_m2m validate_data_dir finds those that differ"
+            )

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
-from espnet2_m2m.data_dir.audio import fits_pcm16, write_wav
+from espnet2_m2m.data_dir.audio import PCM16_STEP, fits_pcm16, write_wav
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import TEMPORARY
 from espnet2_m2m.simulation.rir import DELAY_SAMPLES, room_impulse_responses
@@ -181,7 +181,10 @@ def _render_in_worker(scene: Scene, set_dir: Path | str, source: tuple[Path, int
 
 
 def render_to_files(scene: Scene, set_dir: Path | str, speech: CleanSpeech) -> None:
-    """Render one scene and write its wav files (PCM_16).
+    """Render one scene and write its wav files.
+
+    They are PCM_16 where the noise of every mic is at least a step of it, so that rounding stays 11 dB below the
+    noise, else FLOAT.
 
     Raises:
         ValueError: a signal reaches full scale.
@@ -201,8 +204,9 @@ def render_to_files(scene: Scene, set_dir: Path | str, speech: CleanSpeech) -> N
                 f" scale; choose another --out_dir (--datadir of run.sh) and {option} below"
                 f" {level:g}"
             )
+    noise = min(part.std(axis=-1).min() for part in (rendering.farfield_noise, rendering.closetalk_noise))
     for name, path in wav_paths(scene, set_dir).items():
-        write_wav(path, signals[name], scene["sample_rate_hz"])
+        write_wav(path, signals[name], scene["sample_rate_hz"], "PCM_16" if noise >= PCM16_STEP else "FLOAT")
 
 
 def _impulse_responses(scene: Scene) -> np.ndarray:

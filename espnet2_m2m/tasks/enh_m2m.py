@@ -17,7 +17,7 @@ from espnet2.train.distributed_utils import get_rank
 from espnet2_m2m.data_dir import audio_header, read_table
 from espnet2_m2m.enh.config import check_numbers
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
-from espnet2_m2m.enh.preprocessor import CheckedPreprocessor
+from espnet2_m2m.enh.preprocessor import CheckedCollate, CheckedPreprocessor, with_equal_mics
 from espnet2_m2m.enh.segments import SegmentDataset
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.tasks.checkpoints import load_weights, repair_checkpoints, without_step
@@ -51,11 +51,20 @@ class M2MEnhancementTask(EnhancementTask):
         return CheckedPreprocessor(preprocess) if TrainingConfig(args).is_ours else preprocess
 
     @classmethod
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
+        """ESPnet's function that makes batches, preceded by a check that they can be made."""
+        return CheckedCollate(super().build_collate_fn(args, train))
+
+    @classmethod
     def build_chunk_iter_factory(
         cls, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
     ) -> AbsIterFactory:
         """ESPnet's iterator over chunks, which are read from the files where they are all that is needed."""
         factory = super().build_chunk_iter_factory(args, iter_options, mode)
+        if iter_options.batch_size > 1:  # chunks of different utterances become a batch
+            sequence = factory.per_sample_iter_factory
+            build_iter = sequence.build_iter
+            sequence.build_iter = lambda *args, **kwargs: with_equal_mics(build_iter(*args, **kwargs))
         data = iter_options.data_path_and_name_and_type
         if (
             TrainingConfig(args).is_ours

@@ -141,7 +141,7 @@ def test_pcm16_is_rounded_and_lossless_for_int16(tmp_path):
     assert sample_rate == SAMPLE_RATE
 
     samples = noise(1000, 3)
-    write_wav(tmp_path / "a.wav", samples, SAMPLE_RATE)
+    write_wav(tmp_path / "a.wav", samples, SAMPLE_RATE, "PCM_16")
     actual, _ = read_audio(tmp_path / "a.wav")
     # Half a quantisation step (and float32's own rounding): truncation would give a whole one.
     np.testing.assert_allclose(actual, samples, atol=0.5001 / 32768, rtol=0)
@@ -154,12 +154,13 @@ def test_pcm16_is_rounded_and_lossless_for_int16(tmp_path):
         ([0.0, 1.0], "peak 1 would clip"),
         ([0.0, -1.5], "peak 1.5 would clip"),
         ([0.0, np.nan], "found NaN or Inf; nothing was written"),
+        ([0.0, -1e30], "at most 4.29e[+]09 .full scale is 1., found 1e[+]30; nothing was written"),
         ([], "expected samples"),
     ],
 )
 def test_write_wav_refuses(tmp_path, samples, message):
     with pytest.raises(AudioError, match=f"x.wav: .*{message}"):
-        write_wav(tmp_path / "x.wav", np.array(samples), SAMPLE_RATE)
+        write_wav(tmp_path / "x.wav", np.array(samples), SAMPLE_RATE, "PCM_16")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -66,13 +66,13 @@ def test_resampling_keeps_a_sine(tmp_path):
     write_one_speaker(tmp_path / "data", entries)
     assert format_data_dir(tmp_path / "data", tmp_path / "dump", 8000) == (0, 2)
     desired = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)
-    for utt_id, subtype in (("s-pcm", "PCM_16"), ("s-float", "FLOAT")):
+    for utt_id in entries:
         path = read_table(tmp_path / "dump" / "wav.scp")[utt_id]
         actual, sample_rate = soundfile.read(path)
         assert sample_rate == 8000 and len(actual) == 8000
-        # soxr's HQ passband ripple and 16-bit rounding
+        # soxr's HQ passband ripple, and the 16-bit rounding of the source
         np.testing.assert_allclose(actual[200:-200], desired[200:-200], atol=1e-4)
-        assert soundfile.info(path).subtype == subtype
+        assert soundfile.info(path).subtype == "FLOAT"
     assert validate_data_dir(tmp_path / "dump", sample_rate=8000) == []
 
 

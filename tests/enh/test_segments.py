@@ -97,6 +97,28 @@ def test_other_sample_rates_are_named_unless_they_are_allowed(paths, tmp_path):
         assert made.per_sample_iter_factory.dataset.options[-1] == desired
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("iterator", ["chunk", "sequence"])
+def test_another_number_of_mics_is_named(paths, tmp_path, iterator):
+    """Chunks, or padded utterances, of one batch are stacked, which fails without a word on which they were."""
+    folder, tables = paths
+    soundfile.write(tmp_path / "five.wav", np.zeros((333, 5)), 8000)
+    spoiled = tmp_path / "speech_mix.scp"
+    table = {**tables["speech_mix"], "u3": tmp_path / "five.wav"}
+    spoiled.write_text("".join(f"{key} {path}\n" for key, path in table.items()))
+    for name in ("closetalk_mix1", "closetalk_mix2"):
+        (tmp_path / f"{name}.scp").write_bytes((folder / f"{name}.scp").read_bytes())
+    options = ("--iterator_type", iterator, "--batch_type", "unsorted", "--batch_size", "8")
+    shapes = tmp_path / "shapes"
+    shapes.write_text("".join(f"{key} {length}\n" for key, length in LENGTHS.items()))
+    options += ("--train_shape_file", str(shapes), "--valid_shape_file", str(shapes))
+    batches = factory((tmp_path, tables), M2MEnhancementTask, "valid", *options).build_iter(1)
+    with pytest.raises(
+        ValueError, match="(u3: speech_mix has 5 channel.s., that of u0 has 3|u[0-5].*that of u3 has 5)"
+    ):
+        list(batches)
+
+
 def factory(paths, task, mode, *options):
     folder, _ = paths
     config = {

@@ -13,7 +13,7 @@ def make_clean_speech(data_dir, num_utts, samples_of, sample_rate, text=True):
         for utt in range(num_utts):
             utt_id = f"s{speaker}-u{utt}"
             wav[utt_id], utt2spk[utt_id] = data_dir / f"{utt_id}.wav", f"s{speaker}"
-            write_wav(wav[utt_id], samples_of(speaker, utt), sample_rate)
+            write_wav(wav[utt_id], samples_of(speaker, utt), sample_rate, "PCM_16")
     write_table(data_dir / "wav.scp", wav)
     write_table(data_dir / "utt2spk", utt2spk)
     if text:

@@ -22,11 +22,12 @@ def make_data_dir(data_dir, num_samples, num_channels=6, speakers=("f03-m01", "f
         for index in range(len(num_samples))
     }
     lengths = dict(zip(utt2spk, num_samples))
-    for name, channels in [("wav", num_channels)] + [(f"{family}{n}", 1) for family in FAMILIES for n in (1, 2)]:
+    files = [("wav", num_channels)] + [(f"{family}{n}", 1) for family in FAMILIES for n in (1, 2)]
+    for place, (name, channels) in enumerate(files):
         scp = {}
-        for seed, (utt_id, length) in enumerate(lengths.items()):
+        for index, (utt_id, length) in enumerate(lengths.items()):
             scp[utt_id] = str(data_dir / "wav" / name / f"{utt_id}.wav")
-            write_wav(scp[utt_id], noise(length, channels, seed=seed), SAMPLE_RATE)
+            write_wav(scp[utt_id], noise(length, channels, seed=100 * index + place), SAMPLE_RATE, "PCM_16")
         write_table(data_dir / f"{name}.scp", scp)
     for n in (1, 2):
         write_table(data_dir / f"text_spk{n}", dict.fromkeys(utt2spk, "ONE TWO"))
