@@ -31,6 +31,7 @@ import soundfile
 from espnet2_m2m.bin import boolean, cli_errors, command_parser, parse_job, share_of
 from espnet2_m2m.data_dir import AudioError, atomic_path, audio_header, read_table, source_stamp, write_table
 from espnet2_m2m.data_dir.audio import audio_errors
+from espnet2_m2m.data_dir.ids import id_path
 from espnet2_m2m.data_dir.tables import write_bytes
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.model_files import model_files
@@ -66,7 +67,10 @@ def main(cmd: list[str] | None = None) -> None:
     scps = {name: path for path, name, kind in args.data_path_and_name_and_type if kind == "sound"}
     tables = {scp: read_table(scp) for scp in scps.values()}
     streams = _streams(output_dir, settings)
-    files = {utt_id: [folder / f"{utt_id}.{args.output_format}" for folder in streams] for utt_id in utt_ids}
+    suffix = f".{args.output_format}"
+    for utt_id in utt_ids:
+        id_path(output_dir, utt_id, suffix)  # refused before hours of separation
+    files = {utt_id: [id_path(folder, utt_id, suffix) for folder in streams] for utt_id in utt_ids}
     todo = [utt_id for utt_id in utt_ids if not _done(utt_id, files[utt_id], settings, tables.values())]
     num_channels = {name: check_recordings(scp, tables[scp], todo, args) for name, scp in scps.items()}
     print(f"enh_inference: {len(utt_ids) - len(todo)} of {len(utt_ids)} utterances are done already")
@@ -93,7 +97,7 @@ def main(cmd: list[str] | None = None) -> None:
     if args.job:
         return
     for folder in _streams(output_dir, settings):
-        entries = {utt_id: str((folder / f"{utt_id}.{args.output_format}").resolve()) for utt_id in utt_ids}
+        entries = {utt_id: str(id_path(folder, utt_id, suffix).resolve()) for utt_id in utt_ids}
         write_table(output_dir / f"spk{folder.name}.scp", entries)
 
 
@@ -131,7 +135,7 @@ class AtomicWriter:
         # As many bits as the format has: streams of a distant talker may be faint.
         available = soundfile.available_subtypes(self.format)
         subtype = next((name for name in ("FLOAT", "PCM_24") if name in available), None)
-        with atomic_path(self.folder / f"{utt_id}.{self.format}") as temporary:
+        with atomic_path(id_path(self.folder, utt_id, f".{self.format}")) as temporary:
             soundfile.write(temporary, signal, sample_rate, subtype=subtype)
 
     def close(self) -> None:

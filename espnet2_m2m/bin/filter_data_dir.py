@@ -8,6 +8,7 @@ import argparse
 
 from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.data_dir import filter_data_dir
+from espnet2_m2m.data_dir.directory import count_some
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -25,7 +26,7 @@ def main(cmd: list[str] | None = None) -> None:
     kept, too_short, too_long = filter_data_dir(args.data_dir, args.out_dir, args.min_duration, args.max_duration)
     print(
         f"{args.out_dir}: kept {len(kept)} utterances, removed {len(too_short) + len(too_long)}"
-        f" ({len(too_short)} too short, {len(too_long)} too long)"
+        f" ({count_some(too_short)} too short, {count_some(too_long)} too long)"
     )
 
 

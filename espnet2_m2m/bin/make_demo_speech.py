@@ -16,6 +16,7 @@ from espnet2_m2m.bin import cli_errors, command_parser
 from espnet2_m2m.corpora.clean_speech import write_clean_speech
 from espnet2_m2m.corpora.demo import SAMPLE_RATE_HZ, Talker, sentences, speak, talkers
 from espnet2_m2m.data_dir.audio import write_wav
+from espnet2_m2m.data_dir.ids import id_path
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.tables import read_table, remove_temporaries, write_bytes
 
@@ -45,7 +46,7 @@ def main(cmd: list[str] | None = None) -> None:
     for talker in chosen:
         for k, sentence in enumerate(sentences(talker.talker_id, args.num_sentences, args.seed)):
             utt_id = f"{talker.talker_id}-{k:05d}"
-            utterances[utt_id] = Path(args.out_dir, "wav", f"{utt_id}.wav"), talker.talker_id, sentence
+            utterances[utt_id] = id_path(Path(args.out_dir, "wav"), utt_id, ".wav"), talker.talker_id, sentence
     begin(args, utterances)
     unfinished = {talker_id for path, talker_id, _ in utterances.values() if not path.is_file()}
     todo = [talker for talker in chosen if talker.talker_id in unfinished]

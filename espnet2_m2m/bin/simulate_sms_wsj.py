@@ -21,9 +21,10 @@ import numpy as np
 from espnet2_m2m.bin import check_rendering, cli_errors, rendering_parser, share_of
 from espnet2_m2m.data_dir.audio import read_audio
 from espnet2_m2m.data_dir.parallel import parallel_map
+from espnet2_m2m.data_dir.scenes import Scene
 from espnet2_m2m.data_dir.tables import write_bytes
 from espnet2_m2m.simulation.render import missing_scenes, remove_temporaries_of, talker_paths
-from espnet2_m2m.simulation.scene import Scene, scenes_to_text
+from espnet2_m2m.simulation.scene import scenes_to_text
 from espnet2_m2m.simulation.simulated_set import check_same_scenes, write_tables
 from espnet2_m2m.simulation.sms_wsj_database import (
     DATASETS,

@@ -8,7 +8,7 @@ import numpy as np
 from espnet2_m2m.data_dir.audio import AudioError, audio_errors, audio_header, resample, segment_samples
 from espnet2_m2m.data_dir.directory import spk2utt_from
 from espnet2_m2m.data_dir.signals import find_utterances, read_signal
-from espnet2_m2m.data_dir.tables import read_table, write_table
+from espnet2_m2m.data_dir.tables import is_there, read_table, write_table
 
 
 class CleanSpeech:
@@ -32,7 +32,7 @@ class CleanSpeech:
         self.data_dir = Path(data_dir)
         self.sample_rate_hz = sample_rate_hz
         self._signals = {u.utt_id: u.signals["wav"][1] for u in find_utterances(data_dir, ["wav"])}
-        audio = "segments" if (self.data_dir / "segments").is_file() else "wav.scp"
+        audio = "segments" if is_there(self.data_dir / "segments") else "wav.scp"
 
         utt2spk = read_table(self.data_dir / "utt2spk")
         self._check_same_utterances(audio, "utt2spk", utt2spk)
@@ -41,7 +41,7 @@ class CleanSpeech:
             self.utts_of_speaker.setdefault(utt2spk[utt_id], []).append(utt_id)
 
         self.text = None
-        if (self.data_dir / "text").exists():
+        if is_there(self.data_dir / "text"):
             self.text = read_table(self.data_dir / "text", allow_empty=True)
             self._check_same_utterances(audio, "text", self.text)
 

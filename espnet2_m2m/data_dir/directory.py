@@ -5,16 +5,23 @@ A data dir holds tables keyed by utterance (`utt2spk`, `text`, `wav.scp` ...), b
 `scenes.jsonl`, an object with "utt_id" per line. The file's name tells which.
 """
 
-import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from espnet2_m2m.data_dir.tables import TableError, read_table, write_bytes
+from espnet2_m2m.data_dir.tables import (
+    TableError,
+    is_there,
+    parse_number,
+    read_table,
+    require_file,
+    split_fields,
+    write_bytes,
+)
 
 # wav.scp is the far-field mixture; the others are numbered from 1.
-AUDIO_SCP = re.compile(r"(wav|(?P<family>closetalk|spk|closetalk_spk|noise|dereverb)(?P<number>[1-9]\d*))\.scp")
+AUDIO_SCP = re.compile(r"(wav|(?P<family>closetalk|spk|closetalk_spk|noise|dereverb)(?P<number>[1-9][0-9]*))\.scp")
 SPEAKER_TABLES = re.compile(r"spk2.+|cmvn\.scp")
 RECORDING_TABLES = re.compile(r"reco2.+")
 UTTERANCE_TABLES = re.compile(r"utt2.+|text|text_.+|segments|.+\.scp")
@@ -45,7 +52,7 @@ def numbered_files(data_dir: Path | str, family: str) -> list[int]:
     """
     if not Path(data_dir).is_dir():
         raise FileNotFoundError(f"{data_dir}: no such directory")
-    pattern = re.compile(re.escape(numbered_file(family, "@")).replace("@", r"([1-9]\d*)"))
+    pattern = re.compile(re.escape(numbered_file(family, "@")).replace("@", r"([1-9][0-9]*)"))
     matches = (pattern.fullmatch(path.name) for path in Path(data_dir).iterdir())
     return sorted(int(match[1]) for match in matches if match)
 
@@ -88,11 +95,24 @@ def data_files(data_dir: Path | str) -> list[str]:
 
     Raises:
         FileNotFoundError: no such directory.
+        TableError: (a ValueError) a link to nowhere, a folder or a named pipe in the place of a file.
+    """
+    names = listed_files(data_dir)
+    for name in names:
+        require_file(Path(data_dir, name))
+    return names
+
+
+def listed_files(data_dir: Path | str) -> list[str]:
+    """`data_files`, and what stands in their place: all but folders that are not called as a table is.
+
+    Raises:
+        FileNotFoundError: no such directory.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise FileNotFoundError(f"{data_dir}: no such data directory")
-    names = (path.name for path in data_dir.iterdir() if path.is_file())
+    names = (path.name for path in data_dir.iterdir() if table_key(path.name) is not None or not path.is_dir())
     return sorted(name for name in names if not name.startswith("."))
 
 
@@ -108,7 +128,7 @@ def begin_data_dir(out_dir: Path | str, names: Iterable[str]) -> None:
         return
     if (out_dir / "utt2spk").is_file():
         os.replace(out_dir / "utt2spk", out_dir / HIDDEN_UTT2SPK)
-    for name in data_files(out_dir):
+    for name in listed_files(out_dir):
         if table_key(name) is not None and name not in names:
             (out_dir / name).unlink()
 
@@ -157,7 +177,7 @@ def read_segments(data_dir: Path | str) -> dict[str, tuple[str, float, float]]:
         TableError: no line in it, not four fields, or not 0 <= start < end.
     """
     path = Path(data_dir) / "segments"
-    if not path.is_file():
+    if not is_there(path):
         return {}
     segments = {}
     for utt_id, value in read_table(path).items():
@@ -177,21 +197,11 @@ def read_segments(data_dir: Path | str) -> dict[str, tuple[str, float, float]]:
 
 def parse_segment(value: str) -> tuple[str, float, float] | None:
     """(recording, start, end) of the right side of a segments line, or None if it is malformed."""
-    try:
-        recording_id, start, end = value.split()
-        start, end = float(start), float(end)
-    except ValueError:
+    recording_id, *times = split_fields(value) or [""]
+    times = [parse_number(time) for time in times]
+    if len(times) != 2 or None in times or not 0 <= times[0] < times[1]:
         return None
-    return (recording_id, start, end) if 0 <= start < end < float("inf") else None
-
-
-def parse_jsonl_id(line: str) -> str | None:
-    """ "utt_id" of a JSON line, or None if it has none."""
-    try:
-        utt_id = json.loads(line)["utt_id"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return utt_id if isinstance(utt_id, str) else None
+    return recording_id, *times
 
 
 def name_some(names: Iterable[str], limit: int = 5) -> str:
@@ -199,3 +209,8 @@ def name_some(names: Iterable[str], limit: int = 5) -> str:
     names = list(names)
     shown = ", ".join(f"'{name}'" for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def count_some(names: Collection[str]) -> str:
+    """As `name_some`, with their number before: "0", "1 ('a')"."""
+    return f"{len(names)} ({name_some(names)})" if names else "0"

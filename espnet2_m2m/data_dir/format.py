@@ -38,9 +38,11 @@ from espnet2_m2m.data_dir.directory import (
     read_segments,
     table_key,
 )
+from espnet2_m2m.data_dir.ids import id_path
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.signals import Signal, common_segment, compare_files, scp_signals
-from espnet2_m2m.data_dir.tables import TableError, read_table, remove_temporaries, write_bytes, write_table
+from espnet2_m2m.data_dir.tables import read_table, remove_temporaries, write_bytes, write_table
+from espnet2_m2m.data_dir.validate_tables import require_valid_tables
 
 if TYPE_CHECKING:
     import soundfile
@@ -98,6 +100,7 @@ def format_data_dir(
     for name in ("wav.scp", "utt2spk"):
         if name not in names:
             raise FileNotFoundError(f"{data_dir}/{name}: no such file; create it (stage 1)")
+    require_valid_tables(data_dir)
     tasks = _tasks(data_dir, out_dir, sample_rate, tuple(channels) if channels else None)
     tasks = _compared(tasks, data_dir, read_segments(data_dir), num_workers, progress)
     entries = {name: {} for name in audio_scps(data_dir)}
@@ -150,16 +153,12 @@ def _tasks(data_dir: Path, out_dir: Path, sample_rate: int | None, channels: tup
     for name in audio_scps(data_dir):
         path = data_dir / name
         for utt_id, signal in scp_signals(path, segments or read_table(path), segments, data_dir).items():
-            if "/" in utt_id:
-                raise TableError(
-                    f"{path}: utterance '{utt_id}': ids become file names and must not hold a '/'; rename it"
-                )
             tasks.append(
                 FormatTask(
                     utt_id=utt_id,
                     scp=name,
                     signal=signal,
-                    out_path=str(out_dir / "wav" / name[: -len(".scp")] / f"{utt_id}.wav"),
+                    out_path=str(id_path(out_dir / "wav" / name[: -len(".scp")], utt_id, ".wav")),
                     sample_rate=sample_rate,
                     channels=channels if name == "wav.scp" else None,
                 )

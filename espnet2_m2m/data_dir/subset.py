@@ -7,23 +7,27 @@ from espnet2_m2m.data_dir.audio import audio_errors, audio_header
 from espnet2_m2m.data_dir.directory import (
     AUDIO_SCP,
     begin_data_dir,
+    count_some,
     data_files,
     finish_data_dir,
     name_some,
-    parse_jsonl_id,
     read_segments,
     spk2utt_from,
     table_key,
 )
+from espnet2_m2m.data_dir.rules import value_problem
+from espnet2_m2m.data_dir.scenes import parse_scene
 from espnet2_m2m.data_dir.tables import (
     TableError,
     read_table,
+    shorten,
     split_entry,
     split_lines,
     table_content,
     write_bytes,
     write_table,
 )
+from espnet2_m2m.data_dir.validate_tables import require_valid_tables
 
 
 def subset_data_dir(data_dir: Path | str, out_dir: Path | str, utt_ids: Iterable[str]) -> None:
@@ -37,13 +41,15 @@ def subset_data_dir(data_dir: Path | str, out_dir: Path | str, utt_ids: Iterable
         data_dir, out_dir: two different folders.
         utt_ids: ids to keep, in any order.
     Raises:
-        ValueError: nothing to keep, unknown ids, or out_dir is data_dir.
+        ValueError: nothing to keep, unknown ids, out_dir is data_dir, or a table of data_dir is wrong: of a line
+            that utt2spk lacks, the subset would lack the others without a word.
         FileNotFoundError: no such directory or no utt2spk in it.
     """
     data_dir, out_dir, kept = Path(data_dir), Path(out_dir), set(utt_ids)
     names = data_files(data_dir)
     if out_dir.resolve() == data_dir.resolve():
         raise ValueError(f"{out_dir}: the subset must go to another directory than its source")
+    require_valid_tables(data_dir)
     utt2spk = read_table(data_dir / "utt2spk")
     unknown = kept - utt2spk.keys()
     if unknown or not kept:
@@ -91,10 +97,10 @@ def filter_data_dir(
     kept, too_short, too_long = [], [], []
     for utt_id in read_table(data_dir / "utt2spk"):
         num_samples = utt2num_samples.get(utt_id, "nothing")
-        if not num_samples.isdecimal():
+        if value_problem("utt2num_samples", utt_id, num_samples):
             raise TableError(
-                f"{data_dir}/utt2num_samples: utterance '{utt_id}': expected a number of samples,"
-                f" found {num_samples}; run format_data_dir (stage 3) again"
+                f"{data_dir}/utt2num_samples: utterance '{utt_id}': expected a number of samples > 0,"
+                f" found {shorten(num_samples)}; run format_data_dir (stage 3) again"
             )
         duration = int(num_samples) / sample_rate
         within = kept if duration < max_duration else too_long
@@ -102,7 +108,7 @@ def filter_data_dir(
     if not kept:
         raise ValueError(
             f"{data_dir}: no utterance is longer than {min_duration} s and shorter than"
-            f" {max_duration} s ({len(too_short)} too short, {len(too_long)} too long);"
+            f" {max_duration} s ({count_some(too_short)} too short, {count_some(too_long)} too long);"
             " change min_duration or max_duration"
         )
     subset_data_dir(data_dir, out_dir, kept)
@@ -121,10 +127,8 @@ def sample_rate_of(data_dir: Path | str) -> int:
 def _lines_with(ids: Collection[str], path: Path) -> bytes:
     """The lines of a table, or of scenes.jsonl, that have one of the ids."""
     lines = []
-    for number, line in enumerate(split_lines(path), start=1):
-        line_id = parse_jsonl_id(line) if table_key(path.name) == "jsonl" else split_entry(line)[0]
-        if line_id is None:
-            raise TableError(f'{path}:{number}: expected a JSON object with "utt_id"')
+    for line in split_lines(path):
+        line_id = parse_scene(line)["utt_id"] if table_key(path.name) == "jsonl" else split_entry(line)[0]
         if line_id in ids:
             lines.append(f"{line}\n")
     return "".join(lines).encode()

@@ -11,7 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from espnet2_m2m.data_dir.ids import word_problem
+
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}(\..+)?")  # names of `atomic_path`
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+LARGEST = 1e15  # of a number in a table: beyond it a float no longer counts single samples
 
 
 class TableError(ValueError):
@@ -48,6 +52,39 @@ def remove_temporaries(folder: Path | str, pattern: str = "**/.*") -> None:
             path.unlink(missing_ok=True)
 
 
+def is_there(path: Path | str) -> bool:
+    """Whether a folder lists this name, be it a file, a link to nowhere or anything else; `require_file` tells."""
+    return os.path.lexists(path)
+
+
+def file_problem(path: Path | str) -> tuple[str, str] | None:
+    """(what was expected and found, remedy) unless a path leads to a regular file, whose reading comes to an end."""
+    if os.path.isfile(path):
+        return None
+    if not is_there(path):
+        return "no such file", "create it"
+    if os.path.isdir(path):
+        found = "a folder"
+    elif not os.path.exists(path):
+        found = f"a link to '{os.readlink(path)}', which leads to no file"
+    else:
+        found = "a named pipe, socket or device"
+    return f"expected a file, found {found}", "put the file in its place or remove it"
+
+
+def require_file(path: Path | str) -> None:
+    """Refuse a path that leads to no regular file.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        TableError: something else is: a link to nowhere, a folder, a named pipe.
+    """
+    problem = file_problem(path)
+    if problem:
+        error = TableError if is_there(path) else FileNotFoundError
+        raise error(f"{path}: {'; '.join(problem) if error is TableError else problem[0]}")
+
+
 def c_locale_key(key: str) -> bytes:
     """Sort key of Kaldi's order, `LC_ALL=C`: the bytes of `key`."""
     return key.encode("utf-8")
@@ -59,6 +96,22 @@ def split_entry(line: str) -> tuple[str, str]:
     return key, line.strip(" \t")[len(key) :].strip(" \t")
 
 
+def split_fields(value: str) -> list[str]:
+    """The fields of a value; as in `split_entry` only blank and tab separate them, unlike in str.split."""
+    return [field for field in value.replace("\t", " ").split(" ") if field]
+
+
+def parse_number(text: str) -> float | None:
+    """A decimal number as Kaldi reads it, or None: Python's float takes "1_0", "nan" and "inf" as well."""
+    number = float(text) if NUMBER.fullmatch(text) else LARGEST
+    return number if abs(number) < LARGEST else None
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """The beginning of what a message quotes: a broken line may be long."""
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
 def read_table(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
     """Kaldi two-column file as a dict, key -> rest of the line, in the file's order.
 
@@ -67,12 +120,9 @@ def read_table(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
         allow_empty: accept keys without a value (a `text` in which someone says nothing).
     Raises:
         FileNotFoundError: no such file.
-        TableError: (a ValueError) not UTF-8, a blank line, a duplicate key, a carriage return or
-            an empty value.
+        TableError: (a ValueError) no regular file, not UTF-8, a blank line, a duplicate key or one with blank-like
+            characters, a carriage return, a NUL byte or an empty value.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
     table = {}
     for number, line in enumerate(split_lines(path), start=1):
         key, value = split_entry(line)
@@ -83,6 +133,10 @@ def read_table(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
             raise TableError(f"{where}: duplicate key '{key}'; keep one line per key")
         if "\r" in line:
             raise TableError(f"{where}: carriage return (Windows line end); run dos2unix on it")
+        if word_problem(key):
+            raise TableError(f"{where}: {word_problem(key)}; rename it")
+        if "\0" in value:  # it would end a path or a command
+            raise TableError(f"{where}: expected text, found a NUL byte in the value of '{key}'; write the line again")
         if not value and not allow_empty:
             raise TableError(f"{where}: expected `key value`, found only the key '{key}'")
         table[key] = value
@@ -93,8 +147,10 @@ def split_lines(path: Path | str) -> list[str]:
     """Lines of a UTF-8 file without their newlines; only LF ends a line, as in Kaldi.
 
     Raises:
-        TableError: a line is not UTF-8.
+        FileNotFoundError: no such file.
+        TableError: no regular file, or a line is not UTF-8.
     """
+    require_file(path)
     lines = Path(path).read_bytes().split(b"\n")
     if not lines[-1]:
         lines.pop()
@@ -121,15 +177,18 @@ def write_table(path: Path | str, mapping: Mapping[str, object]) -> None:
 
 def table_content(path: Path | str, mapping: Mapping[str, object]) -> bytes:
     """The bytes that `write_table` writes to `path`; errors as there."""
-    lines = []
-    for key in sorted(mapping, key=c_locale_key):
-        value = str(mapping[key]).strip(" \t")
-        if key.split() != [key]:
-            raise TableError(f"{path}: key {key!r} must be one word, without white space")
+    lines = {}
+    for key, value in mapping.items():
+        problem, value = word_problem(key), str(value).strip(" \t")
+        if problem:
+            raise TableError(f"{path}: {problem}; rename it")
         if "\n" in value or "\r" in value:
             raise TableError(f"{path}: the value of '{key}' holds a line end: {value!r}")
-        lines.append(f"{key} {value}".rstrip(" ") + "\n")
-    return "".join(lines).encode("utf-8")
+        try:
+            lines[c_locale_key(key)] = (f"{key} {value}".rstrip(" ") + "\n").encode("utf-8")
+        except UnicodeEncodeError as error:  # of a path that is not UTF-8
+            raise TableError(f"{path}: the value of '{key}' is not UTF-8: {value!r}; rename it") from error
+    return b"".join(lines[key] for key in sorted(lines))
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -5,7 +5,6 @@ tables there are `utt2mix` (the mixture of each line) and `utt2stream` (which of
 streams, or which file of the set, the line is; from 1).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,10 @@ from espnet2_m2m.data_dir.directory import (
     require_finished,
     spk2utt_from,
 )
+from espnet2_m2m.data_dir.scenes import read_scenes
 from espnet2_m2m.data_dir.signals import Signal, find_utterances
-from espnet2_m2m.data_dir.tables import TableError, read_table, split_lines, table_content, write_bytes
-from espnet2_m2m.data_dir.validate_tables import TableChecker
+from espnet2_m2m.data_dir.tables import TableError, is_there, read_table, table_content, write_bytes
+from espnet2_m2m.data_dir.validate_tables import require_valid_tables
 
 MIXTURE = "wav"  # the family that all talkers of a mixture share
 
@@ -49,16 +49,13 @@ def talker_ids(data_dir: Path | str, num_streams: int = 0) -> dict[str, dict[int
     Args:
         num_streams: number of talkers if the set has neither headsets nor references nor transcripts.
     Raises:
-        ValueError: it is not known how many talkers there are.
+        ValueError: it is not known how many talkers there are, or scenes.jsonl is broken.
     """
     data_dir = Path(data_dir)
     numbers = {n for family in ("spk", "closetalk", "text_spk") for n in numbered_files(data_dir, family)}
     numbers = sorted(numbers) or range(1, num_streams + 1)
-    scenes = data_dir / "scenes.jsonl"
-    named = {}
-    if scenes.is_file():
-        for scene in map(json.loads, split_lines(scenes)):
-            named[scene["utt_id"]] = [speaker.get("speaker_id") for speaker in scene.get("speakers", ())]
+    scenes = read_scenes(data_dir / "scenes.jsonl").items()
+    named = {utt_id: [speaker.get("speaker_id") for speaker in scene["speakers"]] for utt_id, scene in scenes}
     talkers = {}
     for mixture, speaker in read_table(data_dir / "utt2spk").items():
         names = dict(enumerate(named.get(mixture, ()), start=1))
@@ -180,11 +177,11 @@ def write_talker_data_dir(out_dir: Path | str, lines: list[TalkerLine]) -> None:
     for name, table in tables.items():
         write_bytes(out_dir / name, table_content(out_dir / name, table))
     finish_data_dir(out_dir, table_content(out_dir / "utt2spk", utt2spk))
-    checker = TableChecker(out_dir)
-    checker.check_tables()
-    if checker.problems:
+    try:
+        require_valid_tables(out_dir)
+    except TableError:
         (out_dir / "utt2spk").unlink()
-        raise TableError(str(checker.problems[0]))
+        raise
 
 
 def read_talker_data_dir(data_dir: Path | str) -> list[TalkerLine]:
@@ -198,7 +195,7 @@ def read_talker_data_dir(data_dir: Path | str) -> list[TalkerLine]:
     utt2spk, mixtures, streams = (read_table(data_dir / name) for name in ("utt2spk", "utt2mix", "utt2stream"))
     signals = {utterance.utt_id: utterance.signals["wav"][1] for utterance in find_utterances(data_dir, ["wav"])}
     text = data_dir / "text"
-    texts = read_table(text, allow_empty=True) if text.is_file() else {}
+    texts = read_table(text, allow_empty=True) if is_there(text) else {}
     return [
         TalkerLine(talker, mixtures[utt_id], int(streams[utt_id]), signals[utt_id], texts.get(utt_id))
         for utt_id, talker in utt2spk.items()

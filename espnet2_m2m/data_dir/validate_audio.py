@@ -102,7 +102,7 @@ def check_audio_files(
         (name, entry)
         for name in names
         for entry in checker.tables[name]
-        if entry.value and not entry.value.startswith("~")
+        if value_problem(name, entry.key, entry.value) is None
     ]
     bar = {"desc": str(checker.data_dir), "unit": "file", "disable": not progress}
     results = parallel_map(_scan_task, [entry.value for _, entry in tasks], num_workers, progress=bar)

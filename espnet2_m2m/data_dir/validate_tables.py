@@ -4,26 +4,32 @@ The rules are those of Kaldi's validate_data_dir.sh and validate_text.pl, plus w
 numbered scps (`closetalk1.scp` ...) have no gaps. Kaldi's warning about a single speaker is left out.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from espnet2_m2m.data_dir.directory import (
     AUDIO_SCP,
-    data_files,
+    audio_scps,
+    listed_files,
     name_some,
     numbered_file,
     numbered_files,
-    parse_jsonl_id,
     spk2utt_from,
     table_key,
 )
-from espnet2_m2m.data_dir.rules import value_problem
-from espnet2_m2m.data_dir.tables import c_locale_key, split_entry
+from espnet2_m2m.data_dir.rules import key_problem, value_problem
+from espnet2_m2m.data_dir.scenes import parse_scene
+from espnet2_m2m.data_dir.tables import TableError, c_locale_key, file_problem, split_entry, split_fields
 
 SPEAKER_FAMILIES = ("closetalk", "spk", "closetalk_spk", "text_spk")
 FAMILIES = SPEAKER_FAMILIES + ("noise", "dereverb")
+# A number that `numbered_files` does not know, so that nobody would read the file: 0, 01, digits of another script.
+MISNUMBERED = re.compile(rf"({'|'.join(FAMILIES)})(?![1-9][0-9]*(\.|$))\d+(\.scp)?")
+MAX_MISSING = 10  # files that are named: a spk999999999.scp would lack a billion
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,9 @@ class Problem:
 
     def __str__(self) -> str:
         where = self.path if self.line is None else f"{self.path}:{self.line}"
-        return f"{where}: {self.message}; remedy: {self.remedy}"
+        text = f"{where}: {self.message}; remedy: {self.remedy}"
+        # What cannot be seen or printed (a zero-width blank, a name that is not UTF-8) shows as \\u200b.
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @dataclass
@@ -74,7 +82,7 @@ class TableChecker:
 
     def __init__(self, data_dir: Path | str) -> None:
         self.data_dir = Path(data_dir)
-        self.names = data_files(data_dir)
+        self.names = listed_files(data_dir)
         self.problems = []
         self.tables = {}
 
@@ -98,7 +106,8 @@ class TableChecker:
             first_to_last = numbered_file(family, 1)
             if last > 1:
                 first_to_last += f" to {numbered_file(family, last)}"
-            for number in sorted(set(range(1, last + 1)) ^ set(numbers)):
+            missing = (number for number in range(1, last + 1) if number not in numbers)
+            for number in [*islice(missing, MAX_MISSING), *(number for number in numbers if number > last)]:
                 found = "one too many" if number > last else "no such file"
                 self.report(
                     numbered_file(family, number),
@@ -110,12 +119,18 @@ class TableChecker:
     def check_tables(self) -> None:
         """Form, order, ids and values of all tables."""
         for name in self.names:
+            problem = file_problem(self.data_dir / name)
+            if problem:
+                self.report(name, None, *problem)
+            if MISNUMBERED.fullmatch(name):
+                self.report(name, None, "expected numbers 1, 2 ... without zeros before them", "rename the file")
             if table_key(name) is not None:
-                self.tables[name] = self._read(name)
+                self.tables[name] = [] if problem else self._read(name)
         for name, entries in self.tables.items():
             self._check_order(name, entries)
             for entry in entries:
-                problem = value_problem(name, entry.key, entry.value)
+                problem = key_problem(name, entry.key, "segments" in self.tables)
+                problem = problem or value_problem(name, entry.key, entry.value)
                 if problem:
                     self.report(name, entry.line, *problem)
         if self.tables.get("utt2spk"):
@@ -125,7 +140,11 @@ class TableChecker:
                 self._check_spk2utt()
 
     def _read(self, name: str) -> list[Entry]:
-        content = (self.data_dir / name).read_bytes()
+        try:
+            content = (self.data_dir / name).read_bytes()
+        except OSError as error:
+            self.report(name, None, f"cannot be read ({error.strerror})", "check its permissions and the disk")
+            return []
         if not content:
             self.report(name, None, "the file is empty", "create it again or remove it")
             return []
@@ -156,14 +175,10 @@ class TableChecker:
                 self.report(name, number, f"expected UTF-8, {found}", "convert the file with iconv")
                 continue
             if table_key(name) == "jsonl":
-                key, value = parse_jsonl_id(text), text
-                if key is None:
-                    self.report(
-                        name,
-                        number,
-                        'expected a JSON object with a string "utt_id", found none',
-                        "write the file again",
-                    )
+                try:
+                    key, value = parse_scene(text)["utt_id"], text
+                except ValueError as error:
+                    self.report(name, number, str(error), "write the file again")
                     continue
             else:
                 key, value = split_entry(text)
@@ -204,19 +219,37 @@ class TableChecker:
         expected = dict.fromkeys(("utt", "jsonl", "reco"), (self.ids("utt2spk"), "utt2spk"))
         expected["spk"] = speakers, "utt2spk"
         if "segments" in self.tables:
-            recordings = (entry.value.split()[:1] for entry in self.tables["segments"])
-            expected["reco"] = ({name for names in recordings for name in names}, "segments")
+            expected["reco"] = self._check_recordings(), "segments"
         for name in self.tables:
             if name in ("utt2spk", "spk2utt"):
                 continue
             key = "reco" if AUDIO_SCP.fullmatch(name) else table_key(name)
             self._compare_ids(name, *expected[key])
 
+    def _check_recordings(self) -> set[str]:
+        """Report lines of segments whose recording no audio scp has; the recordings of the others."""
+        scps = [name for name in audio_scps(self.data_dir) if self.tables.get(name)]
+        known = set().union(*map(self.ids, scps))
+        line_of = {}  # the first of each recording
+        for entry in reversed(self.tables["segments"]):
+            line_of.update(dict.fromkeys(split_fields(entry.value)[:1], entry.line))
+        unknown = sorted(line_of.keys() - known, key=line_of.get)
+        if unknown and scps:
+            self.report(
+                "segments",
+                line_of[unknown[0]],
+                f"expected recordings of wav.scp, found {name_some(unknown)}",
+                "correct the lines or add the recordings",
+            )
+        return line_of.keys() & known
+
     def _compare_ids(self, name: str, expected: set[str], source: str) -> None:
         missing = sorted(expected - self.ids(name), key=c_locale_key)
         extra = [entry for entry in self.tables[name] if entry.key not in expected]
         remedy = f"give {name} and {source} the same ids"
-        if missing and self.tables[name]:
+        if not self.tables[name] or not expected:
+            return  # an empty or a broken file is reported as such
+        if missing:
             self.report(
                 name, None, f"expected a line for every id of {source}, found none for {name_some(missing)}", remedy
             )
@@ -241,7 +274,8 @@ class TableChecker:
 
     def _check_spk2utt(self) -> None:
         desired = spk2utt_from({entry.key: entry.value for entry in self.tables["utt2spk"]})
-        wrong = [entry for entry in self.tables["spk2utt"] if desired.get(entry.key) != " ".join(entry.value.split())]
+        entries = self.tables["spk2utt"]
+        wrong = [entry for entry in entries if desired.get(entry.key) != " ".join(split_fields(entry.value))]
         missing = sorted(desired.keys() - self.ids("spk2utt"), key=c_locale_key)
         remedy = "make spk2utt again from utt2spk"
         if wrong:
@@ -259,3 +293,18 @@ class TableChecker:
                 "expected a line for every speaker of utt2spk, found none for " + name_some(missing),
                 remedy,
             )
+
+
+def require_valid_tables(data_dir: Path | str) -> None:
+    """Refuse a data dir whose tables are not right: what is made of it would lack lines without a word.
+
+    Raises:
+        FileNotFoundError: no such directory.
+        TableError: (a ValueError) the first problem, and how many there are.
+    """
+    checker = TableChecker(data_dir)
+    checker.check_tables()
+    if checker.problems:
+        first, *others = checker.problems
+        more = f" (and {len(others)} more; espnet2_m2m validate_data_dir lists them)" if others else ""
+        raise TableError(f"{first}{more}")

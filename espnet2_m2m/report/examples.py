@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from espnet2_m2m.data_dir import atomic_path, read_table, write_wav
+from espnet2_m2m.data_dir.scenes import Scene
+from espnet2_m2m.data_dir.tables import is_there
 from espnet2_m2m.report import figures
 from espnet2_m2m.report.systems import System
 from espnet2_m2m.scoring.results import DECIMALS, TITLES, format_scores
-from espnet2_m2m.simulation.scene import Scene
 
 CLIP_RMS, CLIP_PEAK = 0.07, 0.95  # of full scale
 
@@ -37,7 +38,7 @@ def choose(gains: dict[str, float | None], num_examples: int) -> list[tuple[str,
 def read_texts(data_dir: Path | str, num_talkers: int) -> list[dict[str, str]]:
     """What the talkers say: utt_id -> words of each of them, empty without transcripts."""
     paths = [Path(data_dir) / f"text_spk{number}" for number in range(1, num_talkers + 1)]
-    return [read_table(path, allow_empty=True) if path.is_file() else {} for path in paths]
+    return [read_table(path, allow_empty=True) if is_there(path) else {} for path in paths]
 
 
 def write_example(
@@ -93,7 +94,7 @@ def write_example(
             shown.append(clip("reference", "Reference", first["spk"][speaker], speaker))
         # Lines of scenes.jsonl carry the words too; text_spk{n} is what ASR is scored against.
         words = texts[index].get(utt_id)
-        if words is None and scene is not None:
+        if words is None and scene is not None and index < len(scene["speakers"]):
             words = scene["speakers"][index].get("text")
         si_sdr = f"{row['mixture_si_sdr']:.1f}" if row else None
         speakers.append({"number": speaker, "text": words, "clips": shown, "mixture": si_sdr})

@@ -17,7 +17,7 @@ import scipy.signal
 from matplotlib.figure import Figure
 from PIL import Image
 
-from espnet2_m2m.simulation.scene import Scene
+from espnet2_m2m.data_dir.scenes import Scene
 
 TALKER_COLOURS = ("#3b82c4", "#e0762f", "#3a9a6b", "#a06bc4")
 TALKER_MARKERS = ("o", "s", "^", "D")  # shapes too: colour is not everybody's

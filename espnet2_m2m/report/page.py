@@ -16,12 +16,12 @@ import jinja2
 import numpy as np
 
 from espnet2_m2m.data_dir import source_stamp, write_text
+from espnet2_m2m.data_dir.scenes import read_scenes
 from espnet2_m2m.report import examples, figures, study_figures, tables, training
 from espnet2_m2m.report.paper import CAPTIONS
 from espnet2_m2m.report.study import Box, Curve, Panel, Study, distributions, learning_curves, read_training, shown
 from espnet2_m2m.report.systems import System, gains
 from espnet2_m2m.scoring.results import DECIMALS, TITLES, format_scores
-from espnet2_m2m.simulation.scene import read_scenes
 
 Table = dict[str, Any]  # caption, columns (of study tables in groups), and rows of (class, cells)
 
@@ -49,8 +49,7 @@ def write_report(
     out_dir, data_dir = Path(out_dir), Path(data_dir)
     summary = systems[0].summary
     scored = bool(systems[0].scores)  # real recordings have no references
-    scenes_path = data_dir / "scenes.jsonl"
-    scenes = read_scenes(scenes_path) if scenes_path.is_file() else {}  # real recordings: none
+    scenes = read_scenes(data_dir / "scenes.jsonl")  # of real recordings: none
     if study is not None:
         panels = learning_curves(study), distributions(study)
     else:

@@ -17,10 +17,11 @@ import numpy as np
 
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
 from espnet2_m2m.data_dir.audio import PCM16_STEP, fits_pcm16, write_wav
+from espnet2_m2m.data_dir.ids import id_path
 from espnet2_m2m.data_dir.parallel import parallel_map
+from espnet2_m2m.data_dir.scenes import Scene
 from espnet2_m2m.data_dir.tables import TEMPORARY
 from espnet2_m2m.simulation.rir import DELAY_SAMPLES, room_impulse_responses
-from espnet2_m2m.simulation.scene import Scene
 
 REF_MIC = 0  # the far-field mic whose images are written: the paper's reference mic
 
@@ -144,7 +145,7 @@ def talker_paths(scene: Scene, set_dir: Path | str) -> dict[str, Path]:
 
 
 def _wav_path(scene: Scene, set_dir: Path | str, name: str) -> Path:
-    return Path(set_dir, "wav", name, f"{scene['utt_id']}.wav")
+    return id_path(Path(set_dir, "wav", name), scene["utt_id"], ".wav")
 
 
 def missing_scenes(

@@ -14,18 +14,17 @@ where it fits in whole, so that the transcripts of both are complete.
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
+from espnet2_m2m.data_dir.ids import id_problem
+from espnet2_m2m.data_dir.scenes import Scene
 from espnet2_m2m.simulation.rooms import MeetingRoom, RandomRoom, Range, draw_closetalk_positions
 from espnet2_m2m.simulation.seeds import generator_of
 from espnet2_m2m.simulation.turns import Turn, single_turns, strung_turns
-
-Scene = dict[str, Any]  # a line of scenes.jsonl; `_draw_scene` shows its keys
 
 
 @dataclass(frozen=True)
@@ -92,26 +91,6 @@ def scenes_to_text(scenes: Iterable[Scene]) -> str:
     return "".join(json.dumps(scene, ensure_ascii=False) + "\n" for scene in scenes)
 
 
-def read_scenes(path: Path | str) -> dict[str, Scene]:
-    """The scenes of a scenes.jsonl by utt_id.
-
-    Raises:
-        ValueError: a line is no JSON object with "utt_id"; the message names file and line.
-    """
-    scenes = {}
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                scene = json.loads(line)
-                scenes[scene["utt_id"]] = scene
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{path}:{number}: not a scene with an utt_id ({error!r}); simulate the set"
-                    " again or remove the file"
-                ) from error
-    return scenes
-
-
 def _draw_scene(
     rng: np.random.Generator,
     example_id: str,
@@ -164,11 +143,9 @@ def check_speaker_ids(speakers: Iterable[str]) -> None:
         ValueError: an id that cannot.
     """
     for speaker in sorted(speakers):
-        if "/" in speaker or speaker.split() != [speaker]:
-            raise ValueError(
-                f"speaker id '{speaker}': it becomes a part of file names and must not hold '/' or"
-                " white space; rename the speaker in utt2spk"
-            )
+        problem = id_problem(speaker)
+        if problem:
+            raise ValueError(f"speaker '{speaker}': {problem}; rename the speaker in utt2spk")
 
 
 def check_order_of_pairs(scenes: list[Scene]) -> None:

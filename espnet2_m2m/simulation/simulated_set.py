@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_m2m.data_dir.directory import spk2utt_from
-from espnet2_m2m.data_dir.tables import write_bytes, write_table
-from espnet2_m2m.simulation.scene import Scene, read_scenes, scenes_to_text
+from espnet2_m2m.data_dir.scenes import Scene, read_scenes
+from espnet2_m2m.data_dir.tables import is_there, require_file, write_bytes, write_table
+from espnet2_m2m.simulation.scene import scenes_to_text
 
 
 def read_drawn_scenes(set_dir: Path | str, origin: dict[str, Any]) -> list[Scene] | None:
@@ -24,7 +25,7 @@ def read_drawn_scenes(set_dir: Path | str, origin: dict[str, Any]) -> list[Scene
     path, note = Path(set_dir, "scenes.jsonl"), Path(set_dir, "simulation.json")
     if not (path.is_file() and note.is_file()):
         return None
-    if note.read_bytes() != _note(origin, path.read_text(encoding="utf-8")):
+    if note.read_bytes() != _note(origin, path.read_text(encoding="utf-8", errors="replace")):
         return None
     return list(read_scenes(path).values())
 
@@ -55,7 +56,10 @@ def check_same_scenes(scenes: list[Scene], set_dir: Path | str) -> None:
         ValueError: `set_dir` has a scenes.jsonl with other scenes.
     """
     path = Path(set_dir, "scenes.jsonl")
-    if path.exists() and path.read_text(encoding="utf-8") != scenes_to_text(scenes):
+    if not is_there(path):
+        return
+    require_file(path)
+    if path.read_bytes() != scenes_to_text(scenes).encode("utf-8"):
         raise ValueError(
             f"{set_dir} holds another simulation: its scenes.jsonl is not what these options and"
             " this source data give; choose another --out_dir (--datadir of run.sh) or remove the"

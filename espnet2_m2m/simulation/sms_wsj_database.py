@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from espnet2_m2m.data_dir.audio import AudioError, audio_header, read_audio
+from espnet2_m2m.data_dir.scenes import Scene
 from espnet2_m2m.simulation.render import REF_MIC
 from espnet2_m2m.simulation.rooms import Geometry, draw_closetalk_positions
-from espnet2_m2m.simulation.scene import Scene, check_order_of_pairs, check_speaker_ids
+from espnet2_m2m.simulation.scene import check_order_of_pairs, check_speaker_ids
 from espnet2_m2m.simulation.seeds import generator_of
 
 DATASETS = {"train": "train_si284", "valid": "cv_dev93", "test": "test_eval92"}

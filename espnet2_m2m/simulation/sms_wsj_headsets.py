@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from espnet2_m2m.data_dir.audio import write_wav
+from espnet2_m2m.data_dir.scenes import Scene
 from espnet2_m2m.simulation.image_source import impulse_responses, sabine_reflection
 from espnet2_m2m.simulation.render import REF_MIC, convolve, headset_noise, talker_paths
-from espnet2_m2m.simulation.scene import Scene
 from espnet2_m2m.simulation.sms_wsj_database import ExampleAudio, Mixture, load_dry, load_images
 
 SMS_WSJ_TAPS = 8192  # of SMS-WSJ's own RIRs

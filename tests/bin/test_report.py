@@ -20,9 +20,9 @@ from fake_set import SAMPLE_RATE, make_set
 
 from espnet2_m2m.bin import report
 from espnet2_m2m.data_dir import read_table, write_table
+from espnet2_m2m.data_dir.scenes import read_scenes
 from espnet2_m2m.report import examples, figures
 from espnet2_m2m.scoring import scored_set
-from espnet2_m2m.simulation.scene import read_scenes
 
 VOID = {"meta", "link", "img", "br", "input"}
 
@@ -493,8 +493,11 @@ class TestMessages:
 
     def test_broken_scene(self, capsys, root):
         path = root / "data" / "test" / "scenes.jsonl"
-        path.write_text(json.dumps({"utt_id": "a"}) + "\n{half\n")
-        assert "scenes.jsonl:2: not a scene" in self.error(capsys, root)
+        first = path.read_text().partition("\n")[0]
+        path.write_text(f"{first}\n{{half\n")
+        assert "scenes.jsonl:2: expected a JSON object" in self.error(capsys, root)
+        path.write_text(json.dumps({"utt_id": "a"}) + "\n")
+        assert "scenes.jsonl:1: expected room_size_m" in self.error(capsys, root)
 
 
 def test_help_is_quick_and_needs_no_torch():

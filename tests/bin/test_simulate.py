@@ -14,9 +14,9 @@ from data_dir_example import SCPS
 
 from espnet2_m2m.bin import simulate
 from espnet2_m2m.bin.simulate import main
+from espnet2_m2m.data_dir.scenes import read_scenes
 from espnet2_m2m.data_dir.tables import read_table, write_table
 from espnet2_m2m.data_dir.validate import validate_data_dir
-from espnet2_m2m.simulation.scene import read_scenes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

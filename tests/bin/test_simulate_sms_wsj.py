@@ -12,9 +12,9 @@ import soundfile
 from data_dir_example import SCPS
 
 from espnet2_m2m.bin.simulate_sms_wsj import main
+from espnet2_m2m.data_dir.scenes import read_scenes
 from espnet2_m2m.data_dir.tables import read_table
 from espnet2_m2m.data_dir.validate import validate_data_dir
-from espnet2_m2m.simulation.scene import read_scenes
 
 RECIPE = recipes.ROOT / "egs2" / "sms_wsj_ff_ct" / "enh1"
 SETS = {"train": "train_si284", "valid": "cv_dev93", "test": "test_eval92"}

@@ -71,7 +71,7 @@ def test_stages_3_and_4(train, capsys):
     filter_data_dir.main(
         ["--data_dir", "dump/org", "--out_dir", "dump/train"] + ["--min_duration", "0.15", "--max_duration", "20"]
     )
-    desired = "dump/train: kept 1 utterances, removed 1 (1 too short, 0 too long)\n"
+    desired = "dump/train: kept 1 utterances, removed 1 (1 ('s-1') too short, 0 too long)\n"
     assert capsys.readouterr().out == desired
     assert read_table("dump/train/wav.scp") == {"s-2": "dump/org/wav/wav/s-2.wav"}
     validate_data_dir.main(["dump/train", "--sample_rate", "16000", "--num_channels", "1"])

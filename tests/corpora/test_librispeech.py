@@ -17,9 +17,9 @@ import soundfile
 from espnet2_m2m.bin.prepare_librispeech import main as prepare
 from espnet2_m2m.corpora import librispeech
 from espnet2_m2m.corpora.librispeech import download_subset, fetch, read_subset, unpack
+from espnet2_m2m.data_dir.scenes import read_scenes
 from espnet2_m2m.data_dir.tables import read_table
 from espnet2_m2m.data_dir.validate import validate_data_dir
-from espnet2_m2m.simulation.scene import read_scenes
 
 RECIPE = Path(__file__).resolve().parents[2] / "egs2" / "librispeech_ff_ct" / "enh1"
 SPEAKERS = {"train-clean-5": ("19", "103", "1034", "8975"), "dev-clean-2": ("84", "1272"), "test-clean": ("61", "4446")}

@@ -248,11 +248,11 @@ def test_refuses(train):
     with pytest.raises(FileNotFoundError, match="no such data directory"):
         format_data_dir("data/none", "dump/none")
     write_table(train / "segments", {"a": "r9 0 1"})
-    with pytest.raises(TableError, match="wav.scp: 1 of the 1 utterances of .* are missing: 'a' .no recording 'r9'"):
+    with pytest.raises(TableError, match="segments:1: expected recordings of wav.scp, found 'r9'"):
         format_data_dir(train, "dump/train")
     (train / "segments").unlink()
     write_table(train / "wav.scp", {"a/b": "x |"})
-    with pytest.raises(TableError, match="'a/b': ids become file names"):
+    with pytest.raises(TableError, match="wav.scp:1: expected an id that can be the name of a file.*'a/b'"):
         format_data_dir(train, "dump/train")
     (train / "wav.scp").unlink()
     with pytest.raises(FileNotFoundError, match="wav.scp: no such file"):

@@ -221,6 +221,82 @@ BROKEN = {
         "closetalk1.scp: expected closetalk1.scp to closetalk2.scp, found no such file",
         "create",
     ),
+    "scenes: no geometry": (
+        edit("scenes.jsonl", b'"room_size_m": [8.0, 6.0, 3.0], ', b""),
+        "scenes.jsonl:1: expected room_size_m to be three numbers > 0, found None",
+        "simulate",
+    ),
+    "scenes: a talker without a place": (
+        edit("scenes.jsonl", b'{"position_m": [6.0, 3.0, 1.6]}', b'{"position_m": [6.0, 3.0, NaN]}'),
+        "scenes.jsonl:1: speaker 2: expected position_m to be a point [x, y, z], found [6.0, 3.0, nan]",
+        "simulate",
+    ),
+    "scenes: a number beyond all floats": (
+        edit("scenes.jsonl", b'"rt60_s": 0.3', b'"rt60_s": 1' + b"0" * 400),
+        "scenes.jsonl:1: expected rt60_s to be a number, found 1000",
+        "simulate",
+    ),
+    "scenes: half a character": (
+        edit("scenes.jsonl", b'"rt60_s"', b'"\\ud800": 1, "rt60_s"'),
+        "scenes.jsonl:1: expected whole characters, found the lone surrogate '\\ud800'",
+        "again",
+    ),
+    "scenes: deep": (
+        edit("scenes.jsonl", b'"rt60_s": 0.3', b'"rt60_s": ' + b"[" * 100000),
+        'scenes.jsonl:1: expected a JSON object with a string "utt_id"',
+        "again",
+    ),
+    "scenes: not so deep": (
+        edit("scenes.jsonl", b'"rt60_s": 0.3', b'"rt60_s": ' + b"[" * 500 + b"]" * 500),
+        "scenes.jsonl:1: expected rt60_s to be a number, found [[[",
+        "simulate",
+    ),
+    "5,000 digits": (
+        write("utt2num_samples", f"{U0} 800\n{U1} 1000\n{U2} {'9' * 5000}\n".encode()),
+        "utt2num_samples:3: expected an integer > 0, found `f04-m02-train00001 9999",
+        "correct",
+    ),
+    "a number that only Python reads": (edit("utt2dur", b" 0.1\n", b" 0_0.1\n"), "utt2dur:1: expected a duration", ""),
+    "id that leaves the folder": (
+        edit("text_spk2", U2.encode(), b"f04-m02/../../x"),
+        "text_spk2:3: expected an id that can be the name of a file, without '/' and not beginning with '.', found 'f0",
+        "rename",
+    ),
+    "hidden id": (
+        edit("text_spk2", U0.encode(), b".f03"),
+        "text_spk2:1: expected an id that can be the name of a file",
+        "rename",
+    ),
+    "long id": (
+        edit("text_spk2", U2.encode(), b"g" * 201),
+        "text_spk2:3: expected an id that can be the name of a file, of at most 200 bytes, found 201",
+        "rename",
+    ),
+    "id with a no-break space": (
+        edit("text_spk2", U2.encode(), "f04-m02\u00a0".encode()),
+        "text_spk2:3: expected an id of one word, without white space and control characters, found U+00A0",
+        "rename",
+    ),
+    "id with a line separator": (
+        edit("text_spk2", U2.encode(), "f04-m02\u2028".encode()),
+        "text_spk2:3: expected an id of one word, without white space and control characters, found U+2028",
+        "rename",
+    ),
+    "entry with a NUL": (
+        edit("spk1.scp", f" data/train/wav/spk1/{U0}.wav\n".encode(), b" cat \0 |\n"),
+        "spk1.scp:1: expected a path or a command",
+        "correct",
+    ),
+    "counted from 0": (
+        lambda data_dir: (data_dir / "closetalk2.scp").rename(data_dir / "closetalk0.scp"),
+        "closetalk0.scp: expected numbers 1, 2 ... without zeros before them",
+        "rename",
+    ),
+    "a billion missing files": (
+        lambda data_dir: (data_dir / "closetalk2.scp").rename(data_dir / "closetalk999999999.scp"),
+        "closetalk2.scp: expected closetalk1.scp to closetalk999999999.scp, found no such file",
+        "create",
+    ),
     "scenes: no JSON": (
         edit("scenes.jsonl", b'"rt60_s": 0.3}', b'"rt60_s": 0.'),
         'scenes.jsonl:1: expected a JSON object with a string "utt_id"',
@@ -245,6 +321,16 @@ BROKEN = {
     "segments: recording": (
         segments(f"{U0} r0 0 0.1", f"{U1} r0 0 0.1", f"{U2} r2 0 0.1"),
         "wav.scp:2: expected only ids of segments, found 'r1'",
+        "",
+    ),
+    "segments: no such recording": (
+        segments(f"{U0} r0 0 0.1", f"{U1} r1 0 0.1", f"{U2} r9 0 0.1"),
+        "segments:3: expected recordings of wav.scp, found 'r9'",
+        "add the recordings",
+    ),
+    "segments: a time beyond all samples": (
+        segments(f"{U0} r0 0 0.1", f"{U1} r1 0 1e305", f"{U2} r2 0 0.1"),
+        "segments:2: expected `utterance recording start end`",
         "",
     ),
     "segments: too long": (
@@ -330,6 +416,14 @@ CONSEQUENCES = {
     "scenes: no JSON": 1,
     "id too many": 1,  # nor is its audio there
     "empty audio": 1,  # its length differs
+    "segments: no such recording": 1,  # and wav.scp one that no segment names
+    "a billion missing files": 9,  # ten are named
+    **dict.fromkeys(("scenes: half a character", "scenes: deep"), 1),  # as no JSON
+    # the utterance that they should name lacks a line, and theirs is one too many
+    **dict.fromkeys(
+        ("id that leaves the folder", "long id", "id with a no-break space", "id with a line separator"), 2
+    ),
+    "hidden id": 2,
     "other rate": 1,  # as does its duration
 }
 

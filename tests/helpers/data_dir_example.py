@@ -9,6 +9,11 @@ from espnet2_m2m.data_dir import read_table, spk2utt_from, write_table, write_wa
 SAMPLE_RATE = 8000  # Hz
 FAMILIES = ("closetalk", "closetalk_spk", "spk")
 SCPS = [*(f"{family}{n}.scp" for family in FAMILIES for n in (1, 2)), "wav.scp"]  # of a simulated set, sorted
+SCENE = {  # what a line of scenes.jsonl needs besides its id
+    "room_size_m": [8.0, 6.0, 3.0],
+    "mic_positions_m": [[4.0, 3.0, 1.2]],
+    "speakers": [{"position_m": [2.0, 3.0, 1.6]}, {"position_m": [6.0, 3.0, 1.6]}],
+}
 
 
 def noise(*shape, seed=0):
@@ -35,6 +40,6 @@ def make_data_dir(data_dir, num_samples, num_channels=6, speakers=("f03-m01", "f
     write_table(data_dir / "utt2dur", durations)
     write_table(data_dir / "utt2spk", utt2spk)
     write_table(data_dir / "spk2utt", spk2utt_from(read_table(data_dir / "utt2spk")))
-    scenes = [json.dumps({"utt_id": utt_id, "rt60_s": 0.3}) for utt_id in sorted(utt2spk)]
+    scenes = [json.dumps({"utt_id": utt_id, **SCENE, "rt60_s": 0.3}) for utt_id in sorted(utt2spk)]
     (data_dir / "scenes.jsonl").write_text("".join(f"{line}\n" for line in scenes))
     return data_dir

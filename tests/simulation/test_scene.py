@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
+from espnet2_m2m.data_dir.scenes import read_scenes
 from espnet2_m2m.simulation.rooms import MeetingRoom, RandomRoom, circular_array
-from espnet2_m2m.simulation.scene import SceneSettings, draw_scenes, read_scenes, scenes_to_text
+from espnet2_m2m.simulation.scene import SceneSettings, draw_scenes, scenes_to_text
 
 ROUNDING_M = 2e-4  # positions are rounded to 0.1 mm
 
@@ -166,7 +167,7 @@ def test_scenes_survive_json_and_are_sorted(speech, tmp_path):
 def test_speaker_ids_become_file_names(speech, speaker):
     """All of them are checked, also those that no mixture or only the last one uses."""
     corpus = {**speech.utts_of_speaker, speaker: ["s0-u0"]}
-    with pytest.raises(ValueError, match=f"speaker id '{speaker}': it becomes a part of file"):
+    with pytest.raises(ValueError, match=f"speaker '{speaker}': expected an id .* rename the speaker"):
         draw_scenes("test", 1, speech, corpus, MeetingRoom(), SceneSettings(), 0)
 
 
