@@ -66,6 +66,7 @@ from espnet2_m2m.bin import (
     talker_data_dir,
     validate_data_dir,
 )
+from espnet2_m2m.data_dir.scenes import read_scenes
 from espnet2_m2m.data_dir.signals import find_utterances
 from espnet2_m2m.enh.mics import MicArray
 from espnet2_m2m.enh.training_config import TrainingConfig
@@ -74,7 +75,6 @@ from espnet2_m2m.report import training
 from espnet2_m2m.scoring.scored_set import score_set
 from espnet2_m2m.separate import SeparateRecording
 from espnet2_m2m.separate_file import read_header
-from espnet2_m2m.simulation.scene import read_scenes
 
 VERDICTS = ("named", "harmless", "vague or late", "harmful", "traceback", "hang")
 TIMEOUT_S, MEMORY, FILE_SIZE = 30, 3 << 30, 64 << 20
