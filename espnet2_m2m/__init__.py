@@ -11,6 +11,7 @@ _HOME = {
     "STFT": "espnet2_m2m.stft",
     "fcp_weight": "espnet2_m2m.fcp",
     "forward_convolutive_prediction": "espnet2_m2m.fcp",
+    "mixture_consistency": "espnet2_m2m.consistency",
     "MixtureConstraintLoss": "espnet2_m2m.loss",
     "ri_mag_l1": "espnet2_m2m.loss",
     "isms": "espnet2_m2m.loss",

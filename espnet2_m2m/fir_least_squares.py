@@ -16,8 +16,9 @@ small enough for the processor's cache; nothing the size of the stacked taps is 
 backward pass, whose formulae stand in `backward`.
 """
 
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -30,12 +31,41 @@ BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**28}  # of the lag products of one block 
 @contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
     """No autocast, and neither TF32 nor bfloat16 in matrix products: they lose more than `diag_load` covers."""
-    with torch.autocast(device_type, enabled=False), ExitStack() as stack:
-        # Only these: the older settings refuse to be read once a program has used the newer ones.
-        for backend in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
-            stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
-            backend.fp32_precision = "ieee"
+    with torch.autocast(device_type, enabled=False), _exact_products:
         yield
+
+
+class _ExactProducts:
+    """Exact matrix products while any thread is within this context.
+
+    The setting is the whole process's. If each thread put back what it had found, the first to leave would take exact
+    products from the others, and the last would leave them on for good.
+    """
+
+    # Only these: the older settings refuse to be read once a program has used the newer ones.
+    BACKENDS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.num_inside = 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.num_inside:
+                self.before = [backend.fp32_precision for backend in self.BACKENDS]
+                for backend in self.BACKENDS:
+                    backend.fp32_precision = "ieee"
+            self.num_inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.num_inside -= 1
+            if not self.num_inside:
+                for backend, precision in zip(self.BACKENDS, self.before):
+                    backend.fp32_precision = precision
+
+
+_exact_products = _ExactProducts()
 
 
 def stack_taps(z: Tensor, past_taps: int, future_taps: int) -> Tensor:

@@ -119,6 +119,9 @@ def _description(config: dict[str, Any], training: TrainingConfig, dataset: str)
     num_talkers = separator_conf.get("n_srcs", separator_conf.get("num_spk"))
     if num_talkers is not None:
         yield f"- talkers: {num_talkers}"
+    image = "the network's estimate" if training.criterion is None else "the FCP image"
+    consistent = ", made consistent with the mixture" * training.mixture_consistency
+    yield f"- output: {image} of each talker at the reference mic{consistent}"
     yield f"- sample rate: {config['sample_rate']} Hz"
     yield f"- trained on: {dataset}"
 

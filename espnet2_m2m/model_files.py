@@ -4,18 +4,24 @@ Whatever a model brings is data here; nothing of it is executed, and nothing is 
 config and weights.
 """
 
+import math
 import re
 import shutil
 import stat
-import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import yaml
 
+from espnet2_m2m.data_dir.tables import temporary_folder
+
 META = "meta.yaml"  # the packer's list of contents
+MAX_YAML_BYTES = 10_000_000  # a hundred times what a config with a list of 5,000 tokens takes
+MAX_YAML_DEPTH = 50  # lists and mappings within each other
+MAX_YAML_VALUES = 1_000_000
+MAX_RATIO = 20  # of a file to what it is packed to; weights are hardly packed at all, zeros to a thousandth
 DEFAULT_MODEL = "valid.loss.best.pth"
 HF_TAG = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
@@ -31,19 +37,20 @@ def model_files(model: Path | str) -> Iterator[tuple[Path, Path]]:
             - a zip made by ESPnet's packer, or the folder it was unpacked to,
             - a Hugging Face tag, "user/name" or "user/name@revision"; a path of that name comes first.
     Raises:
-        ValueError: a zip or a list of contents that points elsewhere or is broken.
-        OSError: no such model.
+        ValueError: a zip or a list of contents that points elsewhere or is broken, or files that would take up
+            much more memory than they seem to.
+        OSError: no such model, or no room to unpack it.
     """
     path = Path(model)
     if path.is_dir():
-        yield _in_folder(path)
+        yield _checked(*_in_folder(path))
     elif path.suffix == ".pth" and path.is_file():
-        yield _existing(path.parent / "config.yaml", path)
+        yield _checked(*_existing(path.parent / "config.yaml", path))
     elif path.is_file():
-        with tempfile.TemporaryDirectory(prefix="espnet2_m2m.") as folder:
-            yield _unpack(path, Path(folder))
+        with temporary_folder() as folder:
+            yield _checked(*_unpack(path, folder), f"{path}/")
     elif HF_TAG.fullmatch(str(model)) and path.suffix not in (".zip", ".pth"):
-        yield _from_hub(str(model))
+        yield _checked(*_from_hub(str(model)))
     else:
         raise FileNotFoundError(
             f"{model}: no such file or folder; expected a training's folder, a .pth file, "
@@ -51,9 +58,56 @@ def model_files(model: Path | str) -> Iterator[tuple[Path, Path]]:
         )
 
 
+def _checked(config: Path, weights: Path, archive: str = "") -> tuple[Path, Path]:
+    """The same paths, of files that take up no more memory than they seem to.
+
+    Args:
+        archive: what they are unpacked from, for messages.
+    """
+    _check_yaml(_small(config), f"{archive}{config.name if archive else config}")
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(weights) as file:  # of an old torch: no zip, no room for a bomb
+        size = sum(member.file_size for member in file.infolist())
+        if size > weights.stat().st_size:
+            raise ValueError(
+                f"{archive}{weights.name if archive else weights}: refused, because its {weights.stat().st_size} bytes "
+                f"would become {size} in memory; torch.save writes none such, save the weights again"
+            )
+    return config, weights
+
+
+def _check_yaml(content: bytes | None, where: str) -> None:
+    """Refuse YAML that loads into much more than it is; None stands for more than MAX_YAML_BYTES.
+
+    What is no YAML is for those who load it to say.
+    """
+    if content is None:
+        raise ValueError(f"{where}: refused, because its YAML has more than {MAX_YAML_BYTES} bytes")
+    sizes, stack = {}, [(None, 0)]  # anchor -> values; (anchor, values) of what has begun
+    try:
+        for event in yaml.parse(content, Loader=yaml.SafeLoader):  # one by one, whatever the depth
+            if isinstance(event, yaml.CollectionStartEvent):
+                stack.append((event.anchor, 1))
+                anchor, size = None, 0
+            elif isinstance(event, yaml.CollectionEndEvent):
+                anchor, size = stack.pop()
+            elif isinstance(event, yaml.AliasEvent):
+                anchor, size = None, sizes.get(event.anchor, math.inf)  # infinite within itself
+            else:
+                anchor, size = getattr(event, "anchor", None), isinstance(event, yaml.ScalarEvent)
+            sizes[anchor] = size
+            stack[-1] = (stack[-1][0], stack[-1][1] + size)
+            if len(stack) > MAX_YAML_DEPTH or stack[-1][1] > MAX_YAML_VALUES:
+                raise ValueError(
+                    f"{where}:{event.start_mark.line + 1}: refused, because its YAML has more than {MAX_YAML_DEPTH}"
+                    f" levels or, with aliases written out, {MAX_YAML_VALUES} values"
+                )
+    except yaml.YAMLError:
+        return
+
+
 def _in_folder(folder: Path) -> tuple[Path, Path]:
     if (folder / META).is_file():
-        config, weights = _contents((folder / META).read_bytes(), folder / META)
+        config, weights = _contents(_small(folder / META), folder / META)
         return _existing(folder / config, folder / weights)
     models = sorted(path for path in folder.glob("[!.]*.pth") if path.name != "checkpoint.pth")
     default = folder / DEFAULT_MODEL
@@ -75,8 +129,9 @@ def _existing(config: Path, weights: Path) -> tuple[Path, Path]:
     return config, weights
 
 
-def _contents(meta: bytes, where: Path | str) -> tuple[str, str]:
+def _contents(meta: bytes | None, where: Path | str) -> tuple[str, str]:
     """(config, weights) of a meta.yaml, two relative paths within the model."""
+    _check_yaml(meta, f"{where}")
     try:
         content = yaml.safe_load(meta)
         names = content["yaml_files"]["train_config"], content["files"]["model_file"]
@@ -110,12 +165,19 @@ def _unpack(archive: Path, folder: Path) -> tuple[Path, Path]:
                         f"{archive}: refused, because its member '{member.filename}' is a link or "
                         "would be unpacked outside of its folder"
                     )
+                if member.file_size > max(MAX_YAML_BYTES, MAX_RATIO * member.compress_size):
+                    raise ValueError(
+                        f"{archive}: refused, because its member '{member.filename}' would grow from"
+                        f" {member.compress_size} to {member.file_size} bytes, as neither a config nor weights do;"
+                        " pack it again"
+                    )
             names = packed.namelist()
             if META not in names:
                 raise ValueError(
                     f"{archive}: has no {META}; expected a zip made by ESPnet's packer (stage 11 of run.sh)"
                 )
-            contents = _contents(packed.read(META), f"{archive}/{META}")
+            meta = None if packed.getinfo(META).file_size > MAX_YAML_BYTES else packed.read(META)
+            contents = _contents(meta, f"{archive}/{META}")
             for name, target in zip(contents, ("config.yaml", "model.pth")):
                 if name not in names:
                     raise ValueError(f"{archive}: lacks '{name}', which its {META} names; pack it again")
@@ -147,4 +209,9 @@ def _from_hub(tag: str) -> tuple[Path, Path]:
             ) from error
 
     meta = download(META)
-    return tuple(download(name) for name in _contents(meta.read_bytes(), f"{tag}/{META}"))
+    return tuple(download(name) for name in _contents(_small(meta), f"{tag}/{META}"))
+
+
+def _small(path: Path) -> bytes | None:
+    """The content of a YAML file; None if it is too large for one."""
+    return path.read_bytes() if path.stat().st_size <= MAX_YAML_BYTES else None

@@ -55,6 +55,7 @@ class SeparateRecording:
         ref_mic: channel of the recording at which the talkers are to sound, from 0; None for the one that
             the model was trained for.
         segment_size, hop_size: length of segments and distance of their beginnings in seconds.
+        mixture_consistency: the streams get what they leave of the mixture, or not; None leaves it to the model.
         fingerprint: names the model in the files that are written.
     Attributes:
         sample_rate: Hz that the model works at.
@@ -76,6 +77,7 @@ class SeparateRecording:
         ref_mic: int | None = None,
         segment_size: float = SEGMENT_S,
         hop_size: float = HOP_S,
+        mixture_consistency: bool | None = None,
         fingerprint: str = "",
     ) -> None:
         from espnet2_m2m.enh.mics import check_mics
@@ -106,6 +108,7 @@ class SeparateRecording:
                 f"this model gives the speech at mic {trained} only, as it was trained, found "
                 f"ref_mic {ref_mic}; models trained by the mixture-constraint loss take any"
             )
+        self.mixture_consistency = separator.mixture_consistency if mixture_consistency is None else mixture_consistency
         self.segment = round(segment_size * self.sample_rate)
         self.overlap = self.segment - round(hop_size * self.sample_rate)
         if segment_size < 2 * SHORTEST_S or not 1 <= self.overlap <= self.segment // 2:
@@ -188,19 +191,9 @@ class SeparateRecording:
         from tqdm import tqdm
 
         recording, out_dir = Path(recording), Path(out_dir)
-        num_samples, _, rate = self.check_file(recording, resample)
-        duration_s = num_samples / rate
-        settings = {
-            "model_sha256": self.fingerprint,
-            "mics": self.mics,
-            "ref_mic": self.ref_channel,
-            "segment": self.segment,
-            "overlap": self.overlap,
-        }
-        streams = StreamFiles(recording, out_dir, self.num_speakers, settings)
-        if not overwrite and streams.exist():
+        streams, duration_s, existed = self.check_file(recording, out_dir, resample, overwrite)
+        if existed:
             return SeparatedFile(streams.paths, duration_s, None, True)
-        check_samples(recording)
         out_dir.mkdir(parents=True, exist_ok=True)
         with (
             reader(recording, self.sample_rate, out_dir) as (read, num_samples),
@@ -215,12 +208,18 @@ class SeparateRecording:
                 bar.update(round(done / self.sample_rate) - bar.n)
         return SeparatedFile(streams.paths, duration_s, [n / self.sample_rate for n in blocks.uncertain], False)
 
-    def check_file(self, recording: str | Path, resample: bool = False) -> tuple[int, int, int]:
-        """(samples, mics, rate in Hz) of a file, as its header says, that `file` will separate.
+    def check_file(
+        self, recording: str | Path, out_dir: str | Path, resample: bool = False, overwrite: bool = False
+    ) -> tuple[StreamFiles, float, bool]:
+        """All that can be wrong with a recording and its files, found in a small part of the time of `file`.
 
+        Args: as `file`.
+        Returns:
+            its files, its duration in seconds, and whether the files are there already.
         Raises:
-            ValueError: it will not; says why and what to do.
+            ValueError, OSError: `file` would not separate it; says why and what to do.
         """
+        recording = Path(recording)
         num_samples, num_mics, rate = read_header(recording)
         if rate < self.sample_rate:
             raise ValueError(
@@ -233,7 +232,19 @@ class SeparateRecording:
                 f"--resample the recording is converted to that and so is its output"
             )
         self._check_form(recording, num_samples, num_mics, rate)
-        return num_samples, num_mics, rate
+        settings = {
+            "model_sha256": self.fingerprint,
+            "mics": self.mics,
+            "ref_mic": self.ref_channel,
+            "segment": self.segment,
+            "overlap": self.overlap,
+            "mixture_consistency": self.mixture_consistency,
+        }
+        streams = StreamFiles(recording, Path(out_dir), self.num_speakers, settings)
+        existed = not overwrite and streams.exist()
+        if not existed:
+            check_samples(recording)
+        return streams, num_samples / rate, existed
 
     def _check_form(self, name: str | Path, num_samples: int, num_mics: int, rate: int) -> None:
         if num_samples < SHORTEST_S * rate:
@@ -254,7 +265,9 @@ class SeparateRecording:
     def _separate(self, mixture: np.ndarray) -> np.ndarray:
         """A segment (sample, mic) -> (source, sample)."""
         # Set for every segment, as others may share the model.
-        self.model.enh_model.separator.ref_channel = self.model.ref_channel = self.ref_channel
+        separator = self.model.enh_model.separator
+        separator.ref_channel = self.model.ref_channel = self.ref_channel
+        separator.mixture_consistency = self.mixture_consistency
         mixture = np.ascontiguousarray(mixture)
         mixture = mixture[:, 0] if mixture.shape[1] == 1 else mixture  # as ESPnet reads it
         est = np.concatenate(self.model(mixture[None], fs=self.sample_rate))

@@ -1,7 +1,7 @@
 """A recording as a file, and its talkers as files: read in pieces, written whole or not at all, kept if still valid.
 
-What is wrong with a recording must not show after hours of work. So its header is read before that of the next one
-(bin/separate), again when its turn comes, as it may have changed by then, and then all its samples, once.
+What is wrong with a recording must not show after hours of work on others. So all are read once before the first is
+separated (bin/separate), and each again when its turn comes, as it may have changed by then.
 """
 
 import json
@@ -17,12 +17,13 @@ from espnet2_m2m.data_dir.audio import (
     AudioError,
     audio_blocks,
     audio_header,
+    comment_of,
     is_plain_file,
+    new_sound_file,
     open_audio,
     require_sane,
     truncated,
 )
-from espnet2_m2m.data_dir.tables import atomic_path
 
 if TYPE_CHECKING:
     import soundfile
@@ -119,20 +120,12 @@ class StreamFiles:
         Raises:
             FileExistsError: some exist and were made in another way.
         """
-        import soundfile
-
         for path in self.paths:
-            if path.exists():
-                try:
-                    with soundfile.SoundFile(path) as file:
-                        same = file.comment == self.comment
-                except soundfile.SoundFileError:
-                    same = False
-                if not same:
-                    raise FileExistsError(
-                        f"{path}: exists, and was not made from this recording with this "
-                        "model and these options; remove it or give --overwrite"
-                    )
+            if path.exists() and comment_of(path) != self.comment:
+                raise FileExistsError(
+                    f"{path}: exists, and was not made from this recording with this "
+                    "model and these options; remove it or give --overwrite"
+                )
         return all(path.exists() for path in self.paths)
 
     @contextmanager
@@ -145,26 +138,15 @@ class StreamFiles:
         Raises:
             OSError: they cannot be written.
         """
+        form = "FLOAT", _format(4 * num_samples), self.comment
         with ExitStack() as stack:
-            files = [stack.enter_context(self._output(path, sample_rate, num_samples)) for path in self.paths]
+            files = [stack.enter_context(new_sound_file(path, sample_rate, 1, *form)) for path in self.paths]
 
             def write(block: np.ndarray) -> None:
                 for file, wave in zip(files, block):
                     file.write(wave)
 
             yield write
-
-    @contextmanager
-    def _output(self, path: Path, sample_rate: int, num_samples: int) -> "Iterator[soundfile.SoundFile]":
-        import soundfile
-
-        with (
-            atomic_path(path) as temporary,
-            _sound_errors(path),
-            soundfile.SoundFile(temporary, "w", sample_rate, 1, "FLOAT", format=_format(4 * num_samples)) as file,
-        ):
-            file.comment = self.comment
-            yield file
 
 
 @contextmanager
@@ -178,7 +160,16 @@ def _resampled(source: "soundfile.SoundFile", sample_rate: int, folder: Path) ->
     with (
         tempfile.TemporaryFile(dir=folder) as temporary,
         _sound_errors(folder),
-        soundfile.SoundFile(temporary, "w+", sample_rate, source.channels, "FLOAT", format=_format(num_bytes)) as file,
+        # By its number: with the file itself, soundfile would print what a full disk makes Python raise.
+        soundfile.SoundFile(
+            temporary.fileno(),
+            "w+",
+            sample_rate,
+            source.channels,
+            "FLOAT",
+            format=_format(num_bytes),
+            closefd=False,
+        ) as file,
     ):
         while len(block := source.read(BLOCK, dtype="float32", always_2d=True)):
             file.write(resampler.resample_chunk(block))
@@ -197,4 +188,4 @@ def _sound_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except soundfile.SoundFileError as error:
-        raise OSError(f"{path}: cannot be written ({error})") from error
+        raise OSError(f"{path}: cannot be written ({error}); is the disk full?") from error

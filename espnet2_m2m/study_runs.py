@@ -17,6 +17,7 @@ from typing import IO
 
 from espnet2_m2m.enh.config import read_config
 from espnet2_m2m.enh.training_settings import other_training, training_settings
+from espnet2_m2m.report.paper import OUTPUTS, PAPER_OUTPUT
 
 TUNING = Path("conf/tuning")
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -46,11 +47,12 @@ class Run:
             self.enh_args += f" --scheduler_conf T_max={args.max_epoch}"  # the training ends with small steps
         self.enh_args += f" {args.enh_args}" if args.enh_args else ""
         self._settings = training_settings(self.configs, self.enh_args, args.dumpdir)
-        # Separated set -> its options. PIT's estimates are also passed through FCP, as M2M's are.
-        self.separations = {f"enhanced_{args.test_set}": []}
-        if row.endswith("_pit"):
-            fcp = ["--inference_tag", "fcp", "--inference_args", "--fcp_output true"]
-            self.separations[f"enhanced_{args.test_set}_fcp"] = fcp
+        # Separated set -> its options.
+        self.separations = {f"enhanced_{args.test_set}": ["--inference_args", PAPER_OUTPUT]}
+        for tag, output in OUTPUTS.items():
+            if re.fullmatch(output.rows, row):
+                options = ["--inference_tag", tag, "--inference_args", output.inference_args]
+                self.separations[f"enhanced_{args.test_set}_{tag}"] = options
 
     def __str__(self) -> str:
         return f"{self.row} seed {self.seed}"

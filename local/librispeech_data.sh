@@ -27,15 +27,6 @@ help_message="Options of stage 1 (defaults in brackets)"
 . ./path.sh
 . local/jobs.sh
 
-# Before anything is downloaded or prepared.
-for set in train valid test; do
-    num=num_${set}
-    if [[ ! ${!num} =~ ^[0-9]+$ ]]; then
-        echo "$0: --num_${set} is a number, found '${!num}'" >&2
-        exit 1
-    fi
-done
-
 prepare() {             # data dir, subsets
     local download_option=
     if [ "${download}" = true ]; then

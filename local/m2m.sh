@@ -66,19 +66,6 @@ if [ $# -ne 0 ]; then
     exit 1
 fi
 
-for option in stage stop_stage ngpu; do
-    if [[ ! ${!option} =~ ^[0-9]+$ ]]; then
-        echo "$0: --${option} is a number, found '${!option}'" >&2
-        exit 1
-    fi
-done
-for option in nj inference_nj num_nodes; do
-    if [[ ! ${!option} =~ ^[1-9][0-9]*$ ]]; then
-        echo "$0: --${option} is a number above 0, found '${!option}'" >&2
-        exit 1
-    fi
-done
-
 config_options=()
 config_names=
 for config in ${enh_config}; do
@@ -95,8 +82,32 @@ if [ -n "${asr_exp}" ] && [ -n "${asr_tag}" ]; then
     exit 1
 fi
 
+# What enh.sh does not give is done by these in a checkout, too.
+filter_sets() {         # filter_sets SECONDS SECONDS SET ...: utterances longer and shorter than these -> dump/raw
+    local set
+    for set in "${@:3}"; do
+        ${python} -m espnet2_m2m.bin.filter_data_dir --data_dir "${dumpdir}/raw/org/${set}" \
+            --out_dir "${dumpdir}/raw/${set}" --min_duration "$1" --max_duration "$2"
+    done
+}
+validate_sets() {
+    local set
+    for set in ${train_set} ${valid_set} ${test_sets}; do
+        ${python} -m espnet2_m2m.bin.validate_data_dir "${dumpdir}/raw/${set}" \
+            --sample_rate "${fs}" --num_channels "${num_channels}" \
+            --num_speakers "${num_speakers}" --nj "$(pool "${nj}")"
+    done
+}
+make_talkers() {        # make_talkers SET: its separated speech, a line per talker
+    ${decode_cmd} "$(enhanced "$1")/log/talkers.log" \
+        ${python} -m espnet2_m2m.bin.talker_data_dir --data_dir "${dumpdir}/raw/$1" \
+        --enhanced_dir "$(enhanced "$1")" --train_config "${enh_exp}/config.yaml" \
+        --out_dir "$(enhanced "$1")/talkers" --nj "$(pool "${nj}")"
+}
+
 if [ "${use_enh_sh}" = true ]; then
     . local/enh_sh.sh
+    exit
 fi
 
 inference_cmd=${decode_cmd}
@@ -119,20 +130,9 @@ fi
 
 if runs 4; then
     log "stage 4: length filter and validation -> ${dumpdir}/raw"
-    for set in ${train_set} ${valid_set}; do
-        ${python} -m espnet2_m2m.bin.filter_data_dir --data_dir "${dumpdir}/raw/org/${set}" \
-            --out_dir "${dumpdir}/raw/${set}" --min_duration "${min_wav_duration}" \
-            --max_duration "${max_wav_duration}"
-    done
-    for set in ${test_sets}; do         # test sets are never filtered
-        ${python} -m espnet2_m2m.bin.filter_data_dir --data_dir "${dumpdir}/raw/org/${set}" \
-            --out_dir "${dumpdir}/raw/${set}" --min_duration 0 --max_duration inf
-    done
-    for set in ${train_set} ${valid_set} ${test_sets}; do
-        ${python} -m espnet2_m2m.bin.validate_data_dir "${dumpdir}/raw/${set}" \
-            --sample_rate "${fs}" --num_channels "${num_channels}" \
-            --num_speakers "${num_speakers}" --nj "$(pool "${nj}")"
-    done
+    filter_sets "${min_wav_duration}" "${max_wav_duration}" ${train_set} ${valid_set}
+    filter_sets 0 inf ${test_sets}      # never filtered
+    validate_sets
 fi
 
 if runs 5; then
@@ -173,10 +173,7 @@ if runs 7; then
             --model_file "${enh_exp}/${inference_model}" --fs "${fs}" --ngpu "$((ngpu > 0))" \
             --data_path_and_name_and_type "${dumpdir}/raw/${set}/wav.scp,speech_mix,sound" \
             --output_dir "$(enhanced "${set}")" --log_level WARNING ${inference_args}
-        ${decode_cmd} "$(enhanced "${set}")/log/talkers.log" \
-            ${python} -m espnet2_m2m.bin.talker_data_dir --data_dir "${dumpdir}/raw/${set}" \
-            --enhanced_dir "$(enhanced "${set}")" --train_config "${enh_exp}/config.yaml" \
-            --out_dir "$(enhanced "${set}")/talkers" --nj "$(pool "${nj}")"
+        make_talkers "${set}"
     done
 fi
 

@@ -31,10 +31,19 @@ while [ $# -gt 0 ]; do
                 echo "$0: option $1 is true or false, found '$2'" >&2
                 exit 1
             fi
+            case "${_name}" in      # counts, and what each is at least; in every script the same
+                nj|*_nj|num_nodes|num_channels|num_speakers|fs) _least=1 _expected="a number above 0" ;;
+                stage|stop_stage|ngpu|num_*) _least=0 _expected="a number" ;;
+                *) _least= ;;
+            esac
+            if [ -n "${_least}" ] && { [[ ! $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] || [ "$2" -lt "${_least}" ]; }; then
+                echo "$0: option $1 is ${_expected}, found '$2'" >&2
+                exit 1
+            fi
             printf -v "${_name}" '%s' "$2"
             shift 2 ;;
         *)
             break ;;
     esac
 done
-unset _name
+unset _name _least _expected

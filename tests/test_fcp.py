@@ -1,5 +1,7 @@
 """FCP: known filters come back; agreement with the literal equations; invariances; silence."""
 
+import threading
+
 import numpy as np
 import oracle
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from espnet2_m2m import fir_least_squares
 from espnet2_m2m.fcp import fcp_weight, forward_convolutive_prediction
-from espnet2_m2m.fir_least_squares import FIRLeastSquares, stack_taps
+from espnet2_m2m.fir_least_squares import FIRLeastSquares, full_precision, stack_taps
 
 # Orthogonalisation (oracle) and normal equations (code) differ by float64 rounding, 1e-16, times
 # the condition number, at most about 1e5 by the diagonal loading, and some more for sums.
@@ -389,6 +391,27 @@ def test_faster_matrix_products_do_not_change_values(setting, precision, monkeyp
         assert {settings[name] for settings in seen} <= {"ieee", None}
     for one, other in zip(actual, desired):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_threads_leave_the_setting_of_the_process_as_it_was(precision):
+    """Each once put back what it had found: the first to leave took exact products from the other, for good."""
+    backend = torch.backends.mkldnn.matmul
+    backend.fp32_precision = "bf16"
+    second_is_inside, first_has_left, seen = threading.Event(), threading.Event(), []
+
+    def second():
+        with full_precision("cpu"):
+            second_is_inside.set()
+            first_has_left.wait()
+            seen.append(backend.fp32_precision)
+
+    thread = threading.Thread(target=second)
+    with full_precision("cpu"):
+        thread.start()
+        second_is_inside.wait()
+    first_has_left.set()
+    thread.join()
+    assert seen == ["ieee"] and backend.fp32_precision == "bf16"
 
 
 def test_arguments_are_not_changed():

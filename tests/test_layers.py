@@ -16,6 +16,8 @@ ROOMS = (
     "fir_least_squares",
     "fcp",
     "loss",
+    "consistency",
+    "headset_cleaning",
     "headset_order",
     "stitching",
     # files

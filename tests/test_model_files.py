@@ -1,9 +1,11 @@
 """Models are found in folders, zips and on Hugging Face; zips that reach out of their folder are refused."""
 
 import stat
+import tracemalloc
 import zipfile
 
 import pytest
+import torch
 import yaml
 
 from espnet2_m2m.model_files import model_files
@@ -118,3 +120,60 @@ def test_a_tag_without_its_client_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(FileNotFoundError, match="pip install huggingface_hub"):
         texts("user/name")
+
+
+@pytest.mark.parametrize("name", ["meta.yaml", *MEMBERS, "exp/X/image.png"])
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, name):
+    """100 kB that would become 100 MB, in memory or on the disk."""
+    members = {"meta.yaml": yaml.safe_dump(CONTENTS), **MEMBERS, name: 100_000_000 * "0"}
+    packed = tmp_path / "model.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        for member, content in members.items():
+            file.writestr(member, content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=f"model.zip: refused, because its member '{name}' would grow from"):
+        texts(packed)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (100_000 * "[", "config.yaml:1: refused, because its YAML has more than 50 levels"),
+        (
+            "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{9 * f'*a{n - 1}, '}]\n" for n in range(1, 9)),
+            "config.yaml:7: refused",
+        ),
+        ("a: &a [1, *a]\n", "config.yaml:1: refused"),
+        (11_000_000 * " ", "config.yaml: refused, because its YAML has more than 10000000 bytes"),
+    ],
+    ids=["deep", "aliases", "endless", "long"],
+)
+def test_yaml_that_becomes_much_more_than_it_is(tmp_path, config, message):
+    """As config and as list of contents, in a folder and in a zip."""
+    (tmp_path / "config.yaml").write_text(config)
+    (tmp_path / "valid.loss.best.pth").touch()
+    packed = pack(tmp_path / "config.zip", members={**MEMBERS, "exp/X/config.yaml": config})
+    for model in (tmp_path, packed):
+        with pytest.raises(ValueError, match=message):
+            texts(model)
+    message = message.replace("config.yaml", "meta.yaml")
+    with pytest.raises(ValueError, match=message):
+        texts(pack(tmp_path / "meta.zip", contents=config))
+    (tmp_path / "meta.yaml").write_text(config)
+    with pytest.raises(ValueError, match=message):
+        texts(tmp_path)
+
+
+def test_weights_that_are_a_bomb_themselves(tmp_path):
+    """torch.save packs nothing, torch.load would unpack all the same."""
+    (tmp_path / "config.yaml").write_text("a: &a [1]\nb: *a\n")  # aliases are no harm by themselves
+    weights = tmp_path / "valid.loss.best.pth"
+    torch.save({"a": torch.zeros(1000)}, weights)
+    with model_files(tmp_path) as paths:
+        assert paths[1] == weights
+    with zipfile.ZipFile(weights, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data/0", 1_000_000 * "0")
+    with pytest.raises(ValueError, match="valid.loss.best.pth: refused, because its .* bytes would become 1000000"):
+        texts(tmp_path)

@@ -207,6 +207,26 @@ def test_mistakes_end_in_one_clear_line(folder, options, message):
     assert message in printed and "Traceback" not in printed, printed[-2000:]
 
 
+SCRIPTS = ("meeting_demo_data.sh", "librispeech_data.sh", "sms_wsj_data.sh", "train_demo_asr.sh")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--nj", "0"], "option --nj is a number above 0, found '0'"),
+        (["--nj", "08"], "option --nj is a number above 0, found '08'"),  # an octal number to bash
+        (["--fs", "8k"], "option --fs is a number above 0, found '8k'"),
+        (["--num-train", "-1"], "option --num-train is a number, found '-1'"),
+        (["--num_train", "99999999999999999999"], "option --num_train is a number, found"),
+    ],
+)
+def test_every_script_checks_counts_alike_and_at_once(options, message):
+    """Some passed anything on to commands, which met it in their own ways, after others had worked for an hour."""
+    for script in SCRIPTS:
+        printed = recipes.run(f"local/{script}", *options, check=False)
+        assert message in printed and printed.count("\n") == 1, printed
+
+
 def test_a_variable_of_the_environment_is_no_option(folder):
     """An exported `seed` made `--seed` an option of the stages, and the data script's was lost."""
     assert "x5" in run("--seed", "x5", "--stop_stage", "1", folder=folder / "new", check=False, seed="3")

@@ -125,6 +125,23 @@ def test_recordings_that_share_a_model_keep_their_reference_mics(separate):
         np.testing.assert_array_equal(one(recording, RATE), desired)
 
 
+def test_consistent_streams_add_up_to_the_mixture(separate, model, tmp_path, capsys):
+    """Also where segments are faded into each other, and whatever others do with the same model."""
+    recording = noise(2.5)
+    consistent = SeparateRecording(separate.model, ref_mic=1, segment_size=1.0, hop_size=0.75, mixture_consistency=True)
+    for _ in range(2):
+        np.testing.assert_allclose(consistent(recording, RATE).sum(0), recording[:, 1], atol=1e-5)
+        assert np.abs(separate(recording, RATE).sum(0) - recording[:, 0]).max() > 0.01
+    path = write(tmp_path / "a.wav", recording)
+    command.main(["--model", str(model), str(path), "-o", str(tmp_path), "--mixture_consistency", "true"])
+    streams = [read(tmp_path / f"a_spk{n}.wav") for n in (1, 2)]
+    np.testing.assert_allclose(sum(streams), recording[:, 0], atol=1e-5)
+    capsys.readouterr()
+    assert "was not made from this recording with this model and these options" in errors(
+        capsys, "--model", model, path, "-o", tmp_path
+    )
+
+
 def test_one_mic(tmp_path):
     """A model of one mic takes it from a recording of several."""
     conf = dict(config("tfgridnet_spectra").separator_conf, n_imics=1)
@@ -238,6 +255,42 @@ def test_recordings_that_cannot_be_separated(model, tmp_path, capsys):
     assert not list(tmp_path.glob("out/*")) and not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        ("missing", "no such audio file"),
+        ("no audio", "not readable as audio"),
+        ("other mics", "has 2 channel(s)"),
+        ("other rate", "has 16000 Hz"),
+        ("short", "is the shortest that can be separated"),
+        ("nan", "has NaN or infinite samples, the first at 0.500 s"),
+        ("other output", "was not made from this recording"),
+    ],
+)
+def test_a_fault_in_the_last_recording_shows_before_the_first_is_separated(model, tmp_path, capsys, fault, message):
+    first, second = write(tmp_path / "a.wav", noise(1)), tmp_path / "b.wav"
+    samples = noise({"short": 0.3}.get(fault, 1), 2 if fault == "other mics" else MICS)
+    if fault == "nan":
+        samples[4000] = np.nan
+    if fault == "no audio":
+        second.write_text("no audio")
+    elif fault != "missing":
+        write(second, samples, 16000 if fault == "other rate" else RATE)
+    (tmp_path / "out").mkdir()
+    if fault == "other output":
+        (tmp_path / "out" / "b_spk1.wav").write_text("mine")
+    printed = errors(capsys, "--model", model, first, second, "-o", tmp_path / "out")
+    assert message in printed and "b.wav" in printed or "b_spk1.wav" in printed
+    assert not list(tmp_path.glob("out/a*"))
+
+
+@pytest.mark.parametrize("option", ["--segment_size", "--hop_size"])
+@pytest.mark.parametrize("value", ["inf", "nan", "-1"])
+def test_lengths_that_are_no_number(model, tmp_path, capsys, option, value):
+    printed = errors(capsys, "--model", model, tmp_path / "a.wav", "-o", tmp_path, f"{option}={value}")
+    assert f"{option}: expected a number from 0 to" in printed
+
+
 def test_arrays_that_cannot_be_separated(separate):
     for mixture, rate, message in (
         (noise(1), 16000, "has 16000 Hz, the model works at 8000 Hz"),
@@ -340,6 +393,15 @@ def test_all_that_does_not_fit_is_named(model, tmp_path):
     ) in str(error.value)
 
 
+def test_weights_of_another_dtype_are_refused(model, tmp_path):
+    """They would take twice the memory before they are converted without a word."""
+    weights = torch.load(model / "valid.loss.best.pth")
+    name = next(name for name, value in weights.items() if value.is_floating_point())
+    weights[name] = weights[name].double()
+    with pytest.raises(ValueError, match=rf"1 tensors of another dtype: {name} torch.float64 for torch.float32$"):
+        SeparateRecording.from_pretrained(copied(model, tmp_path, weights=weights))
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -377,7 +439,7 @@ def test_an_hour_of_six_channels_takes_no_more_memory_than_minutes(tmp_path):
         import torch        # what every user of a network has in memory
         from espnet2_m2m import SeparateRecording
         from espnet2_m2m.enh.mics import MicArray
-        separator = types.SimpleNamespace(array=MicArray(None, None, 0, 6))
+        separator = types.SimpleNamespace(array=MicArray(None, None, 0, 6), mixture_consistency=False)
         def network(mix, fs):
             return [mix[:, :, n] for n in range(2)]
         network.enh_train_args = types.SimpleNamespace(sample_rate=8000)

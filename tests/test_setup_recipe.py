@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -18,9 +19,11 @@ from tiny_study import DATA_OPTIONS, STAGE_OPTIONS, TRAINING, make_clean_speech
 from warm_python import warm_python
 
 from espnet2_m2m.bin import setup_recipe, simulate
-from espnet2_m2m.data_dir import read_table
+from espnet2_m2m.data_dir import audio_scps, read_table, validate_data_dir, write_table
+from espnet2_m2m.data_dir.directory import data_files
 
 EXPERIMENT = "train_enh_m2m_tfgridnet_small"
+SETS = ("train", "valid", "test")
 
 
 def run(folder, python, *options, check=True, **env):
@@ -57,14 +60,18 @@ def test_the_page_shows_these_commands(checkout):
 def options(tmp_path_factory):
     """Of run.sh, for both ways."""
     source = make_clean_speech(tmp_path_factory.mktemp("clean speech"))
+    write_table(source / "text", {utt_id: f"words of {utt_id}" for utt_id in read_table(source / "utt2spk")})
     return ["--source_data", str(source), *DATA_OPTIONS, *STAGE_OPTIONS, "--enh_args", f"--max_epoch 1 {TRAINING}"]
 
 
 @pytest.fixture(scope="module")
 def stock(checkout, python, options):
-    """The recipe's folder after stages 1 to 8 and 11 of enh.sh."""
+    """The recipe's folder after stages 1 to 8 and 11 of enh.sh; its sets have utt2fs, which enh.sh passes on."""
     recipe = checkout / "egs2" / "meeting_demo" / "enh1"
-    run(recipe, python, *options, "--inference_nj", "2")
+    run(recipe, python, *options, "--stop_stage", "1")
+    for name in SETS:
+        write_table(recipe / "data" / name / "utt2fs", dict.fromkeys(read_table(recipe / f"data/{name}/wav.scp"), 8000))
+    run(recipe, python, *options, "--inference_nj", "2", "--stage", "2")
     return recipe
 
 
@@ -84,8 +91,19 @@ def test_enh_sh_trains_separates_scores_and_packs(stock):
         assert soundfile.info(path).subtype == "FLOAT"
 
 
+def test_separated_speech_is_a_data_dir_for_an_asr_recipe_elsewhere(stock, tmp_path, monkeypatch):
+    """enh.sh's stage 3 drops the transcripts and its stage 7 makes no data dir: WERs had no reference."""
+    talkers = stock / "exp" / EXPERIMENT / "enhanced_test" / "talkers"
+    monkeypatch.chdir(tmp_path)
+    assert not validate_data_dir(talkers, sample_rate=8000, num_channels=1, require=["text"])
+    mixtures = read_table(talkers / "utt2mix")
+    assert set(mixtures.values()) == set(read_table(stock / "data/test/wav.scp"))
+    said = {read_table(stock / f"data/test/text_spk{n}")[mixture] for n in (1, 2) for mixture in mixtures.values()}
+    assert set(read_table(talkers / "text").values()) == said
+
+
 def test_m2m_sh_comes_to_the_same_results(stock, python, options, tmp_path):
-    """Loss, weights and separated speech."""
+    """Tables, loss, weights and separated speech."""
     run(
         ROOT / "egs2" / "meeting_demo" / "enh1",
         python,
@@ -99,6 +117,14 @@ def test_m2m_sh_comes_to_the_same_results(stock, python, options, tmp_path):
         "--expdir",
         str(tmp_path),
     )
+    for name in ("org/train", "org/valid", *SETS):
+        theirs, ours = stock / "dump" / "raw" / name, tmp_path / "dump" / "raw" / name
+        assert set(data_files(theirs)) == {*data_files(ours), "feats_type", "utt2fs"}
+        for table in data_files(ours):
+            if table in audio_scps(ours):
+                assert read_table(theirs / table).keys() == read_table(ours / table).keys()
+            else:
+                assert (theirs / table).read_text() == (ours / table).read_text(), table
     exps = [stock / "exp" / EXPERIMENT, tmp_path / EXPERIMENT]
     losses = []
     for exp in exps:
@@ -125,6 +151,39 @@ def test_m2m_sh_comes_to_the_same_results(stock, python, options, tmp_path):
 def test_own_stages_run_in_a_checkout_too(stock, python):
     run(stock, python, "--use_enh_sh", "false", "--stage", "8", "--stop_stage", "8")
     assert (stock / "exp" / EXPERIMENT / "enhanced_test" / "scoring" / "scores.csv").is_file()
+
+
+def test_stages_3_and_4_of_sets_that_have_changed(stock, python, tmp_path):
+    """Segments, one of them too short; then sets without transcripts, scenes and the talkers at their headsets."""
+    folder = tmp_path / "enh1"
+    shutil.copytree(stock, folder, symlinks=True, ignore=shutil.ignore_patterns("exp", "dump"))
+    for name in setup_recipe.LINKS:
+        (folder / name).unlink()
+        (folder / name).symlink_to(stock / name)
+    for name in SETS:
+        data = folder / "data" / name
+        ends = dict.fromkeys(read_table(data / "wav.scp"), 1.15)
+        ends[max(ends)] = 1.15 if name == "test" else 1.0
+        write_table(data / "segments", {utt_id: f"{utt_id} 0.1 {end}" for utt_id, end in ends.items()})
+        write_table(data / "utt2dur", {utt_id: end - 0.1 for utt_id, end in ends.items()})
+    stages = ["--stage", "3", "--stop_stage", "4"]
+    removed = {"text_spk1", "text_spk2", "scenes.jsonl", "closetalk_spk1.scp", "closetalk_spk2.scp"}
+    run(folder, python, *stages, *STAGE_OPTIONS)
+    kept = {name: list(read_table(folder / f"dump/raw/{name}/utt2spk")) for name in SETS}
+    for name in SETS:
+        raw, expected = folder / "dump" / "raw" / name, list(read_table(folder / f"data/{name}/utt2spk"))
+        assert kept[name] == (expected if name == "test" else expected[:-1])
+        assert list(read_table(raw / "text_spk2")) == list(read_table(raw / "closetalk2.scp")) == kept[name]
+        assert not (raw / "segments").exists()
+        spoken = read_table(raw / "closetalk_spk1.scp").values()
+        assert {soundfile.info(folder / path).frames for path in spoken} == {8400}
+        for table in removed:
+            (folder / "data" / name / table).unlink()
+    run(folder, python, *stages, *STAGE_OPTIONS)
+    for name in SETS:
+        left = set(data_files(folder / "dump" / "raw" / name))
+        assert not left & removed
+        assert "closetalk1.scp" in left
 
 
 def test_a_second_call_changes_nothing_and_names_what_differs(checkout, capsys):
@@ -186,7 +245,7 @@ def test_all_recipes_from_an_installed_package(tmp_path):
     "missing, message",
     [
         ("egs2/TEMPLATE/enh1/enh.sh", "no ESPnet checkout"),
-        ("egs2/TEMPLATE/asr1/utils", "utils is missing; ESPnet has it since"),
+        ("egs2/TEMPLATE/asr1/utils", "utils is missing; expected a checkout of ESPnet 202511"),
         ("tools/extra_path.sh", "set up the checkout"),
     ],
 )
@@ -218,6 +277,9 @@ def test_an_unknown_recipe_and_an_old_enh_sh(tmp_path, capsys):
         (["--inference_tag", "fcp"], "--inference_tag is for our own stages"),
         (["--num-examples", "1"], "--num_examples is for our own stages"),
         (["--no_such_option", "1"], "invalid option --no_such_option"),
+        (["--speed_perturb_factors", "0.9 1.0"], "--speed_perturb_factors is not for M2M: enh.sh changes the speed"),
+        (["--ref-num", "3"], "--ref-num is set by --num_speakers"),
+        (["--inference_enh_config", "x.yaml"], "use --inference_args '--inference_config FILE'"),
     ],
 )
 def test_options_that_enh_sh_cannot_take(checkout, options, message):

@@ -5,11 +5,12 @@ import ast
 import difflib
 import functools
 import importlib
-import math
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from espnet2_m2m import __version__
 
@@ -64,12 +65,23 @@ def overview() -> str:
 
 def command_parser(file: str, doc: str, **options: object) -> argparse.ArgumentParser:
     """The parser of the command in `file`, whose help begins with the module's docstring."""
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"espnet2_m2m {Path(file).stem}",
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **options,
     )
+    return raise_usage_errors(parser)
+
+
+def raise_usage_errors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Make the parser raise ValueError, so that `cli_errors` shows wrong options as it shows all other mistakes."""
+
+    def error(message: str) -> NoReturn:
+        raise ValueError(f"{message}; see --help")
+
+    parser.error = error
+    return parser
 
 
 def rendering_parser(file: str, doc: str, closetalk_gain_db: float) -> argparse.ArgumentParser:
@@ -79,32 +91,23 @@ def rendering_parser(file: str, doc: str, closetalk_gain_db: float) -> argparse.
     add("--out_dir", required=True, help="the sets are written to OUT_DIR/{train,valid,test}")
     add(
         "--closetalk_gain_db",
-        type=float,
+        type=DECIBELS,
         default=closetalk_gain_db,
         help="gain of the headsets relative to the far-field mics",
     )
-    add("--nj", type=int, default=2, help="number of processes; the result does not depend on it")
+    add("--nj", type=positive, default=2, help="number of processes; the result does not depend on it")
     add("--job", type=parse_job, metavar="K/N", help="render the K-th of N shares of every set and write no tables")
     return parser
 
 
-def check_rendering(args: argparse.Namespace, **lowest: float) -> None:
-    """Refuse values of `rendering_parser`'s options, and of num_train ..., that no simulation can have.
+def check_rendering(args: argparse.Namespace) -> None:
+    """Refuse a command of `rendering_parser` that leaves out all three sets.
 
-    Args:
-        lowest: values that further options must at least have.
     Raises:
-        ValueError: names the option, what is expected and what was found.
+        ValueError: says so.
     """
-    lowest = {"num_train": 0, "num_valid": 0, "num_test": 0, "sample_rate": 1, "nj": 1, **lowest}
-    if all(value is not None and value < 1 for value in (args.num_train, args.num_valid, args.num_test)):
+    if args.num_train == args.num_valid == args.num_test == 0:
         raise ValueError("nothing to do: --num_train, --num_valid and --num_test are all 0")
-    for option, low in lowest.items():
-        value = getattr(args, option)
-        if value is not None and value < low:
-            raise ValueError(f"--{option} must be {low} or more, found {value}")
-    if not math.isfinite(args.closetalk_gain_db):
-        raise ValueError(f"--closetalk_gain_db must be a number, found {args.closetalk_gain_db}")
 
 
 def cli_errors(main: Callable) -> Callable:
@@ -140,16 +143,40 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
 
 
-def positive(text: str) -> int:
-    """ "3" -> 3, for options that take a number above 0."""
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text!r}")
-    return int(text)
+def number(lowest: float, highest: float, convert: Callable[[str], float] = float) -> Callable[[str], float]:
+    """The type of an option that takes a number from `lowest` to `highest`, which inf and nan are not."""
+
+    def checked(text: str) -> float:
+        with suppress(ValueError):
+            value = convert(text)
+            if lowest <= value <= highest:
+                return value
+        whole = "whole " if convert is int else ""
+        raise argparse.ArgumentTypeError(f"expected a {whole}number from {lowest:,} to {highest:,}, found {text!r}")
+
+    return checked
+
+
+def whole(lowest: int, highest: int = 2**31 - 1) -> Callable[[str], int]:
+    """As `number`, for whole numbers; by default up to the largest that C programs take."""
+    return number(lowest, highest, int)
+
+
+positive, not_negative = whole(1), whole(0)
+SEED = whole(0, 2**32 - 1)  # as numpy's
+SECONDS = number(0, 1e6)
+DECIBELS = number(-200, 200)  # beyond, float32 has no room for two signals at once
+
+
+def sample_rate(text: str) -> int:
+    """ "16000", or "16k" as in ESPnet's recipes -> 16000, in Hz."""
+    thousands = re.fullmatch(r"(\d+)k", text)
+    return whole(1, 1_000_000)(f"{thousands[1]}000" if thousands else text)
 
 
 def mic_list(text: str) -> list[int]:
     """ "0,2" -> [0, 2], different channels counted from 0."""
-    mics = [int(mic) for mic in text.split(",")] if re.fullmatch(r" *\d+ *(, *\d+ *)*", text) else []
+    mics = [not_negative(mic) for mic in text.split(",")] if re.fullmatch(r" *\d+ *(, *\d+ *)*", text) else []
     if not mics or len(set(mics)) < len(mics):
         raise argparse.ArgumentTypeError(f"expected different channels counted from 0 such as 0,2, found {text!r}")
     return mics
@@ -164,7 +191,7 @@ def share_of(tasks: list, job: tuple[int, int] | None) -> list:
 def parse_job(job: str) -> tuple[int, int]:
     """ "3/100" -> (3, 100): the third of a hundred jobs, which does the tasks [2::100], `share_of`."""
     match = re.fullmatch(r"(\d+)/(\d+)", job)
-    number, num_jobs = map(int, match.groups()) if match else (0, 0)
+    number, num_jobs = map(not_negative, match.groups()) if match else (0, 0)
     if not 1 <= number <= num_jobs:
         raise argparse.ArgumentTypeError(f"expected k/n with 1 <= k <= n, found '{job}'")
     return number, num_jobs

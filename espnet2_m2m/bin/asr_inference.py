@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m.bin import cli_errors, command_parser, parse_job, share_of
+from espnet2_m2m.bin import cli_errors, command_parser, not_negative, parse_job, share_of
 from espnet2_m2m.data_dir import numbered_files, require_finished, source_stamp, write_table
 from espnet2_m2m.data_dir.audio import audio_errors, resample
 from espnet2_m2m.data_dir.cache import Cache, input_key
@@ -50,7 +50,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--separated", help="data dir of its separated speech, by talker_data_dir")
     parser.add_argument("--name", default="separated", help="name of that condition (default: %(default)s)")
     parser.add_argument("--out_dir", required=True)
-    parser.add_argument("--ref_channel", type=int, default=0, help="far-field mic to decode, from 0")
+    parser.add_argument("--ref_channel", type=not_negative, default=0, help="far-field mic to decode, from 0")
     parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0)
     parser.add_argument(
         "--job", type=parse_job, metavar="K/N", help="decode the K-th of N shares and write no data dirs"

@@ -147,6 +147,7 @@ def diagnose(model: "ESPnetM2MModel", utt_id: str, waves: dict[str, dict[int, np
             spectra("closetalk"),
             spectra("spk"),
             inverse,
+            separator.mixture_consistency,
         )
 
 

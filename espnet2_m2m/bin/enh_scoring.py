@@ -22,7 +22,7 @@ see the same folders. When all have ended, the same command without --job writes
 import argparse
 import os
 
-from espnet2_m2m.bin import boolean, cli_errors, command_parser, parse_job, positive
+from espnet2_m2m.bin import boolean, cli_errors, command_parser, not_negative, parse_job, positive
 from espnet2_m2m.scoring.results import markdown_section
 from espnet2_m2m.scoring.scored_set import score_set, score_share
 
@@ -32,7 +32,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", required=True, help="the set, with spk{n}.scp and wav.scp")
     parser.add_argument("--enhanced_dir", required=True, help="the estimates, as spk{n}.scp")
     parser.add_argument("--nj", type=positive, default=os.cpu_count() or 1, help="worker processes (default: CPUs)")
-    parser.add_argument("--ref_mic", type=int, default=0, help="far-field mic of the references, from 0 (default 0)")
+    parser.add_argument(
+        "--ref_mic", type=not_negative, default=0, help="far-field mic of the references, from 0 (default 0)"
+    )
     parser.add_argument(
         "--fixed_order",
         type=boolean,

@@ -83,6 +83,8 @@ def espnet_command(cmd: list[str] | None = None) -> list[str]:
             data_of_phase += [
                 data for data in data_options(data_dir, training, phase == "valid") if data.split(",")[1] not in named
             ]
+        if "--preprocessor" not in others:
+            data_of_phase = [data for data in data_of_phase if training.reads("".join(data.split(",")[1:2]))]
         for data in data_of_phase:
             command += [f"--{phase}_data_path_and_name_and_type", data]
     return command

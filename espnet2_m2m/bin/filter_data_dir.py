@@ -6,7 +6,7 @@
 
 import argparse
 
-from espnet2_m2m.bin import cli_errors, command_parser
+from espnet2_m2m.bin import SECONDS, cli_errors, command_parser
 from espnet2_m2m.data_dir import filter_data_dir
 from espnet2_m2m.data_dir.directory import count_some
 
@@ -15,8 +15,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = command_parser(__file__, __doc__)
     parser.add_argument("--data_dir", required=True, help="data dir to read")
     parser.add_argument("--out_dir", required=True, help="data dir to write")
-    parser.add_argument("--min_duration", type=float, default=0.1, help="seconds, exclusive")
-    parser.add_argument("--max_duration", type=float, default=20.0, help="seconds, exclusive")
+    parser.add_argument("--min_duration", type=SECONDS, default=0.1, help="seconds, exclusive")
+    parser.add_argument("--max_duration", type=SECONDS, default=20.0, help="seconds, exclusive")
     return parser
 
 

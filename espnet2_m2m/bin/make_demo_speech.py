@@ -12,13 +12,13 @@ import json
 from functools import partial
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, command_parser
+from espnet2_m2m.bin import SEED, cli_errors, command_parser, positive
 from espnet2_m2m.corpora.clean_speech import write_clean_speech
 from espnet2_m2m.corpora.demo import SAMPLE_RATE_HZ, Talker, sentences, speak, talkers
 from espnet2_m2m.data_dir.audio import write_wav
 from espnet2_m2m.data_dir.ids import id_path
 from espnet2_m2m.data_dir.parallel import parallel_map
-from espnet2_m2m.data_dir.tables import read_table, remove_temporaries, write_bytes
+from espnet2_m2m.data_dir.tables import read_table, write_bytes
 
 Utterances = dict[str, tuple[Path, str, str]]  # id -> (wav, talker, sentence)
 
@@ -26,12 +26,12 @@ Utterances = dict[str, tuple[Path, str, str]]  # id -> (wav, talker, sentence)
 def get_parser() -> argparse.ArgumentParser:
     parser = command_parser(__file__, __doc__)
     parser.add_argument("--out_dir", required=True)
-    parser.add_argument("--num_talkers", type=int, default=24)
+    parser.add_argument("--num_talkers", type=positive, default=24)
     parser.add_argument(
-        "--first_talker", type=int, default=1, help="e.g. 25: talkers that none of the first 24 is among"
+        "--first_talker", type=positive, default=1, help="e.g. 25: talkers that none of the first 24 is among"
     )
-    parser.add_argument("--num_sentences", type=int, default=40, help="of each talker")
-    parser.add_argument("--seed", type=int, default=0, help="draws the sentences")
+    parser.add_argument("--num_sentences", type=positive, default=40, help="of each talker")
+    parser.add_argument("--seed", type=SEED, default=0, help="draws the sentences")
     return parser
 
 
@@ -39,8 +39,6 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> None:
     """Synthesise the talkers that are not yet there, then write the tables."""
     args = get_parser().parse_args(cmd)
-    if args.first_talker < 1:
-        raise ValueError(f"--first_talker must be at least 1, found {args.first_talker}")
     chosen = talkers(args.first_talker - 1 + args.num_talkers)[args.first_talker - 1 :]
     utterances = {}
     for talker in chosen:
@@ -74,7 +72,6 @@ def begin(args: argparse.Namespace, utterances: Utterances) -> None:
             f"{out_dir} holds other speech: its settings.json is not what these options give"
             f" ({json.dumps(settings)}); choose another --out_dir or remove the folder"
         )
-    remove_temporaries(out_dir / "wav")
     if not path.is_file() and not _finished_with(utterances, out_dir):
         for wav, _, _ in utterances.values():  # nobody knows what such wavs say
             wav.unlink(missing_ok=True)

@@ -69,7 +69,8 @@ def main(cmd: list[str] | None = None) -> None:
                 command += ["--option", f"{exp_dir.name}/{name}"]
         done = subprocess.run(command, cwd=exp_dir.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode:
-            raise OSError(f"{packed}: ESPnet's packer failed:\n{done.stdout}")
+            reason = (done.stdout.strip() or "no message").splitlines()[-1]
+            raise OSError(f"{packed}: ESPnet's packer failed ({reason})")
         with model_files(temporary):  # what it wrote can be read
             pass
     print(f"{packed}: {packed.stat().st_size / 1e6:.1f} MB")

@@ -19,9 +19,8 @@ import sys
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
 
-from espnet2_m2m.bin import cli_errors, positive
+from espnet2_m2m.bin import SEED, cli_errors, not_negative, positive, raise_usage_errors
 from espnet2_m2m.enh.config import read_config
 from espnet2_m2m.study_runs import TUNING, Run, log, run_all
 
@@ -43,7 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("max_epoch", None, "default: that of conf/tuning/size_SIZE.yaml", type=positive)
     add("seeds", "0 1 2", "one training of each row per seed; all rows of the first seed come first", type=numbers)
     add("jobs", "1", "runs at the same time", type=positive)
-    add("ngpu", "0", "GPUs of each run; those that run at the same time get different ones", type=int)
+    add("ngpu", "0", "GPUs of each run; those that run at the same time get different ones", type=not_negative)
     add("nj", "2", "processes of each run's scoring", type=positive)
     add("fs", "8000", "sample rate in Hz", choices=("8000", "16000"))
     for name in ("train", "valid", "test"):
@@ -53,14 +52,14 @@ def get_parser() -> argparse.ArgumentParser:
     add("expdir", "exp", "the study is written to EXPDIR/SIZE_EPOCHSep/ROW_seedK")
     add("enh_args", "", 'further options of enh_train, e.g. "--num_iters_per_epoch 50"')
     add("python", "python3", "e.g. ~/espnet/tools/venv/bin/python3")
-    return parser
+    return raise_usage_errors(parser)
 
 
 def numbers(text: str) -> list[int]:
     """ "0 1 2" -> [0, 1, 2]"""
     if not re.fullmatch(r" *(\d+ *)+", text):
         raise argparse.ArgumentTypeError(f'expected numbers, e.g. "0 1 2", found {text!r}')
-    return [int(word) for word in text.split()]
+    return [SEED(word) for word in text.split()]
 
 
 @cli_errors
@@ -107,17 +106,12 @@ def parse(words: list[str]) -> argparse.Namespace:
         ValueError: an option that there is not, or another value than it takes.
     """
 
-    def error(message: str) -> NoReturn:
-        raise ValueError(f"{message}; see --help")
-
     rest, joined = iter(words), []
     for word in rest:
         if re.fullmatch("--[^=]+", word) and word != "--help":
             word = "=".join([f"--{word[2:].replace('-', '_')}", *islice(rest, 1)])
         joined.append(word)
-    parser = get_parser()
-    parser.error = error  # in one line and with status 1, as all mistakes here
-    return parser.parse_args(joined)
+    return get_parser().parse_args(joined)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -149,10 +143,8 @@ def find_gpus(args: argparse.Namespace) -> list[str]:
     """The GPUs that the runs share; none where they need none, or a scheduler gives them out.
 
     Raises:
-        ValueError: too few, or no number of them.
+        ValueError: too few.
     """
-    if args.ngpu < 0:
-        raise ValueError(f"--ngpu is a number of at least 0, found {args.ngpu}")
     needed = args.jobs * args.ngpu
     if not needed or not is_local():
         return []

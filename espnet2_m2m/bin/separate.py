@@ -19,7 +19,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 
-from espnet2_m2m.bin import cli_errors, command_parser, mic_list
+from espnet2_m2m.bin import SECONDS, boolean, cli_errors, command_parser, mic_list, not_negative
 from espnet2_m2m.model_files import model_files
 from espnet2_m2m.separate import HOP_S, SEGMENT_S, SeparateRecording
 from espnet2_m2m.separate_file import read_header
@@ -34,7 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--out_dir", required=True, help="folder for the separated speech")
     parser.add_argument(
         "--ref_mic",
-        type=int,
+        type=not_negative,
         help="channel of the recording, from 0, at which the talkers are to sound (default: the model's)",
     )
     parser.add_argument(
@@ -46,18 +46,24 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resample", action="store_true", help="convert recordings of a higher rate to the model's")
     parser.add_argument(
         "--segment_size",
-        type=float,
+        type=SECONDS,
         default=SEGMENT_S,
         metavar="S",
         help=f"length of a segment in seconds; memory grows with it (default {SEGMENT_S:g})",
     )
     parser.add_argument(
         "--hop_size",
-        type=float,
+        type=SECONDS,
         default=HOP_S,
         metavar="S",
         help="seconds between the beginnings of segments, half a segment to a whole one; what"
         f" remains is overlap, by which talkers are told apart (default {HOP_S:g})",
+    )
+    parser.add_argument(
+        "--mixture_consistency",
+        type=boolean,
+        metavar="true|false",
+        help="give back to the talkers what is left of the mixture (default: as the model was trained)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0, help="1: work on the GPU (default 0)")
@@ -89,9 +95,10 @@ def main(cmd: list[str] | None = None) -> None:
         ref_mic=args.ref_mic,
         segment_size=args.segment_size,
         hop_size=args.hop_size,
+        mixture_consistency=args.mixture_consistency,
     )
     for path in names.values():
-        separate.check_file(path, args.resample)
+        separate.check_file(path, args.out_dir, args.resample, args.overwrite)
     for path in names.values():
         begin = time.perf_counter()
         done = separate.file(path, args.out_dir, args.resample, args.overwrite, progress=True)

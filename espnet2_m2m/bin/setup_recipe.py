@@ -80,11 +80,15 @@ def check_checkout(root: Path) -> None:
         raise ValueError(f"{root}: no ESPnet checkout, it has no egs2/TEMPLATE/enh1/enh.sh")
     for target in LINKS.values():
         if not (template / target).exists():
-            raise ValueError(f"{template / target} is missing; ESPnet has it since March 2023: update it")
+            raise ValueError(
+                f"{template / target} is missing; expected a checkout of ESPnet 202511 or later: update it"
+            )
     options = (template / "enh1" / "enh.sh").read_text(encoding="utf-8")
     for option in ("ref_num", "extra_wav_list"):
         if f"\n{option}=" not in options:
-            raise ValueError(f"{template}/enh1/enh.sh has no option --{option}; update the checkout")
+            raise ValueError(
+                f"{template}/enh1/enh.sh has no option --{option}; expected ESPnet 202511 or later: update it"
+            )
     if not (root / EXTRA_PATH).is_file():
         raise ValueError(
             f"{root / EXTRA_PATH} is missing, which every recipe reads; set up the checkout as ESPnet's"

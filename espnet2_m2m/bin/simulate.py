@@ -16,7 +16,17 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from espnet2_m2m.bin import check_rendering, cli_errors, rendering_parser, share_of
+from espnet2_m2m.bin import (
+    DECIBELS,
+    SECONDS,
+    SEED,
+    check_rendering,
+    cli_errors,
+    not_negative,
+    rendering_parser,
+    sample_rate,
+    share_of,
+)
 from espnet2_m2m.corpora.clean_speech import CleanSpeech
 from espnet2_m2m.simulation.render import render_set, wav_paths
 from espnet2_m2m.simulation.rooms import ROOMS
@@ -43,30 +53,30 @@ def get_parser() -> argparse.ArgumentParser:
         " three of them with different speakers: for train, valid and test",
     )
     add("--room", choices=sorted(ROOMS), default="meeting", help="one room, or one per mixture")
-    add("--num_train", type=int, default=400, help="number of mixtures; 0 leaves the set out")
-    add("--num_valid", type=int, default=20)
-    add("--num_test", type=int, default=40)
+    add("--num_train", type=not_negative, default=400, help="number of mixtures; 0 leaves the set out")
+    add("--num_valid", type=not_negative, default=20)
+    add("--num_test", type=not_negative, default=40)
     add(
         "--split_by",
         choices=("speaker", "utterance"),
         default="speaker",
         help="what the three sets must not share, when made from one data dir",
     )
-    add("--sample_rate", type=int, default=default.sample_rate_hz, help="Hz")
+    add("--sample_rate", type=sample_rate, default=default.sample_rate_hz, help="Hz")
     add(
         "--min_duration",
-        type=float,
+        type=SECONDS,
         default=default.min_duration_s,
         help="seconds of speech of each talker, at least: utterances are strung together; 0: every"
         " talker says one utterance, and all utterances are used equally often",
     )
     add(
         "--farfield_level_dbfs",
-        type=float,
+        type=DECIBELS,
         default=default.farfield_level_dbfs,
         help="RMS of a talker's far-field image",
     )
-    add("--seed", type=int, default=0)
+    add("--seed", type=SEED, default=0)
     return parser
 
 
@@ -136,7 +146,7 @@ def read_sources(args: argparse.Namespace) -> tuple[dict[str, CleanSpeech], dict
 
 
 def _check(args: argparse.Namespace) -> None:
-    check_rendering(args, min_duration=0, seed=0)
+    check_rendering(args)
     if len(args.source_data) not in (1, len(SETS)):
         raise ValueError(
             f"--source_data takes one data dir or three (for {', '.join(SETS)}), found {len(args.source_data)}"

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_m2m.bin import check_rendering, cli_errors, rendering_parser, share_of
+from espnet2_m2m.bin import check_rendering, cli_errors, not_negative, rendering_parser, sample_rate, share_of
 from espnet2_m2m.data_dir.audio import read_audio
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.scenes import Scene
 from espnet2_m2m.data_dir.tables import write_bytes
-from espnet2_m2m.simulation.render import missing_scenes, remove_temporaries_of, talker_paths
+from espnet2_m2m.simulation.render import missing_scenes, talker_paths
 from espnet2_m2m.simulation.scene import scenes_to_text
 from espnet2_m2m.simulation.simulated_set import check_same_scenes, write_tables
 from espnet2_m2m.simulation.sms_wsj_database import (
@@ -54,17 +54,17 @@ def get_parser() -> argparse.ArgumentParser:
     for name in SETS:
         add(
             f"--num_{name}",
-            type=int,
+            type=not_negative,
             metavar="N",
             help=f"the first N mixtures of {DATASETS[name]}; 0 leaves the set out; default: all",
         )
     add(
         "--num_checks",
-        type=int,
+        type=not_negative,
         default=3,
         help="mixtures of each set whose far-field images are made again before all else",
     )
-    add("--sample_rate", type=int, default=8000, help="Hz, of SMS-WSJ's files")
+    add("--sample_rate", type=sample_rate, default=8000, help="Hz, of SMS-WSJ's files")
     return parser
 
 
@@ -89,7 +89,6 @@ def main(cmd: list[str] | None = None) -> None:
     for name, mixtures in sets.items():
         set_dir = Path(args.out_dir, name)
         write_bytes(set_dir / "scenes.jsonl", scenes_to_text(scenes[name]).encode("utf-8"))
-        remove_temporaries_of([scene for scene, _ in shares[name]], set_dir)
         num_done = len(shares[name]) - len(todo[name])
         bar = {"initial": num_done, "desc": str(set_dir), "unit": "mix"}
         job = partial(render_headsets, set_dir=set_dir)
@@ -183,7 +182,7 @@ def _chosen_examples(
 
 
 def _check(args: argparse.Namespace) -> None:
-    check_rendering(args, num_checks=0)
+    check_rendering(args)
     for pair in args.reroot:
         if not all(pair.partition("=")) or pair.count("=") > 1:
             raise ValueError(f"--reroot expects OLD=NEW, found '{pair}'")

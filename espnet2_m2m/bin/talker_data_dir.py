@@ -10,7 +10,8 @@ or of signals that a set itself has, here the image of each talker at the refere
     espnet2_m2m talker_data_dir --data_dir dump/raw/test --signal spk --out_dir data/test_clean
 
 OUT_DIR gets wav.scp, utt2spk, spk2utt, utt2mix and utt2stream, text where text_spk{n} is known, and
-segments where the set has them; the audio stays where it is. Ids are TALKER-MIXTURE.
+segments where the set has them; the audio stays where it is, and wav.scp names it by absolute paths, so that a recipe
+elsewhere can read it. Ids are TALKER-MIXTURE.
 
 Which stream is whose: no references are asked. Stream n belongs to headset n if the model was trained with an
 anchor of fixed order; else each mixture's streams are fitted to its headsets (closetalk{n}.scp). With neither,
@@ -23,6 +24,7 @@ from pathlib import Path
 from espnet2_m2m.bin import cli_errors, command_parser, positive
 from espnet2_m2m.data_dir import numbered_files, require_finished
 from espnet2_m2m.data_dir.cache import Cache, input_key
+from espnet2_m2m.data_dir.directory import name_some
 from espnet2_m2m.data_dir.signals import Utterance, find_utterances
 from espnet2_m2m.data_dir.talkers import lines_of_set, lines_of_streams, talker_ids, write_talker_data_dir
 from espnet2_m2m.enh.training_config import TrainingConfig
@@ -56,6 +58,9 @@ def main(cmd: list[str] | None = None) -> None:
         stream_of_talker, how = assign(args)
         lines = lines_of_streams(args.data_dir, args.enhanced_dir, stream_of_talker)
     write_talker_data_dir(args.out_dir, lines)
+    silent = [line.utt_id for line in lines if line.text is None]
+    if 0 < len(silent) < len(lines):
+        print(f"{args.out_dir}: no text, since {args.data_dir} has no transcripts of {name_some(silent)}")
     print(f"{args.out_dir}: {len(lines)} lines of {len({line.talker for line in lines})} talkers ({how})")
 
 

@@ -8,11 +8,11 @@ The repository is made where there is none; files that are there already are not
 
 import argparse
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 
 from espnet2_m2m.bin import cli_errors, command_parser
+from espnet2_m2m.data_dir.tables import temporary_folder
 from espnet2_m2m.model_files import HF_TAG, model_files
 
 
@@ -34,10 +34,10 @@ def main(cmd: list[str] | None = None) -> None:
         raise OSError("huggingface_hub is not installed: pip install huggingface_hub") from None
     if not Path(args.packed).is_file():
         raise FileNotFoundError(f"{args.packed}: no such file; stage 11 makes it")
-    with model_files(args.packed), tempfile.TemporaryDirectory() as folder:  # which refuses evil zips
+    with model_files(args.packed), temporary_folder() as folder:  # the former refuses evil zips
         with zipfile.ZipFile(args.packed) as packed:
             packed.extractall(folder)
-        cards = list(Path(folder).glob("*/README.md"))
+        cards = list(folder.glob("*/README.md"))
         if len(cards) != 1 or f'from_pretrained("{args.hf_repo}")' not in cards[0].read_text(encoding="utf-8"):
             raise ValueError(
                 f"{args.packed}: its model card does not say how to load {args.hf_repo}; pack it"

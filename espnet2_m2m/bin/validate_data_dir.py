@@ -9,16 +9,18 @@ Exit status 1 if there is any problem.
 import argparse
 import sys
 
-from espnet2_m2m.bin import cli_errors, command_parser
+from espnet2_m2m.bin import cli_errors, command_parser, not_negative, positive, sample_rate
 from espnet2_m2m.data_dir import inspect_data_dir
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = command_parser(__file__, __doc__)
     parser.add_argument("data_dirs", nargs="+", metavar="data_dir", help="data dir to check")
-    parser.add_argument("--sample_rate", type=int, help="Hz of all audio; default: all the same")
-    parser.add_argument("--num_channels", type=int, help="of wav.scp; default: all the same")
-    parser.add_argument("--num_speakers", type=int, help="how many closetalk{n}.scp, spk{n}.scp ... there must be")
+    parser.add_argument("--sample_rate", type=sample_rate, help="Hz of all audio; default: all the same")
+    parser.add_argument("--num_channels", type=positive, help="of wav.scp; default: all the same")
+    parser.add_argument(
+        "--num_speakers", type=not_negative, help="how many closetalk{n}.scp, spk{n}.scp ... there must be"
+    )
     parser.add_argument(
         "--require",
         nargs="+",
@@ -28,7 +30,7 @@ def get_parser() -> argparse.ArgumentParser:
         " text_spk) that must be there; put it after the data dirs",
     )
     parser.add_argument("--no_audio", action="store_true", help="check the tables only")
-    parser.add_argument("--nj", type=int, default=1, help="processes that read audio")
+    parser.add_argument("--nj", type=positive, default=1, help="processes that read audio")
     return parser
 
 

@@ -20,6 +20,8 @@ import urllib.request
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 
+from espnet2_m2m.data_dir.tables import room_on_disk
+
 # openslr.org's number of the corpus and MD5 of <subset>.tar.gz, as its md5sum.txt has them.
 SUBSETS = {
     "dev-clean": (12, "42e2234ba48799c1f50f24a7926300a1"),
@@ -136,6 +138,7 @@ def fetch(url: str, path: Path | str) -> None:
                 rest = response.headers.get("Content-Length")
                 total = None if rest is None else start + int(rest)
                 with (
+                    room_on_disk(part),
                     open(part, "ab" if resumed else "wb") as file,
                     tqdm(desc=path.name, initial=start, total=total, unit="B", unit_scale=True) as bar,
                 ):
@@ -204,7 +207,7 @@ def unpack(archive: Path | str, subset: str, corpus_dir: Path | str) -> None:
                 if member.isfile():
                     path = unfinished.joinpath(*parts[1:])
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    with open(path, "wb") as file:
+                    with room_on_disk(path), open(path, "wb") as file:
                         shutil.copyfileobj(tar.extractfile(member), file, CHUNK_BYTES)
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{archive}: not a complete tar archive ({error}); remove it and run again") from error

@@ -5,6 +5,7 @@ Samples are (sample, channel) float32 everywhere, full scale = 1.
 
 import io
 import re
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -193,7 +194,9 @@ def open_audio(entry: Path | str) -> Iterator["soundfile.SoundFile"]:
             "convert it to wav: sox -t raw -r RATE -e signed -b 16 -c CHANNELS FILE.raw FILE.wav",
         ) from error
     except (soundfile.SoundFileError, RuntimeError) as error:
-        promise = "" if file is None else f"; its header promises {file.frames} samples"
+        promise = (
+            "" if file is None or file.frames == UNKNOWN_FRAMES else f"; its header promises {file.frames} samples"
+        )
         reason = getattr(error, "error_string", error)  # without the address of what a pipe gave
         raise AudioError(f"{entry}: not readable as audio ({reason}){promise}") from error
 
@@ -226,9 +229,8 @@ def write_wav(
         comment: text for the comment field of the header.
     Raises:
         AudioError: (a ValueError) empty, not finite, beyond +-MAX_SAMPLE, or PCM_16 and outside -1 <= sample < 1.
+        OSError: as `new_sound_file`.
     """
-    import soundfile
-
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2) or samples.size == 0:
         raise AudioError(f"{path}: expected samples (sample,) or (sample, channel), found {samples.shape}")
@@ -246,18 +248,69 @@ def write_wav(
     else:
         raise ValueError(f"{path}: subtype must be PCM_16, FLOAT or None, found {subtype!r}")
     num_channels = 1 if samples.ndim == 1 else samples.shape[1]
-    with (
-        atomic_path(path) as temporary,
-        soundfile.SoundFile(temporary, "w", int(sample_rate), num_channels, subtype, format="WAV") as file,
-    ):
-        if comment is not None:
-            file.comment = comment
+    with new_sound_file(path, int(sample_rate), num_channels, subtype, "WAV", comment) as file:
         file.write(samples)
 
 
 def _is_pcm16(samples: np.ndarray) -> bool:
     steps = samples * 32768.0
     return fits_pcm16(samples) and bool((steps == np.rint(steps)).all())
+
+
+def comment_of(path: Path | str) -> str | None:
+    """The comment in an audio file's header; None if there is no such file, or a broken one."""
+    try:
+        with open_audio(path) as file:
+            return file.comment
+    except AudioError:
+        return None
+
+
+@contextmanager
+def new_sound_file(
+    path: Path | str,
+    sample_rate: int,
+    num_channels: int,
+    subtype: str | None,
+    format: str = "WAV",
+    comment: str | None = None,
+) -> Iterator["soundfile.SoundFile"]:
+    """Open a sound file to write to; it gets its name when the block ends. The same input makes the same bytes.
+
+    Args:
+        path: the file; missing parent folders are made.
+        sample_rate: Hz.
+        subtype, format: of soundfile; None is the format's usual one.
+        comment: text for the comment field of the header.
+    Raises:
+        OSError: it cannot be written, perhaps because the disk is full.
+    """
+    import soundfile
+
+    with atomic_path(path) as temporary:
+        try:
+            with soundfile.SoundFile(temporary, "w", sample_rate, num_channels, subtype, format=format) as file:
+                if comment is not None:
+                    file.comment = comment
+                yield file
+        except soundfile.SoundFileError as error:
+            raise OSError(f"{path}: cannot be written ({error}); is the disk full?") from error
+        _clear_time_of_writing(temporary)
+
+
+def _clear_time_of_writing(path: Path) -> None:
+    """In a wav of floats, libsndfile's chunk PEAK says when it was written; programs read its peaks at most."""
+    with open(path, "r+b") as file:
+        if file.read(4) != b"RIFF":
+            return
+        file.seek(12)
+        while len(header := file.read(8)) == 8 and header[:4] != b"data":
+            name, num_bytes = struct.unpack("<4sI", header)
+            if name == b"PEAK":
+                file.seek(4, 1)  # after its version
+                file.write(bytes(4))
+                return
+            file.seek(num_bytes + num_bytes % 2, 1)
 
 
 def resample(samples: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from espnet2_m2m.data_dir.audio import AudioError, source_stamp
 from espnet2_m2m.data_dir.parallel import parallel_map
-from espnet2_m2m.data_dir.tables import write_text
+from espnet2_m2m.data_dir.tables import room_on_disk, write_text
 
 
 def input_key(content: list, entries: Iterable[str]) -> str | None:
@@ -102,7 +102,7 @@ class Cache:
         """Add a result, to the file at once."""
         self.results[name] = result
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab+") as file:
+        with room_on_disk(self.path), open(self.path, "ab+") as file:
             if file.tell():  # what a killed run left of its last line must not spoil this one
                 file.seek(-1, 2)
                 if file.read() != b"\n":

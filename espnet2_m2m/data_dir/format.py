@@ -41,7 +41,7 @@ from espnet2_m2m.data_dir.directory import (
 from espnet2_m2m.data_dir.ids import id_path
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.signals import Signal, common_segment, compare_files, scp_signals
-from espnet2_m2m.data_dir.tables import read_table, remove_temporaries, write_bytes, write_table
+from espnet2_m2m.data_dir.tables import read_table, write_bytes, write_table
 from espnet2_m2m.data_dir.validate_tables import require_valid_tables
 
 if TYPE_CHECKING:
@@ -107,7 +107,6 @@ def format_data_dir(
     # The audio is keyed by utterance now, so segments and recordings have no meaning any more.
     names = [name for name in names if name != "segments" and table_key(name) != "reco"]
     begin_data_dir(out_dir, {*names, "utt2num_samples"})
-    remove_temporaries(out_dir / "wav")
     _load_whole.cache_clear()
     num_samples, num_written = {}, 0
     bar = {"desc": str(out_dir), "unit": "file", "disable": not progress}

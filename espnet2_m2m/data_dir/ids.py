@@ -3,7 +3,7 @@
 import unicodedata
 from pathlib import Path
 
-# A file's name has at most 255 bytes; `atomic_path` adds 14, the suffix some more.
+# A file's name has at most 255 bytes; `atomic_path` adds 18, the suffix some more.
 MAX_ID_BYTES = 200
 
 

@@ -4,16 +4,22 @@ A table is UTF-8, one entry a line: key, white space, value (the rest of the lin
 as bytes (`LC_ALL=C`), which is what Kaldi's programs and its validate_data_dir.sh expect.
 """
 
+import errno
+import fcntl
 import os
 import re
+import shutil
+import struct
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from espnet2_m2m.data_dir.ids import word_problem
 
-TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}(\..+)?")  # names of `atomic_path`
+FOLDER = "espnet2_m2m."  # names of `temporary_folder` begin so
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: beyond a limit of file sizes (ulimit -f)
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 LARGEST = 1e15  # of a number in a table: beyond it a float no longer counts single samples
 
@@ -24,32 +30,113 @@ class TableError(ValueError):
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Temporary path beside `path`, renamed to `path` when the block ends, removed when it fails.
+    """Temporary file beside `path`, renamed to `path` when the block ends, removed when it fails.
 
     A reader therefore sees the old file, no file or the whole new one, never a half-written one.
     The temporary name starts with a dot and keeps the suffix (soundfile picks the format by it);
     missing parent folders are made.
 
+    What a killed process leaves of `path` is taken over by the next that writes `path`, so that a rerun leaves
+    nothing behind. A process that is alive locks what it writes, and another one then writes to a name of its own.
+
+    Raises:
+        OSError: the disk is full, which names `path`.
     Example:
         >>> with atomic_path("exp/scores.csv") as temporary:  # doctest: +SKIP
         ...     temporary.write_text("utt_id,sdr_db\\n")
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile.mkstemp: its files are readable by their owner only, and stay so when renamed.
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+    with room_on_disk(path), ExitStack() as stack:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+        try:
+            stack.enter_context(_locked(temporary))
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            # Another process has it, or another user, or this disk knows no locks.
+            temporary = temporary.with_suffix(f".{uuid.uuid4().hex[:12]}{path.suffix}")
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _locked(temporary: Path) -> Iterator[None]:
+    """Make an empty file, and hold its lock.
+
+    Raises:
+        OSError: another process holds it, or there are no locks on this disk.
+    """
+    while True:
+        # Not tempfile.mkstemp: its files are readable by their owner only, and stay so when renamed.
+        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            # A byte far behind any content: on some network disks nobody else could write what is locked, not even
+            # this process by another handle, as soundfile does.
+            request = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0)
+            try:
+                fcntl.fcntl(file, fcntl.F_OFD_SETLK, request)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):  # no locks here, so nobody works by this name
+                    temporary.unlink(missing_ok=True)
+                raise
+            # It may have been renamed since it was opened.
+            if temporary.exists() and os.path.samestat(os.fstat(file), temporary.stat()):
+                os.truncate(file, 0)  # what a killed process wrote
+                yield
+                return
+        finally:
+            os.close(file)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that vanishes with the context, and with the next call if the process was killed."""
+    parent = Path(tempfile.gettempdir())
+    for left in parent.glob(f"{FOLDER}*"):
+        with suppress(OSError), _locked_folder(left):  # refused while its process lives
+            shutil.rmtree(left, ignore_errors=True)
+    with ExitStack() as stack:
+        while True:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=FOLDER, ignore_cleanup_errors=True)))
+            with suppress(OSError):  # where another process took it, still without a lock, for a leftover
+                stack.enter_context(_locked_folder(folder))
+                break
+        with room_on_disk(folder):
+            yield folder
+
+
+@contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder.
+
+    Raises:
+        OSError: another process holds it, or there is no such folder any more.
+    """
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(folder)
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(file)
 
 
-def remove_temporaries(folder: Path | str, pattern: str = "**/.*") -> None:
-    """Remove what `atomic_path` left when a process was killed, of all below `folder` that fits the glob."""
-    for path in Path(folder).glob(pattern):
-        if TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+@contextmanager
+def room_on_disk(path: Path | str) -> Iterator[None]:
+    """Within this context, a full disk is an OSError that names `path`; the system's own often names nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            f"{path}: cannot be written ({error.strerror}); make room there and run the command again"
+        ) from error
 
 
 def is_there(path: Path | str) -> bool:

@@ -5,6 +5,8 @@ tables there are `utt2mix` (the mixture of each line) and `utt2stream` (which of
 streams, or which file of the set, the line is; from 1).
 """
 
+import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,12 +156,14 @@ def lines_of_streams(
 def write_talker_data_dir(out_dir: Path | str, lines: list[TalkerLine]) -> None:
     """Write wav.scp, utt2spk, spk2utt, utt2mix, utt2stream and, where known, text and segments.
 
+    Paths in wav.scp are absolute: asr.sh reads them in a recipe of its own.
+
     Raises:
         TableError: (a ValueError) ids that break Kaldi's rules.
     """
     out_dir = Path(out_dir)
     tables = {
-        "wav.scp": {line.utt_id: line.signal.entry for line in lines},
+        "wav.scp": {line.utt_id: absolute_entry(line.signal.entry) for line in lines},
         "utt2mix": {line.utt_id: line.mixture for line in lines},
         "utt2stream": {line.utt_id: line.stream for line in lines},
     }
@@ -182,6 +186,13 @@ def write_talker_data_dir(out_dir: Path | str, lines: list[TalkerLine]) -> None:
     except TableError:
         (out_dir / "utt2spk").unlink()
         raise
+
+
+def absolute_entry(entry: str) -> str:
+    """An scp value that means the same in any working directory; a pipe's command begins in this one."""
+    if entry.endswith("|"):
+        return f"cd {shlex.quote(os.getcwd())} && {entry}"
+    return str(Path(entry).absolute())  # not resolved: a link may come to point elsewhere
 
 
 def read_talker_data_dir(data_dir: Path | str) -> list[TalkerLine]:

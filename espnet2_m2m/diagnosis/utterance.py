@@ -16,6 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from espnet2_m2m.consistency import mixture_consistency
 from espnet2_m2m.fcp import fcp_weight, forward_convolutive_prediction
 from espnet2_m2m.fir_least_squares import stack_taps
 from espnet2_m2m.loss import MixtureConstraintLoss, ri_mag_l1
@@ -44,6 +45,7 @@ def diagnose_utterance(
     close_talk: Tensor | None = None,
     refs: Tensor | None = None,
     inverse: Callable[[Tensor], Tensor] | None = None,
+    consistent: bool = False,
 ) -> dict:
     """Everything that is known about the estimates of one utterance.
 
@@ -55,6 +57,7 @@ def diagnose_utterance(
         refs: (speaker, freq, frame) complex, true images at the reference mic, at most as many as
             sources.
         inverse: the inverse STFT, (signal, freq, frame) -> (signal, sample); needed with `refs`.
+        consistent: the model's output is made consistent with the mixture, and so is what is compared with `refs`.
     Returns:
         level_db: for each source, energy of its image at the reference mic relative to the mixture.
         alone_residual_db: for each source, what it leaves of the mixture at the reference mic, alone.
@@ -113,7 +116,7 @@ def diagnose_utterance(
         if (energy.sum(-1) > 0).all():
             found["headsets"] = _against_headsets(left, energy)
     if refs is not None and heard and (_energy(refs).sum(-1) > 0).all():
-        found["references"] = _against_references(at_ref, refs, mix, inverse)
+        found["references"] = _against_references(at_ref, refs, mix, inverse, consistent)
     found["verdict"] = verdict(found)
     return found
 
@@ -223,7 +226,11 @@ def _contrast_db(left: np.ndarray, energy: np.ndarray, sources: np.ndarray) -> f
     return float(np.mean(contrasts))
 
 
-def _against_references(images: Tensor, refs: Tensor, mix: Tensor, inverse: Callable[[Tensor], Tensor]) -> dict:
+def _against_references(
+    images: Tensor, refs: Tensor, mix: Tensor, inverse: Callable[[Tensor], Tensor], consistent: bool
+) -> dict:
+    if consistent:
+        images = mixture_consistency(images[None], mix[None])[0]
     power = _energy(refs)[:, None] * _energy(images)  # (speaker, source, freq)
     inner = (refs[:, None].conj() * images).sum(-1).abs().double().square()
     coherence = torch.where(power > 0, inner / torch.where(power > 0, power, 1.0), 0.0)

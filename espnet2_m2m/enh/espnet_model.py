@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from espnet2.diar.layers.abs_mask import AbsMask
 from espnet2.enh.decoder.abs_decoder import AbsDecoder
+from espnet2.enh.decoder.null_decoder import NullDecoder
 from espnet2.enh.encoder.abs_encoder import AbsEncoder
+from espnet2.enh.encoder.conv_encoder import ConvEncoder
+from espnet2.enh.encoder.null_encoder import NullEncoder
 from espnet2.enh.espnet_model import ESPnetEnhancementModel
 from espnet2.enh.loss.wrappers.abs_wrapper import AbsLossWrapper
 from espnet2.enh.separator.abs_separator import AbsSeparator
@@ -23,6 +26,7 @@ from espnet2_m2m.enh.loss import (
     WithReferences,
     nan_unless_finite,
 )
+from espnet2_m2m.enh.separator.conv_coded import ConvCodedSeparator
 from espnet2_m2m.enh.separator.m2m_separator import Estimates, M2MSeparator
 from espnet2_m2m.enh.signal_domain import Mixture
 
@@ -33,7 +37,8 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
     The plug-in's losses get the network's estimates Z as spectra. All other criteria of the config get
     the model's output at run time, which is the FCP images at the reference mic, so that e.g. `si_snr`
     with `only_for_test: true` shows in validation how well the training separates. A model that is
-    trained by `ri_mag` alone (PIT) has the estimates themselves as output.
+    trained by `ri_mag` alone (PIT) has the estimates themselves as output. `mixture_consistency` makes
+    either add up to the mixture.
 
     Args:
         encoder, separator, decoder, mask_module, loss_wrappers, conf: as `ESPnetEnhancementModel`.
@@ -41,8 +46,8 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         loss_mics: far-field mics that the loss sums over, from 0; None for all.
         closetalk_from_ref: take speech_ref{n} as the close-talk mixtures, for data dirs that ESPnet's
             enh.sh has prepared from real recordings (spk{n}.scp is then headset n).
-    Raises:
-        ValueError: a config that does not fit; says what to change.
+        mixture_consistency: give back to the output what its sources leave of the mixture (consistency.py).
+    Whether the parts fit each other, tasks/unfit_options.py has checked.
     """
 
     def __init__(
@@ -55,45 +60,16 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         input_mics: list[int] | None = None,
         loss_mics: list[int] | None = None,
         closetalk_from_ref: bool = False,
+        mixture_consistency: bool = False,
         **conf: Any,
     ) -> None:
         criterions = [wrapper.criterion for wrapper in loss_wrappers if isinstance(wrapper.criterion, SpectraCriterion)]
-        if len({criterion.loss.ref_mic for criterion in criterions}) > 1:
-            raise ValueError("mixture_constraint and ri_mag need the same ref_mic")
         # With both losses, M2M decides on the output.
         criterion = max(criterions, key=lambda criterion: criterion.fcp_output)
-        # The last one lets ESPnet's inference divide every mic by its own level, so that FCP's weight, eq. (9),
-        # would be another one than in training; with normalize_variance it is one factor for all mics.
-        for option in (
-            "flexible_numspk",
-            "always_forward_in_48k",
-            "categories",
-            "category_weights",
-            "normalize_variance_per_ch",
-        ):
-            if conf.get(option):
-                raise ValueError(f"{criterion.name} does not go with model_conf's {option}: {conf[option]}; remove it")
-        for wrapper in loss_wrappers:
-            if isinstance(wrapper.criterion, SpectraCriterion) and not isinstance(wrapper, SpectraWrapper):
-                raise ValueError(
-                    f"criterion {wrapper.criterion.name} does not go with wrapper "
-                    f"{type(wrapper).__name__}: mixture_constraint has wrapper: mixture, "
-                    "ri_mag has wrapper: pit_spectra"
-                )
-        if mask_module is not None:
-            raise ValueError(f"{criterion.name} does not go with a mask_module")
-        if closetalk_from_ref and not criterion.close_talk:
-            raise ValueError(
-                f"closetalk_from_ref: true takes speech_ref for close-talk mixtures, but "
-                f"{criterion.name} is configured without any; remove it"
-            )
-        if closetalk_from_ref and len(loss_wrappers) > 1:
-            raise ValueError(
-                "with closetalk_from_ref: true there are no references, so "
-                "mixture_constraint must be the only criterion"
-            )
-        separator = M2MSeparator(separator, encoder, criterion, input_mics, loss_mics)
-        _check_coders(encoder, decoder)
+        if isinstance(encoder, ConvEncoder):  # to all others it is a separator of waveforms
+            separator = ConvCodedSeparator(encoder, separator, decoder)
+            encoder, decoder = NullEncoder(), NullDecoder()
+        separator = M2MSeparator(separator, encoder, criterion, input_mics, loss_mics, mixture_consistency)
         loss_wrappers = [
             wrapper if isinstance(wrapper, SpectraWrapper) else WithReferences(wrapper) for wrapper in loss_wrappers
         ]
@@ -350,15 +326,3 @@ def _numbered(data: dict, stem: str) -> list[str]:
             f"name them {', '.join(names)}"
         )
     return names
-
-
-def _check_coders(encoder: AbsEncoder, decoder: AbsDecoder) -> None:
-    """Training may never use the decoder, so that a wrong one would show in the output alone."""
-    ours, theirs = (
-        [getattr(getattr(coder, "stft", coder), name, None) for name in ("n_fft", "hop_length")]
-        for coder in (encoder, decoder)
-    )
-    if ours != theirs:
-        raise ValueError(
-            f"encoder_conf and decoder_conf must be the same, found n_fft, hop_length = {ours} and {theirs}"
-        )

@@ -28,6 +28,7 @@ class MicArray(NamedTuple):
     loss_mics: list[int] | None  # that the loss sums over; None: all
     ref_mic: int  # that the network's output is for, without FCP to another one
     num_inputs: int | None  # how many mics the network takes; None: any number
+    least_inputs: int = 1  # of these
 
     def check(self, name: str, num_mics: int, ref_channel: int, options: tuple[str, str]) -> None:
         """Refuse a recording before work on it begins.
@@ -42,7 +43,9 @@ class MicArray(NamedTuple):
         """
         exactly = self.input_mics is None and self.num_inputs is not None
         needed = (
-            self.num_inputs if exactly else max([self.ref_mic, *(self.input_mics or []), *(self.loss_mics or [])]) + 1
+            self.num_inputs
+            if exactly
+            else max(self.least_inputs, 1 + max([self.ref_mic, *(self.input_mics or []), *(self.loss_mics or [])]))
         )
         ref_option, choice = options
         if num_mics < needed or (num_mics > needed and exactly):

@@ -1,8 +1,12 @@
-"""Training segments read from the files, where ESPnet's chunk iterator reads files whole and then cuts them."""
+"""Batches of training segments: what ESPnet's chunk iterator reads, and that there are some.
 
-from collections.abc import Mapping
+The segments are read from the files, where the chunk iterator would read files whole and then cut them.
+"""
+
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.train.dataset import AbsDataset, ESPnetDataset
 
 from espnet2_m2m.data_dir.audio import AudioError, audio_errors, open_audio
@@ -82,3 +86,36 @@ class SegmentDataset(AbsDataset):
         if self.dataset.preprocess is not None:
             data = self.dataset.preprocess(uid, data)
         return uid, data
+
+
+class NeverEmpty(AbsIterFactory):
+    """A factory of iterators over batches, one of which is enough.
+
+    ESPnet would go through epochs without a step, or write no best model for want of a validation.
+
+    Args:
+        factory: ESPnet's.
+        mode: "train" or "valid".
+    """
+
+    def __init__(self, factory: AbsIterFactory, mode: str) -> None:
+        self.factory, self.mode = factory, mode
+
+    def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator:
+        """The batches of an epoch.
+
+        Raises:
+            ValueError: at the end, if there was none.
+        """
+        empty = True
+        for batch in self.factory.build_iter(epoch, shuffle):
+            empty = False
+            yield batch
+        if empty:
+            prefix = "valid_" if self.mode == "valid" else ""
+            raise ValueError(
+                f"epoch {epoch} has no {self.mode} batch: an utterance gives a chunk if it is longer than chunk_length "
+                f"(in samples), and {prefix}batch_size chunks make a batch; choose a smaller chunk_length or "
+                f"{prefix}batch_size"
+                + ("" if self.mode == "valid" else ", or a greater num_iters_per_epoch (here utterances) if it is set")
+            )

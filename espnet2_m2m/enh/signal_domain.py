@@ -1,8 +1,8 @@
 """Waveforms or spectra: what a signal is to the network, and the way from there to the spectra of the loss.
 
-A signal in the network's domain ("feature") is either a waveform (batch, sample[, mic]), with `encoder: same`, or
-an STFT (batch, frame[, mic], freq), with `encoder: spectra` or `stft`. Losses and FCP work on spectra
-(batch, mic | source, freq, frame).
+A signal in the network's domain ("feature") is either a waveform (batch, sample[, mic]), with `encoder: same` or `conv`
+(separator/conv_coded.py), or an STFT (batch, frame[, mic], freq), with `encoder: spectra` or `stft`. Losses and FCP
+work on spectra (batch, mic | source, freq, frame).
 """
 
 from typing import NamedTuple
@@ -10,13 +10,11 @@ from typing import NamedTuple
 import torch
 from espnet2.enh.encoder.abs_encoder import AbsEncoder
 from espnet2.enh.encoder.null_encoder import NullEncoder
-from espnet2.enh.encoder.stft_encoder import STFTEncoder
 from torch import Tensor
 from torch_complex.tensor import ComplexTensor
 
 from espnet2_m2m.enh.batch import SILENCE, per_item, select_mics
 from espnet2_m2m.enh.loss import SpectraCriterion
-from espnet2_m2m.enh.spectra import SpectraEncoder
 from espnet2_m2m.spectra import mask_frames
 from espnet2_m2m.stft import STFT
 
@@ -36,27 +34,13 @@ class SignalDomain:
     """The domain that an encoder leads to.
 
     Args:
-        encoder: the model's.
+        encoder: the model's, whose features are waveforms (`NullEncoder`) or plain spectra.
         criterion: its n_fft and hop_length are the STFT of the loss where features are waveforms.
         loss_mics: far-field mics that the loss sums over, from 0; None for all.
-    Raises:
-        ValueError: an encoder whose features are neither waveforms nor plain spectra.
     Not a module: the encoder's weights are the model's, and in its checkpoints once.
     """
 
     def __init__(self, encoder: AbsEncoder, criterion: SpectraCriterion, loss_mics: list[int] | None) -> None:
-        if not isinstance(encoder, (NullEncoder, SpectraEncoder, STFTEncoder)):
-            raise ValueError(
-                f"{criterion.name} works on spectra, so it needs `encoder: spectra` (with `decoder: "
-                "spectra`) or ESPnet's `stft`, or `encoder: same` (with `decoder: same`) for a "
-                f"separator that works on waveforms; found {type(encoder).__name__}, whose features "
-                "are not spectra"
-            )
-        if getattr(encoder, "spec_transform_type", None) not in (None, "none"):
-            raise ValueError(
-                "FCP is linear and needs plain spectra: remove encoder_conf's "
-                f"spec_transform_type: {encoder.spec_transform_type}"
-            )
         self.encoder = encoder
         self.loss_mics = loss_mics
         self.stft = STFT(criterion.n_fft, criterion.hop_length) if isinstance(encoder, NullEncoder) else None

@@ -83,6 +83,7 @@ class TrainingConfig:
         self.criterion = next((criterion for criterion in self.criterions if not criterion.needs_references), None)
         self.loss = self.criterion.conf if self.criterion else DEFAULTS[MIXTURE_CONSTRAINT]
         self.sample_rate = content.get("sample_rate")
+        self._preprocessor = content.get("preprocessor")
 
     @classmethod
     def load(cls, path: str | Path) -> "TrainingConfig":
@@ -103,6 +104,19 @@ class TrainingConfig:
     def closetalk_family(self) -> str:
         """The files of a data dir that hold its headsets: closetalk{n}.scp, or spk{n}.scp with closetalk_from_ref."""
         return "spk" if self._model_conf.get("closetalk_from_ref") else "closetalk"
+
+    def reads(self, name: str) -> bool:
+        """Whether data of this name mean anything to the model.
+
+        enh.sh passes a set's utt2fs and utt2category as "fs" and "category". The preprocessor `enh` makes numbers of
+        them; without it ESPnet stops at them, in training and in inference.
+        """
+        return name not in ("fs", "category") or self._preprocessor == "enh"
+
+    @property
+    def mixture_consistency(self) -> bool:
+        """What the sources leave of the mixture is given back to the model's output."""
+        return bool(self._model_conf.get("mixture_consistency"))
 
     @property
     def has_fixed_order(self) -> bool:

@@ -173,21 +173,30 @@ class MixtureConstraintLoss(nn.Module):
         target = far_field if target is None else target
         return self._images(est, target, weight, self.farfield_taps, lengths)
 
+    def closetalk_images(self, est: Tensor, close_talk: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """FCP images at the headsets, whose sum eq. (4) compares with the close-talk mixtures.
+
+        Args:
+            est, close_talk, lengths: as in `forward`, with everything beyond `lengths` already zero.
+        Returns:
+            (batch, headset, source, freq, frame) complex, zero beyond `lengths`.
+        """
+        return self._images(
+            est, close_talk, fcp_weight(close_talk, self.floor), self.closetalk_taps, lengths
+        )  # eq. (8)
+
     def _all_images(
         self, est: Tensor, far_field: Tensor, close_talk: Tensor | None, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """FCP images at the far-field mics and at the headsets (None without)."""
         if close_talk is None:
             return self.farfield_images(est, far_field, lengths), None
-        weight = fcp_weight(close_talk, self.floor)  # eq. (8)
         if self.closetalk_taps != self.farfield_taps:
-            return (
-                self.farfield_images(est, far_field, lengths),
-                self._images(est, close_talk, weight, self.closetalk_taps, lengths),
-            )
+            return self.farfield_images(est, far_field, lengths), self.closetalk_images(est, close_talk, lengths)
         # With the same taps, what depends on the estimates alone is computed once for all mics.
         num_mics = [far_field.shape[1], close_talk.shape[1]]
-        weight = torch.cat([fcp_weight(far_field, self.floor, shared=True), weight], dim=1)
+        weight = [fcp_weight(far_field, self.floor, shared=True), fcp_weight(close_talk, self.floor)]  # (9), (8)
+        weight = torch.cat(weight, dim=1)
         images = self._images(
             est,
             torch.cat([far_field, close_talk], dim=1),

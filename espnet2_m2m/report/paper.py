@@ -1,6 +1,7 @@
 """Tables I-III of the M2M paper: their rows, captions and figures."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from espnet2_m2m.scoring.metrics import METRICS
 
@@ -65,9 +66,31 @@ QUALITIES = {  # rows that need no training -> the signals of scores.csv that th
     "table2_0_mixture": "mixture",
     "table3_0_mixture": "mixture",
 }
-OUR_SYSTEMS = {
-    "table2_ours_m2m_anchor": "M2M with anchor",
-    "table2_4b_pit_fcp": "PIT, then FCP",
-    "table3_ours_m2m_anchor": "M2M with anchor",
-    "table3_3_pit_fcp": "PIT, then FCP",
+OUR_SYSTEMS = {"table2_ours_m2m_anchor": "M2M with anchor", "table3_ours_m2m_anchor": "M2M with anchor"}
+
+
+class Output(NamedTuple):
+    """What a training gives besides the paper's output: a row of its own, `<row>_<tag>`."""
+
+    system: str  # of the row, after that of the training
+    inference_args: str  # options of enh_inference
+    rows: str  # regular expression of the rows that have it
+
+
+PAPER_OUTPUT = "--mixture_consistency false"  # options of enh_inference, whatever the training's config says
+OUTPUTS = {  # by the tag at the end of the separated set's name
+    "consistent": Output("consistent", "--mixture_consistency true", ".*"),
+    # M2M's estimates are filtered anyway.
+    "fcp": Output("then FCP", "--fcp_output true --mixture_consistency false", ".*_pit"),
 }
+
+
+def training_of(key: str) -> tuple[str, str | None]:
+    """Key of a row -> key of the row that its training has, and the tag of another output than the paper's.
+
+    Example:
+        >>> training_of("table2_4b_pit_fcp"), training_of("table2_4b_pit")
+        (('table2_4b_pit', 'fcp'), ('table2_4b_pit', None))
+    """
+    base, _, tag = key.rpartition("_")
+    return (base, tag) if tag in OUTPUTS else (key, None)

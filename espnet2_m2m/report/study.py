@@ -2,8 +2,8 @@
 
 A study is a folder of trainings, `<row>_seed<k>`, named after the files of conf/tuning and written
 by local/run_table.sh. In each of them `enhanced_<set>/scoring` holds the scores of the separated
-speech, and `enhanced_<set>_fcp/scoring` those of the estimates passed through FCP, which count as
-a row `<row>_fcp` of their own.
+speech, and `enhanced_<set>_<tag>/scoring` those of another output of the same training, which counts as
+a row `<row>_<tag>` of its own (`OUTPUTS` in paper.py).
 """
 
 import math
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from espnet2_m2m.data_dir.directory import name_some
 from espnet2_m2m.enh.training_config import TrainingConfig
-from espnet2_m2m.report.paper import CAPTIONS, OUR_SYSTEMS, PANELS, PAPER, QUALITIES, Row
+from espnet2_m2m.report.paper import CAPTIONS, OUR_SYSTEMS, OUTPUTS, PANELS, PAPER, QUALITIES, Row, training_of
 from espnet2_m2m.report.training import read_stats, training_seconds
 from espnet2_m2m.scoring.metrics import METRICS
 from espnet2_m2m.scoring.results import read_scores
@@ -80,7 +80,8 @@ def collect(study_dir: Path | str, test_set: str = "test", exclude: Iterable[str
         if match is None or not folder.is_dir():
             continue
         key, seed = match[1], int(match[2])
-        scored = {key: folder / f"enhanced_{test_set}", f"{key}_fcp": folder / f"enhanced_{test_set}_fcp"}
+        scored = {key: folder / f"enhanced_{test_set}"}
+        scored |= {f"{key}_{tag}": folder / f"enhanced_{test_set}_{tag}" for tag in OUTPUTS}
         scored = {
             k: path
             for k, path in scored.items()
@@ -93,7 +94,7 @@ def collect(study_dir: Path | str, test_set: str = "test", exclude: Iterable[str
             summary, scores = read_scores(enhanced_dir)
             runs.append(Run(folder, enhanced_dir, key, seed, summary, scores, training))
             if key not in rows:
-                rows[key] = our_row(key, folder / "config.yaml")
+                rows[key] = our_row(key, _config(folder))
     if not runs:
         found = f"; not finished: {name_some(unfinished)}" if unfinished else ""
         raise ValueError(
@@ -107,20 +108,24 @@ def collect(study_dir: Path | str, test_set: str = "test", exclude: Iterable[str
 
 
 def _place(key: str) -> tuple[str, int, str]:
-    """Sort key: as in the paper, `_fcp` behind its row, then our rows by name."""
-    keys, base = list(PAPER), key.removesuffix("_fcp")
+    """Sort key: as in the paper, other outputs behind the row of their training, then our rows by name."""
+    keys, (base, _) = list(PAPER), training_of(key)
     return key[: len("table0")], keys.index(base) if base in keys else len(keys), key
 
 
-def our_row(key: str, config_path: Path) -> Row:
-    """A row that the paper does not have; taps and alpha from the training's config.yaml.
+def _config(folder: Path) -> TrainingConfig:
+    """Of a training; without any option where it has none."""
+    path = folder / "config.yaml"
+    return TrainingConfig.load(path) if path.is_file() else TrainingConfig({})
 
-    Raises:
-        ValueError: the file is no training's config.
-    """
-    name = key.partition("_")[2].removeprefix("ours_")
-    row = Row(key[len("table")], "-", OUR_SYSTEMS.get(key, name), "-", "-")
-    config = TrainingConfig.load(config_path) if config_path.is_file() else TrainingConfig({})
+
+def our_row(key: str, config: TrainingConfig) -> Row:
+    """A row that the paper does not have; taps and alpha from the training's config."""
+    base, tag = training_of(key)
+    system = (
+        PAPER[base].system if base in PAPER else OUR_SYSTEMS.get(base, base.partition("_")[2].removeprefix("ours_"))
+    )
+    row = Row(key[len("table")], "-", f"{system}, {OUTPUTS[tag].system}" if tag else system, "-", "-")
     if not config.uses_headsets:
         return row
     taps = "/".join(
@@ -263,8 +268,7 @@ def learning_curves(study: Study) -> list[Panel]:
     for table, keys in shown(study).items():
         curves = []
         for place, key in enumerate(keys):
-            # FCP behind a training does not change its validation: one curve for both.
-            runs = [] if key.endswith("_fcp") else study.of(key)
+            runs = study.of(key) if training_of(key)[1] is None else []  # one curve for all outputs of a training
             known = [run.training for run in runs if run.training is not None]
             steps, values = [], []
             for trainings in zip(*(zip(training.steps, training.si_sdr) for training in known)):
@@ -274,7 +278,9 @@ def learning_curves(study: Study) -> list[Panel]:
                     values.append(finite)
             if steps:
                 curve = [list(map(of, values)) for of in (statistics.fmean, min, max)]
-                curves.append(Curve(place, study.rows[key].name, steps, *curve))
+                # The validation's output is that of the training's config.
+                consistent = ", consistent" * _config(runs[0].folder).mixture_consistency
+                curves.append(Curve(place, study.rows[key].name + consistent, steps, *curve))
         if curves:
             panels.append((PANELS[table], curves))
     return panels

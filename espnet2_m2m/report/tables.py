@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from espnet2_m2m.markdown import table as markdown_table
-from espnet2_m2m.report.paper import CAPTIONS
+from espnet2_m2m.report.paper import CAPTIONS, OUTPUTS, training_of
 from espnet2_m2m.report.study import Cell, Study, cells_of_row, shown
 from espnet2_m2m.scoring.metrics import METRICS
 from espnet2_m2m.scoring.results import DECIMALS, TITLES
@@ -88,7 +88,8 @@ def notes(study: Study) -> Iterator[str]:
     )
     yield (
         "Rows with - in the paper's columns are ours. PIT, then FCP: PIT's estimates as Z(c) of"
-        " eq. (10), for a comparison with M2M that does not depend on who may use filters."
+        " eq. (10), for a comparison with M2M that does not depend on who may use filters. Consistent: what the"
+        " output leaves of the mixture is given back to it; all other rows have the paper's output."
     )
     if summary["pesq_mode"] == "wb":
         yield "PESQ is wide-band here and narrow-band in the paper: no difference is shown."
@@ -104,7 +105,8 @@ def notes(study: Study) -> Iterator[str]:
     if steps and max(steps) > 1.1 * min(steps):
         yield f"**The trainings differ in length**: {_span(steps)} steps."
     for run in study.runs:
-        name = f"{run.folder.name}{' (then FCP)' if run.key.endswith('_fcp') else ''}"
+        _, tag = training_of(run.key)
+        name = f"{run.folder.name}{f' ({OUTPUTS[tag].system})' if tag else ''}"
         if run.summary["silent_estimates"]:
             yield (
                 f"**{name}: {run.summary['silent_estimates']} of {len(run.scores)} estimates are"

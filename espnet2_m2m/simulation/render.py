@@ -20,7 +20,6 @@ from espnet2_m2m.data_dir.audio import PCM16_STEP, fits_pcm16, write_wav
 from espnet2_m2m.data_dir.ids import id_path
 from espnet2_m2m.data_dir.parallel import parallel_map
 from espnet2_m2m.data_dir.scenes import Scene
-from espnet2_m2m.data_dir.tables import TEMPORARY
 from espnet2_m2m.simulation.rir import DELAY_SAMPLES, room_impulse_responses
 
 REF_MIC = 0  # the far-field mic whose images are written: the paper's reference mic
@@ -118,7 +117,6 @@ def render_set(scenes: list[Scene], set_dir: Path | str, speech: CleanSpeech, nj
     Raises:
         ValueError: audio that cannot be read, or that would clip; names the utterance.
     """
-    remove_temporaries_of(scenes, set_dir)
     todo = missing_scenes(scenes, set_dir)
     bar = {"initial": len(scenes) - len(todo), "desc": str(set_dir), "unit": "mix"}
     if min(nj, len(todo)) > 1:
@@ -164,14 +162,6 @@ def missing_scenes(
         for scene in scenes
         if not all(path.name in present.get(name, ()) for name, path in paths_of(scene, set_dir).items())
     ]
-
-
-def remove_temporaries_of(scenes: list[Scene], set_dir: Path | str) -> None:
-    """Remove what a killed run left of these scenes; other jobs may just be writing theirs."""
-    utt_ids = {scene["utt_id"] for scene in scenes}
-    for path in Path(set_dir, "wav").glob("*/.*"):
-        if TEMPORARY.fullmatch(path.name) and path.name[1:].rsplit(".", 2)[0] in utt_ids:
-            path.unlink(missing_ok=True)
 
 
 _open_speech = lru_cache(maxsize=1)(CleanSpeech)

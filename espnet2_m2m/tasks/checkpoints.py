@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+import zipfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import torch
 from espnet2.train.reporter import Reporter
 
 from espnet2_m2m.data_dir import atomic_path
-from espnet2_m2m.data_dir.tables import remove_temporaries
 
 STEP = "separator.mixture_constraint.step"  # of the anchor's fade, in a model's weights
 
@@ -47,29 +47,36 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return states
 
 
-def load_weights(model: torch.nn.Module, model_file: str | Path) -> None:
+def load_weights(model: torch.nn.Module, model_file: str | Path, train_dtype: str = "float32") -> None:
     """Load a state dict into a model, all of it or nothing.
 
     Args:
         model_file: what ESPnet's trainer or deepspeed saved.
+        train_dtype: of the config; the weights must have it, unless deepspeed saved them.
     Raises:
         ValueError: the file holds anything but weights, or they do not fit; names all that differ.
     """
     try:
-        saved = torch.load(model_file, map_location="cpu", weights_only=True)
+        # They stay on disk until it is clear that they fit; a file of an old torch is no zip and cannot.
+        saved = torch.load(model_file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(model_file))
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{model_file}: expected a file of weights and nothing else, found one that is broken "
             "or holds objects whose loading may run code, which is refused; copy it again, or "
             "save the model's state_dict() alone"
         ) from error
-    saved = saved.get("module", saved) if isinstance(saved, dict) else saved  # deepspeed
+    by_deepspeed = isinstance(saved, dict) and "module" in saved
+    saved = saved["module"] if by_deepspeed else saved
     if not isinstance(saved, dict) or not all(isinstance(value, torch.Tensor) for value in saved.values()):
         raise ValueError(
             f"{model_file}: expected the weights of a model, tensors by name, found something "
             "else; a checkpoint.pth is not a model, take the .pth file of an epoch"
         )
     desired = model.state_dict()
+    dtypes = {
+        name: getattr(torch, train_dtype) if value.is_floating_point() else value.dtype
+        for name, value in desired.items()
+    }
     problems = {
         "not in the file": [name for name in desired if name not in saved],
         "in the file only": [name for name in saved if name not in desired],
@@ -77,6 +84,11 @@ def load_weights(model: torch.nn.Module, model_file: str | Path) -> None:
             f"{name} {tuple(saved[name].shape)} for {tuple(value.shape)}"
             for name, value in desired.items()
             if name in saved and saved[name].shape != value.shape
+        ],
+        "of another dtype": [
+            f"{name} {saved[name].dtype} for {dtype}"
+            for name, dtype in dtypes.items()
+            if name in saved and saved[name].dtype != dtype and not by_deepspeed
         ],
     }
     if any(problems.values()):
@@ -91,19 +103,18 @@ def load_weights(model: torch.nn.Module, model_file: str | Path) -> None:
 
 
 def repair_checkpoints(output_dir: str | Path, best_model_criterion: list[tuple[str, str, str]]) -> None:
-    """Complete what a training left that was killed just after it had written checkpoint.pth, or clear it away.
+    """Complete what a training left that was killed just after it had written checkpoint.pth.
 
     ESPnet then writes Nepoch.pth and moves the links latest.pth and PHASE.KEY.best.pth to it. A
     resumed training starts with epoch N + 1 and would never do so for epoch N.
 
     Args:
-        output_dir: the experiment. What was killed while it was written is removed.
+        output_dir: the experiment.
         best_model_criterion: of the config, list of (phase, key, mode).
     Raises:
         ValueError: as `read_checkpoint`.
     """
     output_dir = Path(output_dir)
-    remove_temporaries(output_dir, ".*.pth")  # of this folder alone: below others may be separating now
     if not (output_dir / "checkpoint.pth").is_file():
         return
     states = read_checkpoint(output_dir / "checkpoint.pth")
@@ -114,8 +125,8 @@ def repair_checkpoints(output_dir: str | Path, best_model_criterion: list[tuple[
     if not (output_dir / newest).is_file():
         # Not logged: logging before ESPnet has configured it would silence ESPnet's own log.
         print(f"{output_dir / newest} is missing; restored from checkpoint.pth", file=sys.stderr)
-        with atomic_path(output_dir / newest) as temporary:
-            torch.save(states["model"], temporary)
+        with atomic_path(output_dir / newest) as temporary, open(temporary, "wb") as file:
+            torch.save(states["model"], file)
     best = [
         f"{phase}.{key}.best.pth"
         for phase, key, mode in best_model_criterion
@@ -124,8 +135,10 @@ def repair_checkpoints(output_dir: str | Path, best_model_criterion: list[tuple[
     for link in ["latest.pth", *best]:
         link = output_dir / link
         if not link.is_symlink() or os.readlink(link) != newest:
-            with atomic_path(link) as temporary:
-                temporary.symlink_to(newest)
+            temporary = link.with_name(f".{link.name}.link")
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(newest)
+            os.replace(temporary, link)
 
 
 def without_step(init_param: str) -> str:

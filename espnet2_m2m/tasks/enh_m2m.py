@@ -12,18 +12,19 @@ from espnet2.tasks import enh
 from espnet2.tasks.abs_task import IteratorOptions
 from espnet2.tasks.enh import EnhancementTask
 from espnet2.train.abs_espnet_model import AbsESPnetModel
-from espnet2.train.distributed_utils import get_rank
+from espnet2.train.distributed_utils import DistributedOption, get_rank
 
 from espnet2_m2m.data_dir import audio_header, read_table
 from espnet2_m2m.enh.config import check_numbers
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 from espnet2_m2m.enh.preprocessor import CheckedCollate, CheckedPreprocessor, with_equal_mics
-from espnet2_m2m.enh.segments import SegmentDataset
+from espnet2_m2m.enh.segments import NeverEmpty, SegmentDataset
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.tasks.checkpoints import load_weights, repair_checkpoints, without_step
 from espnet2_m2m.tasks.espnet_patches import add_names, atomic_torch_save, replace_build_model, stock_build_model
+from espnet2_m2m.tasks.unfit_options import refuse_unfit, unfit_model_options, unfit_training_options
 
-MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref")
+MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref", "mixture_consistency")
 
 
 class M2MEnhancementTask(EnhancementTask):
@@ -54,6 +55,14 @@ class M2MEnhancementTask(EnhancementTask):
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
         """ESPnet's function that makes batches, preceded by a check that they can be made."""
         return CheckedCollate(super().build_collate_fn(args, train))
+
+    @classmethod
+    def build_iter_factory(
+        cls, args: argparse.Namespace, distributed_option: DistributedOption, mode: str, kwargs: dict | None = None
+    ) -> AbsIterFactory:
+        """ESPnet's, which must give batches in training and in validation."""
+        factory = super().build_iter_factory(args, distributed_option, mode, kwargs)
+        return NeverEmpty(factory, mode) if TrainingConfig(args).is_ours and mode != "plot_att" else factory
 
     @classmethod
     def build_chunk_iter_factory(
@@ -97,6 +106,7 @@ class M2MEnhancementTask(EnhancementTask):
                 EnhancementTask.main_worker(args)  # a stock config meets ESPnet's own checks
                 return
             check_numbers(vars(args))
+            refuse_unfit(unfit_model_options(args) + unfit_training_options(args))
             rate = common_sample_rate(args)
             if rate is not None:
                 args.sample_rate = rate  # into config.yaml
@@ -108,11 +118,7 @@ class M2MEnhancementTask(EnhancementTask):
         """An `ESPnetM2MModel`, or ESPnet's for any other config."""
         if not TrainingConfig(args).is_ours:
             return stock_build_model(cls, args)
-        if getattr(args, "diffusion_model", None) is not None:  # ESPnet would build a model without the criterions
-            raise ValueError(
-                f"criterion {args.criterions[0]['name']} does not go with diffusion_model: {args.diffusion_model}, "
-                "which learns from clean speech; remove it"
-            )
+        refuse_unfit(unfit_model_options(args))
         stock_args = copy.copy(args)
         stock_args.model_conf = {k: v for k, v in args.model_conf.items() if k not in MODEL_OPTIONS}
         stock = stock_build_model(cls, stock_args)  # also initialises the weights
@@ -139,7 +145,7 @@ class M2MEnhancementTask(EnhancementTask):
         if model_file is None or not TrainingConfig.load(config_file).is_ours:
             return super().build_model_from_file(config_file, model_file, device)
         model, args = super().build_model_from_file(config_file, None, device)
-        load_weights(model, model_file)
+        load_weights(model, model_file, args.train_dtype)
         return model, args
 
 

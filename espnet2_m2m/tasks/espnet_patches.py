@@ -60,8 +60,9 @@ def atomic_torch_save() -> AbstractContextManager[None]:
     def save_atomically(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
         if not isinstance(f, (str, Path)):
             return save(obj, f, *args, **kwargs)
-        with atomic_path(f) as temporary:
-            save(obj, temporary, *args, **kwargs)
+        # Opened here: torch would put the temporary name into the file, and a full disk is an OSError.
+        with atomic_path(f) as temporary, open(temporary, "wb") as file:
+            save(obj, file, *args, **kwargs)
 
     return _replaced(torch, save=save_atomically)
 

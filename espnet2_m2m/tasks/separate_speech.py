@@ -22,13 +22,19 @@ class SeparateSpeech(stock.SeparateSpeech):
     Args:
         args, kwargs: as ESPnet's.
         fcp_output: the output is the FCP image of the estimates, or the estimates; None leaves it to the model.
+        mixture_consistency: the output gets what its sources leave of the mixture, or not; None leaves it to the model.
         recordings: name -> number of mics, of those to come; a model of the plug-in must take them.
     Raises:
-        ValueError: weights, recordings or fcp_output that do not go with the model.
+        ValueError: weights, recordings or options that do not go with the model.
     """
 
     def __init__(
-        self, *args: Any, fcp_output: bool | None = None, recordings: dict[str, int] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        fcp_output: bool | None = None,
+        mixture_consistency: bool | None = None,
+        recordings: dict[str, int] | None = None,
+        **kwargs: Any,
     ) -> None:
         with replaced_in_inference(EnhancementTask=M2MEnhancementTask):
             super().__init__(*args, **kwargs)
@@ -41,13 +47,15 @@ class SeparateSpeech(stock.SeparateSpeech):
                     separator.ref_channel,
                     ("--ref_channel", "espnet2_m2m format_data_dir --channels"),
                 )
-        if fcp_output is not None:
+        for name, value in {"fcp_output": fcp_output, "mixture_consistency": mixture_consistency}.items():
+            if value is None:
+                continue
             if not isinstance(self.enh_model, ESPnetM2MModel):
                 raise ValueError(
-                    "--fcp_output is for models that were trained by a criterion of the "
+                    f"--{name} is for models that were trained by a criterion of the "
                     f"plug-in, found {type(self.enh_model).__name__}"
                 )
-            self.enh_model.separator.fcp_output = fcp_output
+            setattr(self.enh_model.separator, name, value)
 
     def __call__(self, speech_mix: Tensor | np.ndarray, fs: int = 8000, **kwargs: Any) -> list[np.ndarray]:
         """ESPnet's, except that normalize_output_wav leaves a silent estimate silent."""

@@ -1,6 +1,7 @@
 """The commands as one program: `espnet2_m2m NAME`, by pip's script, by `python -m`, or file by file."""
 
 import argparse
+import contextlib
 import importlib
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def test_a_module_by_itself_is_the_same_command():
         (commands.boolean, "False", False),
         (commands.boolean, "maybe", "expected true or false, found 'maybe'"),
         (commands.positive, "3", 3),
-        (commands.positive, "0", "expected a number of at least 1, found '0'"),
+        (commands.positive, "0", "expected a whole number from 1 to 2,147,483,647, found '0'"),
         (commands.mic_list, "2,0", [2, 0]),
         (commands.mic_list, "0,0", "expected different channels counted from 0 such as 0,2, found '0,0'"),
         (commands.mic_list, "0,", "expected different channels counted from 0"),
@@ -101,6 +102,59 @@ def test_values_of_options(convert, text, desired):
             convert(text)
     else:
         assert convert(text) == desired
+
+
+def numeric_options():
+    """(command, parser, option) of all options that turn text into numbers."""
+    for name in NAMES:
+        parser = importlib.import_module(f"espnet2_m2m.bin.{name}").get_parser()
+        for action in parser._actions:
+            for text in ("1", "1/1"):
+                with contextlib.suppress(ValueError, TypeError, argparse.ArgumentTypeError):
+                    value = action.type(text)
+                    value = value[0] if isinstance(value, (list, tuple)) else value
+                    if type(value) in (int, float) and action.option_strings:
+                        yield name, parser, action.option_strings[0]
+                        break
+
+
+def test_no_option_takes_a_number_that_is_none():
+    """inf, nan and numbers beyond all bounds would end deep inside, in a traceback or in a loop without end."""
+    options = list(numeric_options())
+    assert {
+        ("separate", "--segment_size"),
+        ("enh_inference", "--fs"),
+        ("simulate", "--closetalk_gain_db"),
+        ("run_study", "--seeds"),
+        ("format_data_dir", "--channels"),
+        ("enh_scoring", "--job"),
+    } <= {(name, option) for name, _, option in options}
+    for name, parser, option in options:
+        for text in (
+            "inf",
+            "-inf",
+            "nan",
+            "1e305",
+            "-1e305",
+            "-1",
+            "1" + 30 * "0",
+            "1" + 5000 * "0",
+            "1.5e",
+            "1/-1",
+            "²",
+            "",
+        ):
+            required = [
+                f"{action.option_strings[0]}={action.choices[0] if action.choices else 'x,y,z'}"
+                for action in parser._actions
+                if action.required and action.option_strings
+            ]
+            try:
+                value = vars(parser.parse_known_args([*required, f"{option}={text}"])[0])[option.lstrip("-")]
+            except ValueError as error:
+                assert option in str(error) and str(error).endswith("; see --help"), (name, option, text, error)
+            else:
+                assert text == "-1" and option.endswith(("_db", "_dbfs")), (name, option, text, value)
 
 
 def test_the_shares_of_all_jobs_are_all_tasks_once():

@@ -109,7 +109,7 @@ def calls(recipe):
 
 
 def test_order_and_options(recipe):
-    """All rows of a seed before the next seed; PIT is separated and scored twice."""
+    """All rows of a seed before the next seed; every output of a row is separated and scored."""
     printed, called = run(recipe, "--seeds", "0 7", "--fs", "16000", "--enh_args", '--optim_conf "lr=1" --x \\')
     assert [call.partition("|")[0] for call in called] == [
         f"{row}_seed{seed} {stages}"
@@ -117,15 +117,19 @@ def test_order_and_options(recipe):
         for row, stages in (
             ("table2_1a_m2m", "6-6 "),
             ("table2_1a_m2m", "7-8 "),
+            ("table2_1a_m2m", "7-8 consistent"),
             ("table2_4b_pit", "6-6 "),
             ("table2_4b_pit", "7-8 "),
+            ("table2_4b_pit", "7-8 consistent"),
             ("table2_4b_pit", "7-8 fcp"),
         )
     ]
     configs, args, inference_args, threads, fs, test_sets = called[-1].split("|")[1:]
     assert configs == "conf/tuning/table2_4b_pit.yaml conf/tuning/size_small.yaml conf/tuning/rate_16k.yaml"
     assert args == '--seed 7 --max_epoch 2 --scheduler_conf T_max=2 --optim_conf "lr=1" --x \\'
-    assert (inference_args, threads, fs, test_sets) == ("--fcp_output true", "", "16000", "test")
+    desired = "--fcp_output true --mixture_consistency false"
+    assert (inference_args, threads, fs, test_sets) == (desired, "", "16000", "test")
+    assert called[2].split("|")[3] == "--mixture_consistency true"
     assert "[4 of 4] table2_4b_pit seed 7: finished after" in printed
     assert (recipe / "python.log").read_text() == (
         "-m espnet2_m2m.bin.make_tables --study_dir exp/small_2ep --test_set test\n"
@@ -165,7 +169,7 @@ def test_finished_runs_are_skipped_until_their_input_changes(recipe):
     assert {call.split()[0] for call in called} == {"table2_4b_pit_seed0"}
     os.utime(recipe / "dump/raw/test/wav.scp")  # another test set
     _, called = run(recipe, "--seeds", "0")
-    assert len(called) == 5
+    assert len(called) == 7
 
 
 def test_runs_at_the_same_time_have_gpus_of_their_own(recipe):
@@ -208,7 +212,7 @@ def test_a_training_with_other_options_is_not_taken_for_this_one(recipe):
     printed, called = run(recipe, "--seeds", "0", "--enh_args", "--batch_size 2", desired=1)
     assert called == [] and printed.count("is a training with other options") == 2
     printed, called = run(recipe, "--seeds", "0", "--enh_args", "--batch_size 2", "--expdir", "other")
-    assert len(called) == 5
+    assert len(called) == 7
 
 
 def test_a_config_that_was_changed_is_another_training(recipe):
@@ -271,7 +275,7 @@ def test_two_runs_at_the_same_time_with_one_thread_each(recipe):
         (recipe / f"behaviour/{row}_seed0").write_text("together")
     _, called = run(recipe, "--jobs", "2")
     assert sorted(path.name for path in (recipe / "met").iterdir()) == [f"{row}_seed0" for row in ROWS.split()]
-    assert len(called) == 15 and all(call.split("|")[4] == "1" for call in called)
+    assert len(called) == 21 and all(call.split("|")[4] == "1" for call in called)
     shutil.rmtree(recipe / "exp")
     _, called = run(recipe, "--jobs", "2", "--seeds", "1", OMP_NUM_THREADS="3")
     assert all(call.split("|")[4] == "3" for call in called)
@@ -334,12 +338,12 @@ def test_tables_come_at_the_end(recipe):
         (["--size", "medium"], "--size: invalid choice: 'medium' (choose from "),
         (["--seeds", "one"], "--seeds: expected numbers, e.g. \"0 1 2\", found 'one'"),
         (["--seeds", ""], "--seeds: expected numbers, e.g. \"0 1 2\", found ''"),
-        (["--jobs", "0"], "--jobs: expected a number of at least 1, found '0'"),
-        (["--max_epoch", "2.5"], "--max_epoch: expected a number of at least 1, found '2.5'"),
+        (["--jobs", "0"], "--jobs: expected a whole number from 1 to 2,147,483,647, found '0'"),
+        (["--max_epoch", "2.5"], "--max_epoch: expected a whole number from 1 to 2,147,483,647, found '2.5'"),
         (["--row", "x"], "unrecognized arguments: --row"),
         (["--jobs"], "--jobs: expected one argument"),
         (["x"], "unrecognized arguments: x"),
-        (["--ngpu", "-1"], "--ngpu is a number of at least 0, found -1"),
+        (["--ngpu", "-1"], "--ngpu: expected a whole number from 0 to 2,147,483,647, found '-1'"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(recipe, options, message):

@@ -210,10 +210,12 @@ def test_other_simulation_in_the_same_folder(source, simulated, capsys, change):
 def test_wrong_options(source, tmp_path, capsys):
     assert "no such directory" in failure(capsys, tmp_path / "none", tmp_path)
     assert "nothing to do" in failure(capsys, source, tmp_path, train=0, valid=0, test=0)
-    assert "--num_test must be 0 or more, found -1" in failure(capsys, source, tmp_path, test=-1)
-    assert "--nj must be 1 or more, found 0" in failure(capsys, source, tmp_path, nj=0)
-    assert "--min_duration must be 0 or more" in failure(capsys, source, tmp_path, min_duration=-0.5)
-    assert "--closetalk_gain_db must be a number, found nan" in failure(
+    assert "--num_test: expected a whole number from 0 to 2,147,483,647, found '-1'" in failure(
+        capsys, source, tmp_path, test=-1
+    )
+    assert "--nj: expected a whole number from 1 to 2,147,483,647, found '0'" in failure(capsys, source, tmp_path, nj=0)
+    assert "--min_duration: expected a number from 0 to" in failure(capsys, source, tmp_path, min_duration=-0.5)
+    assert "--closetalk_gain_db: expected a number from -200 to 200, found 'nan'" in failure(
         capsys, source, tmp_path, closetalk_gain_db="nan"
     )
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,7 @@
 """Kaldi dirs of a line per talker: ids, order by the headsets, transcripts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -135,6 +137,29 @@ def test_segments_stay_segments(example):
     out = run(example, "--signal", "spk")
     assert not validate_data_dir(out)
     assert read_table(out / "segments")["b-a-b-test00002"] == "b-a-b-test00002 0.1 0.6"
+
+
+@pytest.mark.parametrize("entry", ["{}", "cat {} |"])
+def test_another_recipe_reads_it_from_its_own_folder(example, monkeypatch, entry):
+    """dump/raw names recorded files by relative paths; asr.sh runs elsewhere."""
+    tmp_path, data_dir, _ = example
+    monkeypatch.chdir(tmp_path)
+    for n in (1, 2):
+        table = read_table(data_dir / f"spk{n}.scp")
+        table = {u: entry.format(Path(path).relative_to(tmp_path)) for u, path in table.items()}
+        write_table(data_dir / f"spk{n}.scp", table)
+    out = run(example, "--signal", "spk")
+    (tmp_path / "asr1").mkdir()
+    monkeypatch.chdir(tmp_path / "asr1")
+    assert not validate_data_dir(out)
+
+
+def test_transcripts_of_some_are_none_and_that_is_said(example, capsys):
+    (example[1] / "text_spk2").unlink()
+    out = run(example)
+    printed = capsys.readouterr().out
+    assert "no text, since" in printed and "has no transcripts of 'b-a-b-test00000', 'b-a-b-test00001'" in printed
+    assert not (out / "text").exists()
 
 
 def test_mistakes_are_named(example, capsys):

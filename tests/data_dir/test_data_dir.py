@@ -1,10 +1,16 @@
 """Tables, audio entries and the parts of a data dir."""
 
+import errno
+import fcntl
 import json
 import os
+import re
+import signal
 import struct
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import hypothesis
@@ -33,9 +39,9 @@ from espnet2_m2m.data_dir import (
     write_text,
     write_wav,
 )
-from espnet2_m2m.data_dir.audio import kaldi_io
+from espnet2_m2m.data_dir.audio import comment_of, kaldi_io, new_sound_file
 from espnet2_m2m.data_dir.directory import consecutive_files
-from espnet2_m2m.data_dir.tables import write_bytes
+from espnet2_m2m.data_dir.tables import temporary_folder, write_bytes
 
 # ---- tables
 
@@ -130,7 +136,107 @@ def test_atomic_path_leaves_nothing_half_written(tmp_path):
     assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
 
 
+def test_what_a_killed_writer_left_is_taken_over(tmp_path):
+    """Else a hidden half of a file of hours would stay for good."""
+    path = tmp_path / "a.wav"
+    script = "import os, sys; from espnet2_m2m.data_dir import atomic_path\nwith atomic_path(sys.argv[1]) as temporary:"
+    script += "\n temporary.write_text('half a file'); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    with atomic_path(path) as temporary:
+        assert temporary.read_text() == ""
+        temporary.write_text("new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_two_who_write_the_same_file_do_not_mix(tmp_path):
+    """Two jobs beside each other: each writes its own file, and the last to end gives the name to a whole one."""
+    path = tmp_path / "a.wav"
+    with atomic_path(path) as first:
+        first.write_text("first")
+        with atomic_path(path) as second:
+            assert second != first and second.suffix == ".wav"
+            second.write_text("second")
+        assert path.read_text() == "second" and first.read_text() == "first"
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_without_locks(tmp_path, monkeypatch):
+    def no_locks(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "fcntl", no_locks)
+    with atomic_path(tmp_path / "a.wav") as temporary:
+        temporary.write_text("new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_link_in_place_of_a_temporary_file_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("weights")
+    (tmp_path / ".a.tmp.wav").symlink_to("precious")
+    with atomic_path(tmp_path / "a.wav") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "precious").read_text() == "weights" and (tmp_path / "a.wav").read_text() == "new"
+
+
+def test_a_full_disk_is_named(tmp_path):
+    """Here by a limit of file sizes; the system's own error says neither which file nor what to do."""
+    script = """
+import resource, sys, numpy as np
+from espnet2_m2m.data_dir import write_text, write_wav
+from espnet2_m2m.data_dir.cache import Cache
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+folder = sys.argv[1]
+for write in (
+    lambda: write_text(f"{folder}/a.txt", "a" * 30000),
+    lambda: write_wav(f"{folder}/a.wav", np.zeros(30000), 8000),
+    lambda: Cache(f"{folder}/a.jsonl", {"utt": "key"}).keep("utt", "a" * 30000),
+):
+    try:
+        write()
+    except OSError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], text=True, capture_output=True)
+    assert re.sub(r"\(.*?\)", "()", done.stdout).splitlines() == [
+        f"{tmp_path}/a.txt: cannot be written (); make room there and run the command again",
+        f"{tmp_path}/a.wav: cannot be written (); is the disk full?",
+        f"{tmp_path}/a.jsonl: cannot be written (); make room there and run the command again",
+    ]
+    assert done.stderr == "" and [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_the_folder_of_a_killed_process_goes_and_that_of_a_live_one_stays(tmp_path, monkeypatch):
+    """Unpacked weights would else fill the temporary folder, copy by copy."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    script = "import os; from espnet2_m2m.data_dir.tables import temporary_folder\nwith temporary_folder() as folder:"
+    script += "\n (folder / 'model.pth').write_text('weights'); os.kill(os.getpid(), 9)"
+    with temporary_folder() as alive:
+        (alive / "keys").touch()
+        assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
+        assert len(list(tmp_path.iterdir())) == 2
+        with temporary_folder() as folder:
+            assert {*tmp_path.iterdir()} == {alive, folder}
+        assert (alive / "keys").is_file()
+    assert not list(tmp_path.iterdir())
+
+
 # ---- audio
+
+
+@pytest.mark.parametrize("form", ["WAV", "RF64"])
+def test_the_same_input_makes_the_same_bytes(tmp_path, form):
+    """libsndfile notes when a wav of floats was written."""
+    for second, name in enumerate(("a.wav", "b.wav")):
+        with new_sound_file(tmp_path / name, SAMPLE_RATE, 2, "FLOAT", form, comment="made of") as file:
+            file.write(np.full((100, 2), [0.1, -0.2]))
+        if second == 0:
+            time.sleep(1.1)
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    assert (b"PEAK" in (tmp_path / "a.wav").read_bytes()) is (form == "WAV")  # whose time of writing it would hold
+    assert comment_of(tmp_path / "a.wav") == "made of"
+    np.testing.assert_allclose(soundfile.read(tmp_path / "b.wav")[0], np.full((100, 2), [0.1, -0.2]), atol=1e-8)
 
 
 def test_pcm16_is_rounded_and_lossless_for_int16(tmp_path):
@@ -273,6 +379,23 @@ def test_ark_without_audio(tmp_path):
     kaldi_io().save_ark(str(tmp_path / "f.ark"), {"u": noise(5, 4)}, scp=str(tmp_path / "f.scp"))
     with pytest.raises(AudioError, match="matrix without a sample rate"):
         read_audio(read_table(tmp_path / "f.scp")["u"])
+
+
+@pytest.mark.parametrize(
+    "place, message",
+    [
+        ("1000", "expected an offset below the 88 bytes of the file"),
+        (30 * "9", "expected an offset below the 88 bytes of the file"),
+        ("4[5:2]", "holds no samples"),
+        ("4[100:200]", "holds no samples"),
+    ],
+)
+def test_places_that_an_ark_does_not_have(tmp_path, place, message):
+    ark = tmp_path / "a.ark"
+    kaldi_io().save_ark(str(ark), {"utt": (SAMPLE_RATE, np.zeros((20, 1), np.int16))})
+    with pytest.raises(AudioError) as error:
+        read_audio(f"{ark}:{place}")
+    assert str(error.value).startswith(f"{ark}:{place}: {message}")
 
 
 def test_ark_without_what_reads_it(tmp_path, monkeypatch):

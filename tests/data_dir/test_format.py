@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from data_dir_example import SAMPLE_RATE, make_data_dir, noise
 
 import espnet2_m2m.data_dir.format
@@ -21,6 +22,7 @@ from espnet2_m2m.data_dir import (
     write_wav,
 )
 from espnet2_m2m.data_dir.audio import kaldi_io
+from espnet2_m2m.data_dir.signals import find_utterances
 
 
 @pytest.fixture
@@ -182,6 +184,106 @@ def test_integers_that_resampling_drives_beyond_full_scale_stay_whole(tmp_path):
     path = read_table(tmp_path / "dump" / "wav.scp")["s-1"]
     assert soundfile.info(path).subtype == "FLOAT"
     assert np.abs(read_audio(path)[0]).max() > 1
+
+
+@pytest.mark.parametrize("subtype", ["PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("scale", [1.0, 1e-4], ids=["0 dB", "-80 dB"])
+def test_faint_mics_keep_their_resolution(tmp_path, subtype, scale):
+    """16 bits of a mic at -80 dB are three steps. Rewritten for whatever reason, it is what it was, to 24 bits."""
+    samples = noise(8000, 2) * np.array([1.0, scale])
+    soundfile.write(tmp_path / "r.wav", samples, SAMPLE_RATE, subtype=subtype)
+    source, _ = read_audio(tmp_path / "r.wav")
+    for name, entry in (("pipe", f"cat {tmp_path}/r.wav |"), ("file", str(tmp_path / "r.wav"))):
+        write_one_speaker(tmp_path / name, {"s-1": entry})
+        for options in ({"channels": [1, 0]}, {"sample_rate": 16000, "channels": [1, 0]}):
+            format_data_dir(tmp_path / name, tmp_path / "dump", **options)
+            actual, rate = read_audio(read_table(tmp_path / "dump" / "wav.scp")["s-1"])
+            desired = source[:, [1, 0]]
+            if rate == 16000:
+                desired = soxr.resample(desired, SAMPLE_RATE, rate, quality="HQ")
+            np.testing.assert_array_equal(actual, desired)
+    # Its own source, 24-bit integers, is the only thing that was ever rounded: 2^-23 of full scale.
+    np.testing.assert_allclose(source, samples, atol=2**-23, rtol=1e-6)
+
+
+def test_what_loses_nothing_is_written_in_16_bits(tmp_path):
+    samples = np.rint(noise(800) * 32768) / 32768
+    for subtype in ("PCM_16", "PCM_24", "FLOAT"):
+        soundfile.write(tmp_path / "r.wav", samples, SAMPLE_RATE, subtype=subtype)
+        write_one_speaker(tmp_path / "data", {"s-1": f"cat {tmp_path}/r.wav |"})
+        format_data_dir(tmp_path / "data", tmp_path / "dump")
+        path = read_table(tmp_path / "dump" / "wav.scp")["s-1"]
+        assert soundfile.info(path).subtype == "PCM_16"
+        np.testing.assert_array_equal(read_audio(path)[0][:, 0], samples)
+
+
+def recordings(folder, files, **segments):
+    """A session: scp stem -> (samples, rate, seed of its noise); segment -> its times."""
+    for name, (num_samples, rate, seed) in files.items():
+        soundfile.write(folder / f"{name}.wav", noise(num_samples, seed=seed), rate, subtype="FLOAT")
+    ids = {f"s-{name}": "s" for name in segments} or {"s-r": "s"}
+    write_one_speaker(folder / "data", dict.fromkeys(ids, "x"))
+    for name in files:
+        write_table(folder / "data" / f"{name}.scp", {"r" if segments else "s-r": folder / f"{name}.wav"})
+    if segments:
+        write_table(folder / "data" / "segments", {f"s-{name}": f"r {times}" for name, times in segments.items()})
+    return folder / "data"
+
+
+def test_the_last_segment_ends_where_the_first_device_stops(tmp_path):
+    """Array, two headsets: the second stops first, and the last segment reaches beyond all of them."""
+    files = {"wav": (8000, 8000, 0), "closetalk1": (8100, 8000, 1), "closetalk2": (7777, 8000, 2)}
+    data_dir = recordings(tmp_path, files, a="0.1 0.6", b="0.6 1.1")
+    assert validate_data_dir(data_dir) == []
+    format_data_dir(data_dir, tmp_path / "dump")
+    assert validate_data_dir(tmp_path / "dump") == []
+    assert read_table(tmp_path / "dump" / "utt2num_samples") == {"s-a": "4000", "s-b": str(7777 - 4800)}
+    (whole, _), (cut, _) = (read_audio(p) for p in (tmp_path / "wav.wav", tmp_path / "dump/wav/wav/s-b.wav"))
+    np.testing.assert_array_equal(cut, whole[4800:7777])
+    for utterance in find_utterances(data_dir, ["wav", "closetalk"]):
+        waves, _ = utterance.read()
+        lengths = {len(wave) for numbered in waves.values() for wave in numbered.values()}
+        assert lengths == {int(read_table(tmp_path / "dump" / "utt2num_samples")[utterance.utt_id])}
+
+
+@pytest.mark.parametrize(
+    "closetalk, segments, message",
+    [
+        (
+            (8000, 8001, 1),
+            {},
+            "closetalk1.scp: utterance 's-r': expected 1.000 s as in wav.scp .8000 Hz., found 1.000 s",
+        ),
+        ((7999, 8000, 1), {}, "closetalk1.scp: utterance 's-r': expected 8000 samples as in wav.scp, found 7999"),
+        ((8000, 8001, 1), {"a": "0 0.5"}, "closetalk1.scp: recording 'r': expected 1.000 s as in wav.scp"),
+        (
+            (8000, 16000, 1),
+            {"a": "0 0.5"},
+            "closetalk1.scp: recording 'r': expected 1.000 s .*, found 0.500 s at 16000",
+        ),
+        (
+            (4000, 8000, 1),
+            {"a": "0 0.5", "b": "0.5 1"},
+            "closetalk1.wav: the segment from 0.5 s to 1.0 s holds no samp",
+        ),
+        ((3000, 8000, 1), {"a": "0 0.9"}, "closetalk1.wav: the segment ends at 0.9 s, the recording at 0.375 s"),
+    ],
+    ids=["header", "length", "header and segments", "rate and segments", "another recording", "much shorter"],
+)
+def test_files_of_a_recording_are_compared_before_they_are_rewritten(tmp_path, closetalk, segments, message):
+    data_dir = recordings(tmp_path, {"wav": (8000, 8000, 0), "closetalk1": closetalk}, **segments)
+    with pytest.raises(AudioError, match=message):
+        format_data_dir(data_dir, tmp_path / "dump", sample_rate=8000)
+    assert not (tmp_path / "dump").exists()
+    assert validate_data_dir(data_dir) != []
+
+
+@pytest.mark.parametrize("segments", [{}, {"a": "0 0.5", "b": "0.25 1"}])
+def test_devices_of_other_rates_that_last_as_long_fit(tmp_path, segments):
+    files = {"wav": (16000, 16000, 0), "closetalk1": (48000, 48000, 1), "closetalk2": (8000, 8000, 2)}
+    data_dir = recordings(tmp_path, files, **segments)
+    format_data_dir(data_dir, tmp_path / "dump", sample_rate=8000)
+    assert validate_data_dir(tmp_path / "dump", sample_rate=8000) == []
 
 
 def test_rerun_continues(train, written, monkeypatch):

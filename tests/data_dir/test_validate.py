@@ -83,6 +83,15 @@ def with_nan(samples):
     return samples
 
 
+def copy_of(stem, utt_id, other_stem, other_id):
+    """A way to break a set: what one file holds stands in another, too."""
+
+    def change(data_dir):
+        shutil.copy(data_dir / "wav" / stem / f"{utt_id}.wav", data_dir / "wav" / other_stem / f"{other_id}.wav")
+
+    return change
+
+
 def cut_file(data_dir):
     path = data_dir / "wav" / "spk1" / f"{U1}.wav"
     path.write_bytes(path.read_bytes()[:-100])
@@ -369,6 +378,41 @@ BROKEN = {
         f"spk1.scp:1: utterance '{U0}': data/train/wav/spk1/{U0}.wav: silent",
         "",
     ),
+    "constant": (
+        audio("spk1", U0, lambda samples: 0 * samples + 0.25),
+        f"spk1.scp:1: utterance '{U0}': data/train/wav/spk1/{U0}.wav: silent or constant",
+        "remove",
+    ),
+    "constant channel": (
+        audio("wav", U2, lambda samples: np.where(np.arange(6) == 3, 0.25, samples)),
+        f"wav.scp:3: utterance '{U2}': data/train/wav/wav/{U2}.wav: channel 3 (counted from 0) is silent or constant",
+        "--channels",
+    ),
+    "beyond any range": (
+        audio("wav", U2, lambda samples: 1e30 * samples, subtype="FLOAT"),
+        f"wav.scp:3: utterance '{U2}': data/train/wav/wav/{U2}.wav: expected samples of at most 4.29e+09 (full scale",
+        "again",
+    ),
+    "one headset twice": (
+        copy_of("closetalk1", U1, "closetalk2", U1),
+        f"closetalk2.scp:2: utterance '{U1}': the same samples as those of '{U1}' in closetalk1.scp",
+        "its own file",
+    ),
+    "array as headset": (
+        audio("closetalk2", U1, lambda samples: read_audio(f"data/train/wav/wav/{U1}.wav")[0]),
+        f"closetalk2.scp:2: utterance '{U1}': the same samples as those of '{U1}' in wav.scp",
+        "its own file",
+    ),
+    "one reference twice": (
+        copy_of("spk1", U1, "spk2", U1),
+        f"spk2.scp:2: utterance '{U1}': the same samples as those of '{U1}' in spk1.scp",
+        "its own file",
+    ),
+    "headset of another": (
+        copy_of("closetalk1", U0, "closetalk1", U1),
+        f"closetalk1.scp:2: utterance '{U1}': the same samples as those of '{U0}' in closetalk1.scp",
+        "its own file",
+    ),
     "silent channels": (
         audio("wav", U2, silence(1, 4)),
         f"wav.scp:3: utterance '{U2}': data/train/wav/wav/{U2}.wav: channel 1, 4 (counted from 0) is silent",
@@ -425,6 +469,8 @@ CONSEQUENCES = {
     ),
     "hidden id": 2,
     "other rate": 1,  # as does its duration
+    "array as headset": 1,  # it has all mics
+    "headset of another": 1,  # as long as the other
 }
 
 
@@ -509,6 +555,19 @@ def test_pipes_and_arks_are_read(train):
     scp[U1] = read_table("b.scp")[U1]
     write_table(train / "wav.scp", scp)
     assert validate_data_dir(train) == []
+
+
+def test_what_may_stand_twice(tmp_path):
+    """A reference in several mixtures, an utterance that is used twice, a mixture with a line for each talker."""
+    data_dir = make_data_dir(tmp_path / "train", [800, 800])
+    for names in (["spk1"], [path.stem for path in data_dir.glob("*.scp")], ["wav"]):
+        for name in names:
+            lines = read_table(data_dir / f"{name}.scp")
+            write_table(data_dir / f"{name}.scp", dict.fromkeys(lines, min(lines.values())))
+        if names == ["wav"]:
+            for path in data_dir.glob("[cs]*[12].scp"):
+                path.unlink()
+        assert validate_data_dir(data_dir) == [], names
 
 
 def test_long_audio_is_read_in_blocks(train, monkeypatch):

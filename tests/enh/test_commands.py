@@ -24,6 +24,7 @@ from espnet2_m2m.enh.config import check_numbers
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.tasks.checkpoints import repair_checkpoints
 from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask, common_sample_rate
+from espnet2_m2m.tasks.espnet_patches import atomic_torch_save
 from espnet2_m2m.tasks.separate_speech import SeparateSpeech
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +120,52 @@ def test_the_command_separates_what_is_missing_and_nothing_else(experiment, caps
     assert done_already(capsys) == "0"
 
 
+def test_what_was_made_of_another_recording_is_made_anew(experiment, capsys):
+    """Also where the new one has an older time: by `cp -p` or `rsync -a`, say."""
+    enh_inference.main(experiment.options)
+    recording = experiment.folder / "utt1.wav"
+    soundfile.write(recording, np.random.default_rng(1).normal(size=(700, 3)) * 0.1, 8000, subtype="FLOAT")
+    os.utime(recording, (1.6e9, 1.6e9))
+    capsys.readouterr()
+    enh_inference.main(experiment.options)
+    assert done_already(capsys) == "2"
+    assert [soundfile.info(experiment.out / f"wavs/{n}/utt1.wav").frames for n in (1, 2)] == [700, 700]
+
+
+def test_a_pipe_is_refused(experiment, capsys):
+    """ESPnet takes it for a path."""
+    (experiment.folder / "wav.scp").write_text(f"utt1 cat {experiment.folder}/utt1.wav |\n")
+    with pytest.raises(SystemExit):
+        enh_inference.main(experiment.options)
+    assert "utt1: expected the path of a file, found `cat " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--hop_size", "2", "--segment_size", "1"], "--hop_size must be more than 0 s and at most --segment_size"),
+        (["--hop_size", "0", "--segment_size", "1"], "--hop_size must be more than 0 s and at most --segment_size"),
+        (["--output_format", "au"], "--output_format must be one of wav, flac, ogg, mp3, found au"),
+        (["--ngpu", "2"], "--ngpu: expected a whole number from 0 to 1, found '2'"),
+        (["--nonsense"], "unrecognized arguments: --nonsense; see --help"),
+    ],
+)
+def test_options_with_which_espnet_ends_in_a_traceback(experiment, capsys, options, message):
+    with pytest.raises(SystemExit) as end:
+        enh_inference.main([*experiment.options, *options])
+    assert end.value.code == 1 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output_format, step", [("wav", 2**-40), ("flac", 2**-23)])
+def test_outputs_have_as_many_bits_as_their_format(tmp_path, output_format, step):
+    """The stream of a distant talker at -80 dB; in 16 bits it would have three steps."""
+    writer = enh_inference.AtomicWriter(tmp_path, None, output_format, keys={"utt": "key"}, streams=[])
+    signal = 1e-4 * np.random.default_rng(0).uniform(-1, 1, 800).astype(np.float32)
+    writer["utt"] = 8000, signal
+    actual, _ = soundfile.read(tmp_path / f"utt.{output_format}")
+    np.testing.assert_allclose(actual, signal, atol=step)
+
+
 def test_a_key_file_of_bare_ids_limits_the_run(experiment, capsys):
     (experiment.folder / "keys").write_text("utt2\n")
     soundfile.write(experiment.folder / "utt1.wav", np.ones((800, 3)), 16000)  # not asked for
@@ -156,6 +203,23 @@ def test_data_that_is_named_already_is_not_passed_twice(tmp_path):
     )
     actual = [command[i + 1] for i, part in enumerate(command) if part == "--train_data_path_and_name_and_type"]
     assert actual == [*named, f"{tmp_path}/closetalk1.scp,closetalk_mix1,sound"]
+
+
+@pytest.mark.parametrize("preprocessor, desired", [(None, []), ("enh", ["fs", "category"])])
+def test_tables_that_only_a_preprocessor_understands(tmp_path, preprocessor, desired):
+    """enh.sh passes utt2fs and utt2category, and the training ended in "sequences must has same length: 1 != 48664"."""
+    for name in ("wav.scp", "closetalk1.scp"):
+        (tmp_path / name).touch()
+    config = {"criterions": [M2M], "preprocessor": preprocessor}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    command = ["--config", str(tmp_path / "train.yaml"), "--train_dir", str(tmp_path)]
+    for data in ("utt2fs,fs,text_int", "utt2category,category,text"):
+        command += ["--train_data_path_and_name_and_type", f"{tmp_path}/{data}"]
+    command = enh_train.espnet_command(command)
+    actual = [
+        command[i + 1].split(",")[1] for i, part in enumerate(command) if part == "--train_data_path_and_name_and_type"
+    ]
+    assert actual == [*desired, "speech_mix", "closetalk_mix1"]
 
 
 def test_a_killed_rerun_leaves_no_scp_and_old_streams_are_not_listed(experiment, monkeypatch):
@@ -207,8 +271,21 @@ def test_a_recording_of_another_array_is_named_before_work_begins(experiment, ca
     assert message in capsys.readouterr().err and not times(experiment)
 
 
+def test_an_id_stays_in_its_folder(experiment, capsys):
+    """`utt/../../../../x` was written outside of --output_dir."""
+    scp = experiment.folder / "wav.scp"
+    scp.write_text(scp.read_text().replace("utt1 ", "utt1/../../../../x "))
+    with pytest.raises(SystemExit):
+        enh_inference.main(experiment.options)
+    assert "utterance 'utt1/../../../../x': expected an id that can be the name of a file" in capsys.readouterr().err
+    assert not list(experiment.folder.rglob("x*"))
+    with pytest.raises(ValueError, match="expected an id"):
+        writer = enh_inference.AtomicWriter(experiment.out / "wavs" / "1", None, keys={"../x": "key"}, streams=[])
+        writer["../x"] = (8000, np.zeros(8))
+
+
 def test_a_non_finite_signal_is_not_written(tmp_path):
-    writer = enh_inference.AtomicWriter(tmp_path / "wavs" / "1", None)
+    writer = enh_inference.AtomicWriter(tmp_path / "wavs" / "1", None, keys={"utt1": "key"}, streams=[])
     with pytest.raises(ValueError, match="^utt1: stream 1"):
         writer["utt1"] = (8000, np.array([0.0, np.nan]))
     assert not list(tmp_path.rglob("*.wav"))
@@ -337,29 +414,10 @@ def test_tensorboard_is_off_and_wandb_refused_where_they_are_not_installed(tmp_p
         M2MEnhancementTask.main_worker(args)
 
 
-def test_what_a_kill_in_a_save_leaves_is_removed_before_resuming(tmp_path, monkeypatch):
-    """By the first process alone: another might take what it repairs just then for a leftover."""
-    (tmp_path / "enhanced").mkdir()
-    for name in (".checkpoint.0123456789ab.pth", "enhanced/.utt.0123456789ab.pth", ".mine.pth", "1epoch.pth"):
-        (tmp_path / name).touch()
-    args = argparse.Namespace(
-        output_dir=str(tmp_path),
-        resume=True,
-        best_model_criterion=[],
-        criterions=[],
-        use_tensorboard=False,
-        use_wandb=False,
-        distributed=True,
-        dist_rank=1,
-        dist_launcher=None,
-    )
-    monkeypatch.setattr(EnhancementTask, "main_worker", lambda args: None)
-    left = []
-    for args.dist_rank in (1, 0):
-        M2MEnhancementTask.main_worker(args)
-        left.append(sorted(path.name for path in tmp_path.rglob("*") if path.is_file()))
-    assert left == [
-        [".checkpoint.0123456789ab.pth", ".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"],
-        [".mine.pth", ".utt.0123456789ab.pth", "1epoch.pth"],
-    ]
-    assert not (tmp_path / "new").exists()
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    """torch names the content of a file by the path that it was given, here a temporary one."""
+    with atomic_torch_save():
+        for name in ("1epoch.pth", "checkpoint.pth"):
+            torch.save({"weight": torch.ones(3)}, tmp_path / name)
+    assert (tmp_path / "1epoch.pth").read_bytes() == (tmp_path / "checkpoint.pth").read_bytes()
+    assert torch.load(tmp_path / "1epoch.pth")["weight"].tolist() == [1, 1, 1]

@@ -96,9 +96,10 @@ def test_what_needs_a_source_for_everyone_says_so():
 
 
 @pytest.mark.parametrize("ref_channel", [None, 2])
-def test_separate_speech_gives_fcp_images_at_the_reference_mic(tmp_path, ref_channel):
+@pytest.mark.parametrize("consistent", [False, True])
+def test_separate_speech_gives_fcp_images_at_the_reference_mic(tmp_path, ref_channel, consistent):
     """Against the literal equations in float64, applied to the network's estimates."""
-    train_config, model_file = save(tmp_path, config())
+    train_config, model_file = save(tmp_path, config(model_conf={"mixture_consistency": consistent}))
     separate = SeparateSpeech(train_config, model_file, ref_channel=ref_channel)
     mix = make_batch(batch=1)["speech_mix"] * 0.01  # the level must come out again
     actual = separate(mix, fs=8000)
@@ -108,9 +109,12 @@ def test_separate_speech_gives_fcp_images_at_the_reference_mic(tmp_path, ref_cha
     est = stft(torch.stack(est, 1))[0].numpy().astype(complex)
     far_field = stft(mix.transpose(1, 2))[0].numpy().astype(complex)
     weight = oracle.farfield_weight(far_field)
-    for source in range(2):
-        filters = oracle.fcp_filter(est[source], far_field[ref_channel or 0], weight, 4, 1, 1e-5)
-        image = oracle.fcp_image(est[source], filters, 4, 1)
+    mixture = far_field[ref_channel or 0]
+    filters = [oracle.fcp_filter(z, mixture, weight, 4, 1, 1e-5) for z in est]
+    images = np.stack([oracle.fcp_image(z, g, 4, 1) for z, g in zip(est, filters)])
+    if consistent:
+        images = oracle.mixture_consistency(images, mixture)
+    for source, image in enumerate(images):
         desired = stft.inverse(torch.from_numpy(image), SAMPLES).numpy()
         # The network runs in float32; the images are compared relative to their level.
         error = np.abs(actual[source][0] - desired).max() / np.abs(desired).max()
@@ -444,15 +448,8 @@ def test_a_training_that_starts_from_a_model_starts_the_fade_anew(tmp_path, monk
     model, new = (M2MEnhancementTask.build_model(config(criterions=[criterion(anchor_weight=1.0)])) for _ in range(2))
     model.separator.mixture_constraint.step.fill_(5000)
     torch.save({prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "model.pth")
-    args = argparse.Namespace(
-        init_param=[init_param.format(tmp_path / "model.pth")],
-        resume=False,
-        criterions=[M2M],
-        use_tensorboard=False,
-        use_wandb=False,
-        train_data_path_and_name_and_type=[],
-        valid_data_path_and_name_and_type=[],
-    )
+    options = {**M2MEnhancementTask.get_default_config(), **vars(config(criterions=[M2M])), "iterator_type": "chunk"}
+    args = argparse.Namespace(**{**options, "init_param": [init_param.format(tmp_path / "model.pth")]})
     monkeypatch.setattr(EnhancementTask, "main_worker", classmethod(lambda cls, args: None))
     M2MEnhancementTask.main_worker(args)
     load_pretrained_model(*args.init_param, new, ignore_init_mismatch=False)
@@ -465,16 +462,6 @@ def test_a_training_that_starts_from_a_model_starts_the_fade_anew(tmp_path, monk
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (
-            dict(
-                separator="rnn",
-                encoder="conv",
-                decoder="conv",
-                encoder_conf={"channel": 8, "kernel_size": 16, "stride": 8},
-                decoder_conf={"channel": 8, "kernel_size": 16, "stride": 8},
-            ),
-            "needs `encoder: spectra`",
-        ),
         (dict(separator="rnn", encoder_conf={"n_fft": 64, "spec_transform_type": "exponent"}), "spec_transform_type"),
         (dict(criterions=[criterion(close_talk=False, anchor_weight=1.0)]), "anchor_weight"),
         (dict(criterions=[criterion(alpha=-1.0)]), "alpha must be >= 0"),
@@ -606,6 +593,17 @@ class TestPIT:
         filters = oracle.fcp_filter(est, far_field[0], oracle.farfield_weight(far_field), 19, 1, 1e-5)
         desired = stft.inverse(torch.from_numpy(oracle.fcp_image(est, filters, 19, 1)), SAMPLES).numpy()
         assert np.abs(filtered - desired).max() < 1e-3 * np.abs(desired).max()
+
+    @pytest.mark.parametrize("fcp_output", [False, True])
+    def test_on_request_the_output_adds_up_to_the_mixture(self, tmp_path, fcp_output):
+        paths, mix = save(tmp_path, config("tfgridnet_spectra", [PIT])), make_batch(batch=1)["speech_mix"]
+        plain, consistent = (
+            SeparateSpeech(*paths, fcp_output=fcp_output, mixture_consistency=value)(mix, fs=8000)
+            for value in (None, True)
+        )
+        scale = mix[0, :, 0].abs().max()
+        np.testing.assert_allclose(sum(consistent)[0], mix[0, :, 0], atol=1e-5 * scale)
+        assert np.abs(sum(plain)[0] - mix[0, :, 0].numpy()).max() > 0.1 * scale
 
     def test_another_reference_mic_needs_fcp(self, tmp_path):
         separate = SeparateSpeech(*save(tmp_path, config("tfgridnet_spectra", [PIT])), ref_channel=1)

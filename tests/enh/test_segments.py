@@ -94,7 +94,7 @@ def test_other_sample_rates_are_named_unless_they_are_allowed(paths, tmp_path):
     read_segment(changed, "u0", CHUNK, 1000, True, sample_rate=8000)
     for options, desired in (((), 8000), (("--allow_multi_rates", "true"), None)):
         made = factory(paths, M2MEnhancementTask, "train", *options)
-        assert made.per_sample_iter_factory.dataset.options[-1] == desired
+        assert made.factory.per_sample_iter_factory.dataset.options[-1] == desired
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -154,8 +154,8 @@ class StockDataTask(M2MEnhancementTask):
 def test_batches_are_the_stock_iterators(paths, mode, options):
     """Validation to the bit; in training the same utterances in chunks from other places."""
     ours, stock = (factory(paths, task, mode, *options) for task in (M2MEnhancementTask, StockDataTask))
-    assert isinstance(ours.per_sample_iter_factory.dataset, SegmentDataset)
-    assert not isinstance(stock.per_sample_iter_factory.dataset, SegmentDataset)
+    assert isinstance(ours.factory.per_sample_iter_factory.dataset, SegmentDataset)
+    assert not isinstance(stock.factory.per_sample_iter_factory.dataset, SegmentDataset)
     actual, desired = list(ours.build_iter(1)), list(stock.build_iter(1))
     assert len(actual) == len(desired) > 1
     for (ids, batch), (desired_ids, desired_batch) in zip(actual, desired):
@@ -182,4 +182,4 @@ def test_batches_are_the_stock_iterators(paths, mode, options):
 )
 def test_what_needs_whole_files_gets_them(paths, options):
     made = factory(paths, M2MEnhancementTask, "train", *options)
-    assert not isinstance(made.per_sample_iter_factory.dataset, SegmentDataset)
+    assert not isinstance(made.factory.per_sample_iter_factory.dataset, SegmentDataset)

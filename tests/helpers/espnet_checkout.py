@@ -1,7 +1,8 @@
 """A stand-in for an ESPnet checkout: the files, options and stages of it that the recipes rely on.
 
 The scripts do in a few lines what ESPnet's do: the same names, the same options with the same quoting, the same
-files in the same places, the same ESPnet commands. `make_checkout` writes them.
+files in the same places, the same checks, the same ESPnet commands. `make_checkout` writes them. They leave out what
+ESPnet leaves out: copy_data_dir.sh copies only the tables that Kaldi knows.
 """
 
 import shutil
@@ -32,6 +33,8 @@ enh_args=
 ref_num=2
 use_noise_ref=false
 extra_wav_list=
+speed_perturb_factors=
+feats_type=raw
 inference_args="--normalize_output_wav true --output_format wav"
 inference_model=valid.loss.ave.pth
 scoring_protocol="STOI SDR SAR SIR SI_SNR"
@@ -44,12 +47,26 @@ test_sets=
 . ./path.sh
 . ./cmd.sh
 raw=${dumpdir}/raw
+utt_extra_files="utt2category utt2fs"
 stats=${expdir}/enh_stats_${fs}
 refs=$(seq -f 'spk%.0f' "${ref_num}")
 runs() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 min() { printf '%s\n' "$@" | sort -n | head -n 1; }
 split() {       # split KEY_FILE NJ PREFIX: prefix.1.scp ...
     utils/split_scp.pl "$1" $(seq -f "$3.%.0f.scp" "$2")
+}
+copy_extra() {      # copy_extra DIR OUT_DIR
+    for file in ${utt_extra_files}; do
+        [ ! -f "$1/${file}" ] || cp "$1/${file}" "$2/${file}"
+    done
+}
+extra_param() {     # extra_param OPTION DIR ...: if all of these have them
+    local option=$1 extra=
+    shift
+    for extra in utt2category,category,text utt2fs,fs,text_int; do
+        for dir in "$@"; do [ -e "${dir}/${extra%%,*}" ] || continue 2; done
+        echo -n "${option} $1/${extra} "
+    done
 }
 data_param() {      # data_param PHASE DIR [SHAPE_DIR]
     local name
@@ -61,13 +78,16 @@ data_param() {      # data_param PHASE DIR [SHAPE_DIR]
     done
 }
 format() {      # format NAME SET OUT_DIR
+    local segments=
+    [ ! -e "data/$2/segments" ] || segments="--segments data/$2/segments"
     scripts/audio/format_wav_scp.sh --nj "${nj}" --cmd "${train_cmd}" --out-filename "$1.scp" \
-        --audio-format "${audio_format}" --fs "${fs}" "data/$2/$1.scp" "$3" "$3/logs/$1" "$3/data/$1"
+        --audio-format "${audio_format}" --fs "${fs}" ${segments} "data/$2/$1.scp" "$3" "$3/logs/$1" "$3/data/$1"
 }
 
 if runs 1; then
     local/data.sh ${local_data_opts}
 fi
+[ -z "${speed_perturb_factors}" ] || train_set=${train_set}_sp      # stage 2 makes it
 if runs 3; then
     for dset in "${train_set}" "${valid_set}" ${test_sets}; do
         suf=
@@ -75,19 +95,23 @@ if runs 3; then
             suf=/org
         fi
         utils/copy_data_dir.sh "data/${dset}" "${raw}${suf}/${dset}"
-        rm -f "${raw}${suf}/${dset}/wav.scp"
-        for name in ${refs} wav; do
+        rm -f "${raw}${suf}/${dset}"/{segments,wav.scp,reco2file_and_channel}
+        for name in wav ${refs}; do
             format "${name}" "${dset}" "${raw}${suf}/${dset}"
         done
         for scp in ${extra_wav_list}; do        # not in org
             [ ! -e "data/${dset}/${scp}" ] || format "${scp%.*}" "${dset}" "${raw}/${dset}"
         done
+        echo "${feats_type}" > "${raw}${suf}/${dset}/feats_type"
+        copy_extra "data/${dset}" "${raw}${suf}/${dset}"
     done
 fi
 if runs 4; then
     for dset in "${train_set}" "${valid_set}"; do
         org=${raw}/org/${dset}
         utils/copy_data_dir.sh "${org}" "${raw}/${dset}"
+        cp "${org}/feats_type" "${raw}/${dset}/feats_type"
+        copy_extra "${org}" "${raw}/${dset}"
         python3 -c "
 for line in open('${org}/utt2num_samples'):
     if ${min_wav_duration} * ${fs} < int(line.split()[1]) < ${max_wav_duration} * ${fs}:
@@ -96,7 +120,7 @@ for line in open('${org}/utt2num_samples'):
             utils/filter_scp.pl "${raw}/${dset}/utt2num_samples" < "${org}/${name}.scp" \
                 > "${raw}/${dset}/${name}.scp"
         done
-        utils/fix_data_dir.sh "${raw}/${dset}"
+        utils/fix_data_dir.sh --utt_extra_files "$(printf '%s.scp ' ${refs}) ${utt_extra_files}" "${raw}/${dset}"
     done
 fi
 if runs 5; then
@@ -122,6 +146,8 @@ if runs 6; then
         --multiprocessing_distributed true -- ${python} -m espnet2.bin.enh_train \
         $(data_param train "${raw}/${train_set}" "${stats}/train") \
         $(data_param valid "${raw}/${valid_set}" "${stats}/valid") \
+        $(extra_param --train_data_path_and_name_and_type "${raw}/${train_set}" "${raw}/${valid_set}") \
+        $(extra_param --valid_data_path_and_name_and_type "${raw}/${valid_set}" "${raw}/${train_set}") \
         $(seq "$((ref_num + 1))" | sed 's/.*/--fold_length 80000/') --resume true --output_dir "${enh_exp}" \
         --config ${enh_config} ${enh_args}
 fi
@@ -138,6 +164,7 @@ if runs 7; then
         ${cmd} --gpu "${gpu}" JOB=1:"${jobs}" "${logdir}"/enh_inference.JOB.log \
             ${python} -m espnet2.bin.enh_inference --ngpu "${gpu}" --fs "${fs}" \
             --data_path_and_name_and_type "${raw}/${dset}/wav.scp,speech_mix,sound" \
+            $(extra_param --data_path_and_name_and_type "${raw}/${dset}") \
             --key_file "${logdir}"/keys.JOB.scp --train_config "${enh_exp}"/config.yaml \
             --model_file "${enh_exp}"/"${inference_model}" --output_dir "${logdir}"/output.JOB \
             ${inference_args} \
@@ -183,17 +210,20 @@ out_filename=wav.scp
 cmd=utils/run.pl
 nj=30
 fs=none
+segments=
 audio_format=wav
 . utils/parse_options.sh
 . ./path.sh
 scp=$1 dir=$2 logdir=$3 outdir=$4
 mkdir -p ${logdir}
 rm -f "${dir}/${out_filename}"
-num=$(wc -l < "${scp}")
+table=${segments:-${scp}}       # has a line for each utterance
+num=$(wc -l < "${table}")
 nj=$((nj < num ? nj : num))
-utils/split_scp.pl "${scp}" $(seq -f "${logdir}/wav.%.0f.scp" "${nj}")
+utils/split_scp.pl "${table}" $(seq -f "${logdir}/utts.%.0f" "${nj}")
 ${cmd} "JOB=1:${nj}" "${logdir}/format_wav_scp.JOB.log" pyscripts/audio/format_wav_scp.py \
-    --fs "${fs}" --audio-format "${audio_format}" "${logdir}/wav.JOB.scp" "${outdir}/format.JOB"
+    --fs "${fs}" --audio-format "${audio_format}" ${segments:+--segment "${logdir}/utts.JOB"} \
+    "$([ -n "${segments}" ] && echo "${scp}" || echo "${logdir}/utts.JOB")" "${outdir}/format.JOB"
 for n in $(seq "${nj}"); do cat "${outdir}/format.${n}/wav.scp"; done > "${dir}/${out_filename}"
 for n in $(seq "${nj}"); do cat "${outdir}/format.${n}/utt2num_samples"; done > "${dir}/utt2num_samples"
 """
@@ -210,16 +240,22 @@ parser.add_argument("scp")
 parser.add_argument("outdir")
 parser.add_argument("--fs", type=int)
 parser.add_argument("--audio-format")
+parser.add_argument("--segment")
 args = parser.parse_args()
 out = Path(args.outdir)
 out.mkdir(parents=True, exist_ok=True)
 with open(out / "wav.scp", "w") as scp, open(out / "utt2num_samples", "w") as num_samples:
-    for line in open(args.scp):
-        utt_id, path = line.strip().split(None, 1)
+    audio = dict(line.strip().split(None, 1) for line in open(args.scp))
+    utterances = {utt_id: (utt_id, 0, None) for utt_id in audio}
+    if args.segment:
+        lines = [line.split() for line in open(args.segment)]
+        utterances = {utt_id: (recording, float(start), float(end)) for utt_id, recording, start, end in lines}
+    for utt_id, (recording, start, end) in utterances.items():
+        path = audio[recording]
         with soundfile.SoundFile(path) as file:
             assert file.samplerate == args.fs, "the stand-in does not resample"
-            as_is = file.subtype == "PCM_16" and path.endswith(f".{args.audio_format}")
-            samples = file.read()
+            as_is = file.subtype == "PCM_16" and path.endswith(f".{args.audio_format}") and end is None
+            samples = file.read()[int(start * args.fs) : end and int(end * args.fs)]
         if not as_is:
             path = out / f"{utt_id}.{args.audio_format}"
             soundfile.write(path, samples, args.fs)
@@ -287,18 +323,64 @@ while (<STDIN>) { print if $keep{(split)[0]}; }
 
 COPY_DATA_DIR_SH = r"""#!/usr/bin/env bash
 set -e
+[ -f "$1/utt2spk" ] || { echo "copy_data_dir.sh: no such file $1/utt2spk"; exit 1; }
 mkdir -p "$2"
-for file in utt2spk spk2utt wav.scp text segments utt2lang utt2dur; do
-    [ ! -f "$1/${file}" ] || cp "$1/${file}" "$2/${file}"
+for file in utt2spk spk2utt wav.scp text segments utt2lang utt2dur reco2dur reco2file_and_channel; do
+    if [ -f "$1/${file}" ]; then
+        cp "$1/${file}" "$2/${file}"
+    elif [ -f "$2/${file}" ]; then
+        mkdir -p "$2/.backup"
+        mv "$2/${file}" "$2/.backup/"
+    fi
 done
+utils/validate_data_dir.sh "$2"
+"""
+
+VALIDATE_DATA_DIR_SH = r"""#!/usr/bin/env bash
+# The audio may be missing; tables that Kaldi does not know may hold anything.
+export LC_ALL=C
+fail() { echo "validate_data_dir.sh: $*"; exit 1; }
+ids() { awk '{print $1}' "$1"; }
+same() {        # same TABLE IDS
+    [ ! -f "$1" ] || cmp -s <(ids "$1") "$2" || fail "$1 and utt2spk or segments need the same ids"
+}
+utts=$(mktemp) recordings=$(mktemp)
+trap 'rm -f "${utts}" "${recordings}"' EXIT
+for file in utt2spk spk2utt wav.scp; do
+    [ -s "$1/${file}" ] || fail "no such file, or an empty one: $1/${file}"
+done
+for file in utt2spk spk2utt text segments wav.scp utt2lang utt2dur reco2dur; do
+    [ ! -f "$1/${file}" ] || ids "$1/${file}" | sort -uC || fail "$1/${file} is not sorted or has duplicates"
+done
+awk 'NF != 2 {exit 1}' "$1/utt2spk" || fail "$1/utt2spk has a wrong format"
+sort -k2 -C "$1/utt2spk" || fail "$1/utt2spk is not sorted by speaker: make these prefixes of the utterances"
+cmp -s <(awk '{print $1, $2}' "$1/utt2spk") \
+    <(awk '{for (n = 2; n <= NF; n++) print $n, $1}' "$1/spk2utt" | sort) || fail "spk2utt and utt2spk do not match"
+ids "$1/utt2spk" > "${utts}"
+cp "${utts}" "${recordings}"
+[ ! -f "$1/segments" ] || awk '{print $2}' "$1/segments" | sort -u > "${recordings}"
+for file in text segments utt2lang utt2dur; do same "$1/${file}" "${utts}"; done
+for file in wav.scp reco2dur reco2file_and_channel; do same "$1/${file}" "${recordings}"; done
 """
 
 FIX_DATA_DIR_SH = r"""#!/usr/bin/env bash
 set -e
-for file in utt2spk utt2dur; do
-    utils/filter_scp.pl "$1/wav.scp" < "$1/${file}" > "$1/.${file}"
-    mv "$1/.${file}" "$1/${file}"
+utt_extra_files=
+. utils/parse_options.sh
+mkdir -p "$1/.backup"
+utts=$1/.backup/utts
+cp "$1/wav.scp" "${utts}"
+for file in text utt2lang utt2dur; do
+    [ -f "$1/${file}" ] || continue
+    utils/filter_scp.pl "$1/${file}" < "${utts}" > "${utts}.both"
+    mv "${utts}.both" "${utts}"
 done
+for file in utt2spk text utt2lang utt2dur wav.scp ${utt_extra_files}; do
+    [ -f "$1/${file}" ] || continue
+    cp "$1/${file}" "$1/.backup/${file}"
+    utils/filter_scp.pl "${utts}" < "$1/.backup/${file}" > "$1/${file}"
+done
+awk '{utts[$2] = utts[$2] " " $1} END {for (spk in utts) print spk utts[spk]}' "$1/utt2spk" | sort > "$1/spk2utt"
 """
 
 CMD_SH = r"""cmd_backend='local'
@@ -329,6 +411,7 @@ FILES = {
     "egs2/TEMPLATE/asr1/utils/filter_scp.pl": FILTER_SCP_PL,
     "egs2/TEMPLATE/asr1/utils/copy_data_dir.sh": COPY_DATA_DIR_SH,
     "egs2/TEMPLATE/asr1/utils/fix_data_dir.sh": FIX_DATA_DIR_SH,
+    "egs2/TEMPLATE/asr1/utils/validate_data_dir.sh": VALIDATE_DATA_DIR_SH,
     "tools/activate_python.sh": f'export PATH="{Path(sys.executable).parent}:$PATH"\n',
     "tools/extra_path.sh": "",
 }

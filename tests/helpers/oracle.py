@@ -252,3 +252,15 @@ def scene(seed, num_sources=2, num_far=3, num_close=2, num_freqs=3, num_frames=1
     mics = np.array(mics)
     Z = S + 0.3 * S[::-1] + 0.1 * noise(100 * seed + 99, *S.shape)
     return Z, mics[:num_far], mics[num_far:]
+
+
+def mixture_consistency(X, Y, p=1, active=None):
+    """X (source, freq, frame), Y (freq, frame), active (source, frame): the formula, unit by unit."""
+    result = X.copy()
+    for f, t in np.ndindex(Y.shape):
+        heard = [c for c in range(len(X)) if active is None or active[c, t]]
+        shares = {c: abs(X[c, f, t]) ** p for c in heard}
+        rest = Y[f, t] - sum(X[:, f, t])
+        for c in heard:
+            result[c, f, t] += shares[c] / sum(shares.values()) * rest
+    return result

@@ -8,9 +8,10 @@ from espnet2.enh.encoder.abs_encoder import AbsEncoder
 from espnet2.enh.separator.abs_separator import AbsSeparator
 from torch import Tensor
 
+from espnet2_m2m.consistency import mixture_consistency
 from espnet2_m2m.enh.batch import per_item, replace_items, silent_items, zero_padding
 from espnet2_m2m.enh.loss import SpectraCriterion
-from espnet2_m2m.enh.mics import MicArray, check_mics
+from espnet2_m2m.enh.mics import MicArray
 from espnet2_m2m.enh.signal_domain import Mixture, SignalDomain
 from espnet2_m2m.spectra import mask_frames
 
@@ -19,17 +20,18 @@ SINGLE_MIC = (
     "AsteroidModel_Converter",
     "BSRNNSeparator",
     "ConformerSeparator",
+    "ConvCodedSeparator",
     "DCCRNSeparator",
     "DPCLE2ESeparator",
     "DPRNNSeparator",
     "DPTNetSeparator",
     "RNNSeparator",
     "SkiMSeparator",
-    "SVoiceSeparator",
     "TCNSeparator",
     "TFGridNetV3",
     "TransformerSeparator",
 )
+SEVERAL_MICS = ("FaSNetSeparator", "NeuralBeamformer")
 
 
 class Estimates(NamedTuple):
@@ -49,9 +51,7 @@ class M2MSeparator(AbsSeparator):
             the output is filtered by it: attribute `fcp_output`.
         input_mics: far-field mics that the network gets, from 0; None for all.
         loss_mics: far-field mics that the loss sums over, from 0; None for all.
-    Raises:
-        ValueError: an encoder or separator whose estimates are neither waveforms nor spectra, or
-            mics that cannot be.
+        mixture_consistency: give back to the output what its sources leave of the mixture (consistency.py).
     """
 
     def __init__(
@@ -61,24 +61,20 @@ class M2MSeparator(AbsSeparator):
         criterion: SpectraCriterion,
         input_mics: list[int] | None = None,
         loss_mics: list[int] | None = None,
+        mixture_consistency: bool = False,
     ) -> None:
         super().__init__()
-        _check_separator(separator, criterion.name)
-        check_mics("input_mics", input_mics)
-        check_mics("loss_mics", loss_mics)
         ref_mic = criterion.loss.ref_mic
-        if loss_mics is not None and ref_mic >= len(loss_mics):
-            raise ValueError(
-                f"ref_mic: {ref_mic} of {criterion.name} counts within model_conf's loss_mics: {loss_mics}, "
-                f"so it must be below {len(loss_mics)}"
-            )
         self.domain = SignalDomain(encoder, criterion, loss_mics)
         self.stft = self.domain.stft  # its window moves to the model's device
-        num_inputs = 1 if type(separator).__name__ in SINGLE_MIC else getattr(separator, "n_imics", None)
-        self.array = MicArray(input_mics, loss_mics, loss_mics[ref_mic] if loss_mics else ref_mic, num_inputs)
+        num_inputs, self.if_other_mics = _inputs_of(separator)
+        least_inputs = 2 if type(separator).__name__ in SEVERAL_MICS else 1
+        ref_mic = loss_mics[ref_mic] if loss_mics else ref_mic
+        self.array = MicArray(input_mics, loss_mics, ref_mic, num_inputs, least_inputs)
         self.separator = separator
         self.mixture_constraint = criterion.loss
         self.fcp_output = criterion.fcp_output
+        self.mixture_consistency = mixture_consistency
         self.ref_channel = self.array.ref_mic  # ESPnet's SeparateSpeech(ref_channel=...) sets this attribute
 
     @property
@@ -101,11 +97,11 @@ class M2MSeparator(AbsSeparator):
         feature = domain.select_mics(feature, self.array.input_mics)
         expected, found = self.array.num_inputs, domain.num_mics(feature)
         if expected not in (None, found):
+            raise ValueError(f"{name} was configured for {expected} mic(s), found {found}; {self.if_other_mics}")
+        if found < self.array.least_inputs:
             raise ValueError(
-                f"{name} takes one mic only, the recording has {found}: choose one by model_conf's input_mics: [0]"
-                if name in SINGLE_MIC
-                else f"the separator was configured for n_imics: {expected} mics, found "
-                f"{found}; change separator_conf's n_imics or model_conf's input_mics"
+                f"{name} needs {self.array.least_inputs} mics at least, found {found}; record or choose more "
+                "(model_conf's input_mics), or choose another separator"
             )
         if found == 1:
             feature = domain.first_mic(feature)
@@ -158,6 +154,8 @@ class M2MSeparator(AbsSeparator):
     def outputs(self, mixture: Mixture, features: list[Tensor], spectra: Tensor) -> list[Tensor]:
         """The model's output, as features: with `fcp_output` FCP images, eq. (10), else the estimates themselves.
 
+        With `mixture_consistency` they then get what they leave of the mixture.
+
         Args:
             features, spectra: as in `Estimates`.
         Raises:
@@ -170,32 +168,28 @@ class M2MSeparator(AbsSeparator):
                     f"ref_channel is {self.ref_channel}; only --fcp_output true filters the "
                     "estimates to other mics"
                 )
-            return list(features)
+            if not self.mixture_consistency:
+                return list(features)
         at_ref_channel = self.domain.select_mics(mixture.feature, [self.ref_channel])
         target = self.domain.spectra(at_ref_channel, mixture.lengths)
-        images = self.mixture_constraint.farfield_images(spectra, mixture.spectra, mixture.frames, target)
-        return [self.domain.feature(image, mixture.feature) for image in images[:, 0].unbind(1)]
+        images = spectra
+        if self.fcp_output:
+            images = self.mixture_constraint.farfield_images(spectra, mixture.spectra, mixture.frames, target)[:, 0]
+        if self.mixture_consistency:
+            images = mixture_consistency(images, target[:, 0])
+        return [self.domain.feature(image, mixture.feature) for image in images.unbind(1)]
 
 
-def _check_separator(separator: AbsSeparator, criterion: str) -> None:
-    """Refuse separators that give no estimates of the speakers alone, or none in training without references."""
-    for option in ("predict_noise", "predict_dereverb"):
-        if getattr(separator, option, False):
-            raise ValueError(
-                f"{criterion} takes the estimates of the speakers alone: set separator_conf's {option}: false"
-            )
+def _inputs_of(separator: AbsSeparator) -> tuple[int | None, str]:
+    """How many mics a separator takes, None for any number, and what to do with a recording of others."""
     name = type(separator).__name__
-    if name in ("DANSeparator", "DPCLSeparator"):
-        raise ValueError(
-            f"{name} needs references in training, which mixture_constraint does without; choose another separator"
+    if name in SINGLE_MIC:
+        return 1, "choose one by model_conf's input_mics: [0]"
+    if name == "DC_CRNSeparator":  # keeps its input_channels in its layers only: real and imaginary part of every mic
+        first = next(layer for layer in separator.modules() if isinstance(layer, torch.nn.Conv2d))
+        return first.in_channels // 2, (
+            "the first of separator_conf's input_channels must be twice the number of mics, or choose mics by "
+            "model_conf's input_mics"
         )
-    if name == "iNeuBe":  # the encoder's dimension, 1, takes the place of n_spk
-        raise ValueError(
-            "ESPnet's task builds iNeuBe with one source, which separates nothing; choose another separator"
-        )
-    if name == "NeuralBeamformer" and str(separator.loss_type).startswith("mask"):
-        raise ValueError(
-            "in training NeuralBeamformer gives masks but no estimates with "
-            f"separator_conf's loss_type: {separator.loss_type}; set loss_type: "
-            "spectrum, or choose another separator"
-        )
+    num_inputs = getattr(separator, "n_imics", None)
+    return num_inputs, f"change separator_conf's n_imics: {num_inputs} or model_conf's input_mics"
