@@ -344,6 +344,7 @@ def damage_line(case: Case, change: Callable, tables: Sequence[str]) -> Spot:
     case.write(name, lines[:number] + after + lines[number + 1 :])
     spots = [f"{name}:{number + place + 1}" for place in range(max(1, len(after)))]
     others = [line.split(b" ")[0].decode("utf-8", "replace") for line in after if line]
+    others += [ascii(other).strip("'") for other in others]
     return Spot((name,), (*spots, key.decode(), *others))
 
 
@@ -1071,7 +1072,7 @@ def other_utterance(case: Case) -> Spot:
 def stops_early(case: Case) -> Spot:
     signal, key, path = case.entry(*HEADSETS)
     samples = case.content(signal, key)
-    write_audio(path, samples[: len(samples) // 2])
+    write_audio(path, samples[: len(samples) // 4])
     spot = case.spot(signal, key, path)
     return Spot((*spot.files, "segments"), (*spot.places, *RECORDINGS[key]))
 
@@ -1304,7 +1305,7 @@ for stream_name in STREAM_CONTENT:
 @kind("separated speech", "a line of a list", route="score")
 def damage_stream_line(case: Case) -> Spot:
     name = case.choose("spk1.scp", "spk2.scp")
-    change, _ = LINES[case.choose(*(name for name in LINES if name != "of another id"))]
+    change, _ = LINES[case.choose(*(name for name in LINES if name not in ("of another id", "a megabyte")))]
     path = case.enhanced / name
     lines = path.read_bytes().splitlines()
     number = int(case.rng.integers(len(lines)))
@@ -1431,7 +1432,8 @@ def damage_clean_audio(case: Case) -> Spot:
 # or formats that do not say how long they are.
 CONSISTENT = (
     "a channel silent|a channel constant|all silent|all constant|a sample 1e30|a sample more|a sample less|"
-    "half as long|twice as long|header promises less|8 bits|32 bits|format mu-law|any byte of the header|IRCAM, cut anywhere"
+    "half as long|twice as long|header promises less|8 bits|32 bits|format mu-law|any byte of the header|"
+    "IRCAM, cut anywhere"
 ).split("|")
 for audio_name, audio_damage in AUDIO.items():
     if audio_name in CONSISTENT:
