@@ -105,6 +105,7 @@ adds() { runs "$1" && [[ " ${other_opts[*]//-/_} " != *" __skip_$2 true "* ]]; }
 add_tables() {
     local path scp
     rm -f "$2"/text_spk* "$2/scenes.jsonl"      # of another data/SET
+    [ ! -e "data/$1/segments" ] || rm -f "$2"/reco2*    # there are no recordings any more
     for path in "data/$1"/*; do
         case "${path##*/}" in
             *.scp|segments|reco2*|utt2spk|spk2utt|utt2num_samples|feats_type) ;;

@@ -164,8 +164,11 @@ def test_stages_3_and_4_of_sets_that_have_changed(stock, python, tmp_path):
         data = folder / "data" / name
         ends = dict.fromkeys(read_table(data / "wav.scp"), 1.15)
         ends[max(ends)] = 1.15 if name == "test" else 1.0
-        write_table(data / "segments", {utt_id: f"{utt_id} 0.1 {end}" for utt_id, end in ends.items()})
+        write_table(data / "segments", {utt_id: f"recording-{utt_id} 0.1 {end}" for utt_id, end in ends.items()})
         write_table(data / "utt2dur", {utt_id: end - 0.1 for utt_id, end in ends.items()})
+        write_table(data / "reco2dur", dict.fromkeys((f"recording-{utt_id}" for utt_id in ends), 1.2))
+        for scp in audio_scps(data):  # keyed by recording
+            write_table(data / scp, {f"recording-{utt_id}": path for utt_id, path in read_table(data / scp).items()})
     stages = ["--stage", "3", "--stop_stage", "4"]
     removed = {"text_spk1", "text_spk2", "scenes.jsonl", "closetalk_spk1.scp", "closetalk_spk2.scp"}
     run(folder, python, *stages, *STAGE_OPTIONS)

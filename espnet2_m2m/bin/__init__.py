@@ -164,7 +164,7 @@ def whole(lowest: int, highest: int = 2**31 - 1) -> Callable[[str], int]:
 
 positive, not_negative = whole(1), whole(0)
 SEED = whole(0, 2**32 - 1)  # as numpy's
-SECONDS = number(0, 1e6)
+SECONDS = number(0, 1_000_000)
 DECIBELS = number(-200, 200)  # beyond, float32 has no room for two signals at once
 
 

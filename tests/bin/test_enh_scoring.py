@@ -404,7 +404,7 @@ class TestMessages:
     def test_options(self, one, option):
         with pytest.raises(SystemExit) as exit_info:
             command(*one, *option)
-        assert exit_info.value.code == 2
+        assert exit_info.value.code == 1
 
 
 def test_segments_cut_the_recordings(tmp_path):

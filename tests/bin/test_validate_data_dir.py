@@ -81,7 +81,7 @@ def test_stages_3_and_4(train, capsys):
 def test_wrong_channels(train, channels, capsys):
     with pytest.raises(SystemExit) as exit_status:
         format_data_dir.main(["--data_dir", "x", "--out_dir", "y", f"--channels={channels}"])
-    assert exit_status.value.code == 2
+    assert exit_status.value.code == 1
     assert "expected different channels counted from 0" in capsys.readouterr().err
 
 
