@@ -367,7 +367,9 @@ def stand_in_network() -> Iterator[None]:
         enh_train_args = SimpleNamespace(sample_rate=RATE)
         num_spk = MICS
         enh_model = SimpleNamespace(
-            separator=SimpleNamespace(array=MicArray(None, None, 0, MICS), fcp_output=True, ref_channel=0)
+            separator=SimpleNamespace(
+                array=MicArray(None, None, 0, MICS), fcp_output=True, ref_channel=0, mixture_consistency=False
+            )
         )
 
         def __call__(self, mixture: np.ndarray, fs: int) -> list[np.ndarray]:

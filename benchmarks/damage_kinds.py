@@ -126,10 +126,17 @@ class Case:
         self.write(f"{signal}.scp", lines)
 
     def spot(self, signal: str, key: str, *paths: Path | str) -> Spot:
-        """Where the audio of a line is wrong: its table and id, or its own path."""
+        """Where the audio of a line is wrong: its table and id, or its own path.
+
+        Of a recording also the utterances that `segments` cut: by them it is known after stage 3, and where it is
+        shorter than the others, by times that are too late.
+        """
         keys = [line.split(b" ")[0].decode() for line in self.lines(f"{signal}.scp")]
         place = f"{signal}.scp:{keys.index(key) + 1}"
-        return Spot((f"{signal}.scp", *map(str, paths)), (place, key, *map(str, paths)))
+        spot = Spot((f"{signal}.scp", *map(str, paths)), (place, key, *map(str, paths)))
+        if self.form != "segments":
+            return spot
+        return Spot((*spot.files, "segments", "utt2dur"), (*spot.places, *RECORDINGS[key]))
 
     def content(self, signal: str, key: str) -> np.ndarray:
         """(sample, channel) of a line of an scp file: of an utterance, or of a recording."""
@@ -391,7 +398,9 @@ def exchanged(case: Case) -> Spot:
     rows = [line.split(b" ", 1) for line in case.lines(name)]
     rows[0][1], rows[-1][1] = rows[-1][1], rows[0][1]
     case.write(name, [b" ".join(row) for row in rows])
-    return Spot((name,), tuple(row[0].decode() for row in (rows[0], rows[-1])))
+    keys = [row[0].decode() for row in (rows[0], rows[-1])]
+    paths = [row[1].decode() for row in (rows[0], rows[-1])]
+    return Spot((name, *paths), (*keys, *(utt for key in keys for utt in case.utterances_of(key))))
 
 
 WHOLE = {  # name -> content
@@ -1039,7 +1048,7 @@ def one_file_twice(case: Case) -> Spot:
     family = case.choose("closetalk", "spk")
     _, key, path = case.entry(f"{family}1")
     case.set_entry(f"{family}2", key, str(path))
-    return Spot((f"{family}1.scp", f"{family}2.scp", str(path)), (key, str(path)))
+    return Spot((f"{family}1.scp", f"{family}2.scp", str(path)), (key, str(path), *case.utterances_of(key)))
 
 
 @kind("audio: sets", "one headset's samples under two headsets")
@@ -1048,7 +1057,7 @@ def same_samples_twice(case: Case) -> Spot:
     _, key, path = case.entry(f"{family}1")
     second = case.root / "audio" / f"{family}2" / f"{key}.wav"
     second.write_bytes(path.read_bytes())
-    return Spot((f"{family}1.scp", f"{family}2.scp", str(path)), (key, str(path)))
+    return Spot((f"{family}1.scp", f"{family}2.scp", str(path)), (key, str(path), *case.utterances_of(key)))
 
 
 @kind("audio: sets", "the mixture under a headset")
@@ -1073,8 +1082,7 @@ def stops_early(case: Case) -> Spot:
     signal, key, path = case.entry(*HEADSETS)
     samples = case.content(signal, key)
     write_audio(path, samples[: len(samples) // 4])
-    spot = case.spot(signal, key, path)
-    return Spot((*spot.files, "segments"), (*spot.places, *RECORDINGS[key]))
+    return case.spot(signal, key, path)
 
 
 @kind("audio: sets", "devices that stop at different times", ("segments",))
@@ -1341,7 +1349,7 @@ def broken_settings(case: Case) -> Spot:
         "", "{", "[]", "17", '{"options": 3}', "{}", '{"options": {"ref_channel": "two"}}', "\0", "[" * 10**5
     )
     (case.enhanced / "settings.json").write_text(content)
-    return Spot(("settings.json",))
+    return Spot(("settings.json", str(case.enhanced)))
 
 
 @kind("separated speech", "kept scores broken", route="score")

@@ -376,7 +376,10 @@ def _run_pipe(entry: str) -> bytes:
 
 
 def _require_complete(file: BinaryIO, entry: str) -> None:
-    missing = missing_samples(file)
+    try:
+        missing = missing_samples(file)
+    except ValueError as error:
+        raise AudioError(f"{entry}: {error}", "make or copy the file again") from error
     if missing:
         raise truncated(entry, *missing)
 

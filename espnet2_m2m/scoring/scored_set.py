@@ -95,11 +95,17 @@ def require_mic(enhanced_dir: Path | str, ref_mic: int) -> None:
     """Refuse speech that `enh_inference --ref_channel` filtered to another mic than the references are for.
 
     Raises:
-        ValueError: the speech is at another mic.
+        ValueError: the speech is at another mic, or settings.json is broken.
     """
     settings = Path(enhanced_dir, "settings.json")
     if settings.is_file():
-        mic = json.loads(settings.read_text(encoding="utf-8"))["options"].get("ref_channel")
+        try:
+            mic = json.loads(settings.read_text(encoding="utf-8"))["options"].get("ref_channel")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{settings}: expected the options that enh_inference writes, found something else; separate the set"
+                " again or remove the file"
+            ) from error
         if mic not in (None, ref_mic):
             raise ValueError(
                 f"{enhanced_dir} is the speech at mic {mic} (--ref_channel), which cannot be compared with"
