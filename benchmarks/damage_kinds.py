@@ -1320,7 +1320,8 @@ def damage_stream_line(case: Case) -> Spot:
     after = change(case, lines[number])
     path.write_bytes(b"\n".join([*lines[:number], *after, *lines[number + 1 :], b""]))
     places = [f"{name}:{number + n}" for n in (1, 2)]
-    return Spot((name,), (*places, lines[number].split()[0].decode()))
+    key, entry = lines[number].decode().split()
+    return Spot((name, entry), (*places, key))
 
 
 @kind("separated speech", "a list", route="score")
