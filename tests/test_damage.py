@@ -6,7 +6,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import damage
-from damage_kinds import KINDS, Kind, Spot, quantised, write_audio
+from damage_case import Kind, Spot, quantised, write_audio
+from damage_kinds import KINDS
 
 
 def test_damage_is_named_or_harmless(tmp_path):
