@@ -51,12 +51,11 @@ LAYOUTS = {
 def missing_samples(file: BinaryIO) -> tuple[str, str] | None:
     """(what the header promises, what is there) of a truncated file, None of a whole one.
 
-    Raises:
-        ValueError: the header of a wav file contradicts itself; says how.
-
     Args:
         file: it stands at the beginning of the header; whatever follows (in an ark) counts as there. Afterwards it
             stands there again.
+    Raises:
+        ValueError: the header of a wav file contradicts itself; says how.
     """
     start = file.tell()
     size = file.seek(0, io.SEEK_END) - start
