@@ -230,6 +230,7 @@ def begin(function: Callable[[], None], group: int = 0, log: Path | None = None)
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+    os.setpgid(process, group or process)  # by both, as nobody knows who comes first
     return process
 
 

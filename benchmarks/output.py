@@ -7,8 +7,8 @@ In egs2/<corpus>/enh1, after stage 6 (a model for each seed, say):
 
 For every output the means over the set's signals of SI-SDR, eSTOI and PESQ against the talkers' images at the
 reference mic, +- the standard deviation over models. --snr_db adds white noise to the far-field mics, as loud at all
-of them, before the models get the recordings. Where the set has headsets, a second table shows what `clean_headsets`
-makes of them (reference: close-talk speech).
+of them, before the models get the recordings. Where the set has headsets, a second table compares ways to take the
+cross-talk out of them, with the models' sources and without (reference: close-talk speech).
 """
 
 import argparse
@@ -25,7 +25,7 @@ from espnet2_m2m import markdown
 from espnet2_m2m.bin import cli_errors, positive
 from espnet2_m2m.consistency import mixture_consistency
 from espnet2_m2m.data_dir.signals import Utterance, find_utterances
-from espnet2_m2m.headset_cleaning import without_crosstalk
+from espnet2_m2m.headset_cleaning import clean_headsets
 from espnet2_m2m.loss import MixtureConstraintLoss
 from espnet2_m2m.loss.assignment import best_assignment
 from espnet2_m2m.loss.ri_mag import ri_mag_l1
@@ -115,12 +115,13 @@ def _cleaned(est: Tensor, mixes: Tensor, loss: MixtureConstraintLoss, frames: Te
     images = loss.closetalk_images(est, mixes, frames)
     own = best_assignment(ri_mag_l1(images, mixes[:, :, None]))[0]
     consistent = [mixture_consistency(images[:, d], mixes[:, d])[:, c] for d, c in enumerate(own)]
-    return {
-        "headset": mixes,
-        "less the other sources' images": without_crosstalk(est, mixes, loss, frames),
-        "own image, consistent (p = 1)": torch.stack(consistent, dim=1),
-        "own image": torch.stack([images[:, d, c] for d, c in enumerate(own)], dim=1),
-    }
+    own_image = torch.stack([images[:, d, c] for d, c in enumerate(own)], dim=1)
+    cleaned = {"headset": mixes, "less the images of the other sources": mixes - images.sum(2) + own_image}
+    for passes in (1, 2, 3, 5):
+        cleaned[f"clean_headsets, passes: {passes}"] = clean_headsets(mixes, passes=passes)
+    cleaned["own image, consistent (p = 1)"] = torch.stack(consistent, dim=1)
+    cleaned["own image"] = own_image
+    return cleaned
 
 
 def _noisy(recording: np.ndarray, snr_db: float, utt_id: str) -> np.ndarray:

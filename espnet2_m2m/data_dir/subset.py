@@ -98,6 +98,7 @@ def filter_data_dir(
     for utt_id in read_table(data_dir / "utt2spk"):
         num_samples = utt2num_samples.get(utt_id, "nothing")
         if value_problem("utt2num_samples", utt_id, num_samples):
+            require_valid_tables(data_dir)  # it may be utt2spk that is wrong
             raise TableError(
                 f"{data_dir}/utt2num_samples: utterance '{utt_id}': expected a number of samples > 0,"
                 f" found {shorten(num_samples)}; run format_data_dir (stage 3) again"
