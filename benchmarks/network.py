@@ -247,6 +247,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--sizes", nargs="+", choices=("small", "paper"), default=["small", "paper"])
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--networks", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
@@ -273,7 +274,7 @@ def main() -> None:
     for size in args.sizes:
         theirs = None
         for precision in args.precisions:
-            for way in WAYS:
+            for way in args.networks:
                 job = way, size, args.batch, args.device, precision, args.threads, args.repeats
                 found = in_new_process(__file__, *job)
                 theirs = theirs or found
