@@ -7,7 +7,6 @@ import logging
 from contextlib import nullcontext
 
 import torch
-from espnet2.enh.separator.abs_separator import AbsSeparator
 
 from espnet2_m2m.enh.training_config import PRECISIONS
 
@@ -26,7 +25,7 @@ def has_bfloat16_units() -> bool:
     return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
 
 
-def separation_precision(precision: str, separator: AbsSeparator, device: str, dtype: str = "float32") -> str:
+def separation_precision(precision: str, separator: torch.nn.Module, device: str, dtype: str = "float32") -> str:
     """The precision in which a trained network separates; the log says what `auto` has become.
 
     Args:
