@@ -22,6 +22,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -121,13 +122,14 @@ def main(cmd: list[str] | None = None) -> None:
             options = vars(args) | {"key_file": str(folder / "keys")}
             options.pop("config", None)
             options.pop("job")
-            load = functools.partial(
-                SeparateSpeech.from_pretrained,
-                fcp_output=options.pop("fcp_output"),
-                mixture_consistency=options.pop("mixture_consistency"),
-                precision=options.pop("precision"),
-                recordings=num_channels.get("speech_mix"),
-            )
+            ours = {name: options.pop(name) for name in ("fcp_output", "mixture_consistency", "precision")}
+
+            def load(**kwargs: Any) -> SeparateSpeech:
+                model = SeparateSpeech.from_pretrained(**kwargs, **ours, recordings=num_channels.get("speech_mix"))
+                precision = getattr(model.enh_model.separator, "precision", args.dtype)
+                print(f"enh_inference: the network works in {precision}")
+                return model
+
             with replaced_in_inference(
                 EnhancementTask=M2MEnhancementTask,
                 SeparateSpeech=SimpleNamespace(from_pretrained=load),

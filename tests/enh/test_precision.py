@@ -162,6 +162,7 @@ def test_separated_files_say_their_precision(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(precision, "has_bfloat16_units", lambda units=units: units)
         desired = "bfloat16" if units else "float32"
         enh_inference.main([*options, *data])
+        assert f"the network works in {desired}" in capsys.readouterr().out
         assert json.loads((tmp_path / "enh/settings.json").read_text())["precision"] == desired
         waves[desired] = soundfile.read(tmp_path / "enh/wavs/1/utt.wav")[0]
         enh_inference.main([*options, *data, "--precision", desired])
