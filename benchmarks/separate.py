@@ -5,7 +5,9 @@
 
 Each line is a process of its own, the shortest of --repeats: six mics of noise at 8 kHz, weights at random. `start` is
 what the command needs besides the recordings (imports, the model, a first reading), "steady" the real-time factor
-that it prints itself. Lengths beyond the longest measured one are extrapolated: its steady factor, its memory.
+that it prints itself. CPU time, of all threads, is disturbed less by other work on the machine; its start and its
+steady part are those of a line through the shortest and the longest recording. Lengths beyond the longest measured one
+are extrapolated: its steady factor, its memory.
 """
 
 import argparse
@@ -79,22 +81,28 @@ def run_command(model: Path, recording: Path, precision: str, threads: int) -> R
 
 
 def rows(measured: dict[int, Run]) -> list[list[str]]:
-    """Cells of the table for every length: measured, or extrapolated from the longest that was."""
-    longest = max(measured)
+    """Cells of the table for every length: measured, or extrapolated from those that were."""
+    shortest, longest = min(measured), max(measured)
+    base = measured[longest]
+    cpu_steady = (base.cpu_seconds - measured[shortest].cpu_seconds) / max(longest - shortest, 1)
+    cpu_start = base.cpu_seconds - longest * cpu_steady
     cells = []
     for length in sorted({*measured, *(told for told in TOLD if told > longest)}):
         run, note = measured.get(length), ""
         if run is None:
-            base, factor, note = measured[longest], length / longest, " (extrapolated)"
-            steady = factor * base.steady_seconds
-            run = Run(base.seconds - base.steady_seconds + steady, np.nan, steady, base.peak_bytes)
+            note = " (extrapolated)"
+            steady = length / longest * base.steady_seconds
+            seconds, cpu_seconds = base.seconds - base.steady_seconds + steady, cpu_start + length * cpu_steady
+            run = Run(seconds, cpu_seconds, steady, base.peak_bytes)
         cells.append(
             [
                 f"{length}{note}",
                 f"{run.seconds - run.steady_seconds:.1f}",
                 f"{run.steady_seconds / length:.3f}",
                 f"{run.seconds / length:.3f}",
-                "" if note else f"{run.cpu_seconds / length:.3f}",
+                f"{cpu_start:.1f}",
+                f"{cpu_steady:.3f}",
+                f"{run.cpu_seconds / length:.3f}",
                 f"{run.peak_bytes / 1e9:.2f}",
             ]
         )
@@ -113,7 +121,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, Python {platform.python_version()}\n")
     print(
         "| size | precision | threads | recording (s) | start (s) | real-time factor, steady | whole command |"
-        " CPU seconds per second | peak memory (GB) |\n|:--|:--|--:|--:|--:|--:|--:|--:|--:|"
+        " CPU (s), start | per second, steady | whole command | peak memory (GB) |\n|:--|:--|--:|--:" + 7 * "|--:" + "|"
     )
     with temporary_folder() as folder:
         recordings = {seconds: folder / f"{seconds}.wav" for seconds in args.seconds}
