@@ -6,9 +6,9 @@
 
 Each of --num small sets gets a random instance of one kind of damage (damage_kinds.py), and goes the way of the
 recipes: validate_data_dir, and independently of what that said format_data_dir, filter_data_dir and validate_data_dir
-again; what all of them accept is read, scored and made into a line per talker. Clean speech goes through simulate,
-recordings through what `separate` does without its network, models through what loads them. Everything runs in a
-forked process for each set, with limits of time, memory and file size.
+again; what all of them accept is read, scored and made into a line per talker. Separated speech that is damaged is
+scored, clean speech goes through simulate, recordings go through `separate` with a stand-in for the network, and models
+through what loads them. Everything runs in a forked process for each set, with limits of time, memory and file size.
 
     named           refused, with the file and, in tables, the line or id
     harmless        accepted, and the result is that of the undamaged set, or right by the rule of the kind
@@ -45,18 +45,10 @@ from unittest import mock
 
 import numpy as np
 import soundfile
-from damage_kinds import (
-    KINDS,
-    MICS,
-    RATE,
-    SIGNALS,
-    TALKERS,
-    Case,
-    Spot,
-    clean_speech,
-    make_case,
-    make_model,
-)
+from damage_case import MICS, RATE, SIGNALS, TALKERS, Case, Spot, make_case
+from damage_kinds import KINDS
+from damage_models import make_model
+from damage_others import clean_speech
 from measuring import print_versions
 
 from espnet2_m2m.bin import (
@@ -367,7 +359,9 @@ def stand_in_network() -> Iterator[None]:
         enh_train_args = SimpleNamespace(sample_rate=RATE)
         num_spk = MICS
         enh_model = SimpleNamespace(
-            separator=SimpleNamespace(array=MicArray(None, None, 0, MICS), fcp_output=True, ref_channel=0)
+            separator=SimpleNamespace(
+                array=MicArray(None, None, 0, MICS), fcp_output=True, ref_channel=0, mixture_consistency=False
+            )
         )
 
         def __call__(self, mixture: np.ndarray, fs: int) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ with a hidden or temporary name that is left there or in the temporary folder co
 run in forks of a process that has imported ESPnet, and their workers are new processes.
 
 Files are compared by their bytes. What must differ is left out: of a training the log, and the times and memory in
-its checkpoint and curves.
+its checkpoint and curves; of kept scores the order of their lines, which is that in which jobs finished.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,13 +62,13 @@ CONFIG = {
     "chunk_length": 2000,
     "batch_size": 1,
     "optim": "adam",
-    "max_epoch": 3,
+    "max_epoch": 2,
     "num_iters_per_epoch": 2,
     "num_workers": 0,
     "num_att_plot": 0,
     "use_tensorboard": False,
     "best_model_criterion": [["valid", "loss", "min"]],
-    "keep_nbest_models": 2,
+    "keep_nbest_models": 1,
 }
 TIMES = re.compile(r".*_time|time|.*_mem_GB")  # statistics of a training that are others each time
 NOT_COMPARED = re.compile(r"(train|launch)\.log|images/(.*_time|.*mem_GB|total_count)\.png|.*/log/.*")
@@ -81,11 +81,21 @@ class Command(NamedTuple):
         run: function of the folders of input and output.
         seconds: of the undisturbed run.
         result: its tree, `contents`.
+        cache: what it leaves in the temporary folder, as torch does.
     """
 
     run: Callable[[Path, Path], None]
-    seconds: float = 0.0
-    result: dict = {}
+    seconds: float
+    result: dict[str, object]
+    cache: set[Path]
+
+
+class Outcome(NamedTuple):
+    """Of a kill: whether it came before the end; files that differ after the rerun, and leftovers."""
+
+    killed: bool
+    wrong: str
+    left: str
 
 
 # ---- The commands --------------------------------------------------------------------------------
@@ -95,7 +105,7 @@ def simulate(data: Path, out: Path, nj: int) -> None:
     from espnet2_m2m.bin.simulate import main
 
     main(
-        f"--source_data {data}/clean --out_dir {out} --min_duration 0.3 --num_train 3 --num_valid 1 --num_test 1"
+        f"--source_data {data}/clean --out_dir {out} --min_duration 0.3 --num_train 3 --num_valid 0 --num_test 1"
         f" --nj {nj}".split()
     )
 
@@ -149,17 +159,13 @@ def score(data: Path, out: Path, nj: int) -> None:
     main(f"--data_dir {data}/scored --enhanced_dir {enhanced} --nj {nj}".split())
 
 
-COMMANDS = {
-    "simulate": functools.partial(simulate, nj=1),
-    "simulate --nj 2": functools.partial(simulate, nj=2),
-    "format_data_dir": functools.partial(format_set, nj=1),
-    "format_data_dir --nj 2": functools.partial(format_set, nj=2),
-    "enh_train": train,
-    "separate": separate,
-    "enh_inference": functools.partial(infer, nj=1),
-    "enh_inference, 2 jobs": functools.partial(infer, nj=2),
-    "enh_scoring --nj 1": functools.partial(score, nj=1),
-    "enh_scoring --nj 2": functools.partial(score, nj=2),
+COMMANDS = {  # -> by number of jobs
+    "simulate": {nj: functools.partial(simulate, nj=nj) for nj in (1, 2)},
+    "format_data_dir": {nj: functools.partial(format_set, nj=nj) for nj in (1, 2)},
+    "enh_train": {1: train},
+    "separate": {1: separate},
+    "enh_inference": {nj: functools.partial(infer, nj=nj) for nj in (1, 2)},
+    "enh_scoring": {nj: functools.partial(score, nj=nj) for nj in (1, 2)},
 }
 
 
@@ -276,22 +282,20 @@ class Trials:
         result = contents(self.out)
         if changed := differing(first, result):
             raise RuntimeError(f"two undisturbed runs differ in {changed}")
-        return Command(function, seconds, result)
+        return Command(function, seconds, result, set(self.tmp.rglob("*")))
 
-    def trial(self, command: Command, kill_after_s: float) -> tuple[bool, str]:
-        """Whether it was killed, and what is wrong after the rerun; "" where nothing is."""
+    def trial(self, command: Command, kill_after_s: float) -> Outcome:
+        """Kill it, run it again, and compare."""
         self.clear()
         _, killed = self.run(command.run, kill_after_s)
         try:
             self.run(command.run)
         except RuntimeError as error:
-            return killed, f"the rerun fails: {error}"
+            return Outcome(killed, f"the rerun fails: {error}", "")
         wrong = differing(command.result, contents(self.out))
         left = [path for folder in (self.out, self.tmp) for path in folder.rglob("*")]
-        left = [str(path.relative_to(self.out.parent)) for path in left if is_leftover(path, self.tmp)]
-        problems = [f"differs: {', '.join(wrong)}"] if wrong else []
-        problems += [f"left: {', '.join(left)}"] if left else []
-        return killed, "; ".join(problems)
+        left = [path for path in left if is_leftover(path, self.tmp) and path not in command.cache]
+        return Outcome(killed, ", ".join(wrong), ", ".join(str(path.relative_to(self.out.parent)) for path in left))
 
 
 def is_leftover(path: Path, tmp: Path) -> bool:
@@ -311,6 +315,8 @@ def contents(out: Path) -> dict[str, object]:
             found[name] = "folder"
         elif name == "checkpoint.pth":
             found[name] = without_times(path)
+        elif path.suffix == ".jsonl":  # kept results stand in the order in which jobs finished
+            found[name] = sorted(path.read_bytes().splitlines())
         else:
             found[name] = path.read_bytes()
     return found
@@ -335,6 +341,25 @@ def differing(desired: dict[str, object], actual: dict[str, object]) -> list[str
     return [name for name in sorted(desired | actual) if desired.get(name) != actual.get(name)]
 
 
+def kill(work: Path, commands: list[str], num: int, seed: int) -> Iterator[tuple[str, int, float, list[Outcome]]]:
+    """Kill each of COMMANDS `num` times, half of them with two jobs where it has jobs.
+
+    Yields:
+        command, number of jobs, seconds of an undisturbed run, Outcomes.
+    """
+    trials, rng = Trials(work), np.random.default_rng(seed)
+    for name in commands:
+        for nj, function in COMMANDS[name].items():
+            command = trials.undisturbed(function)
+            outcomes = []
+            for _ in range(num // len(COMMANDS[name])):
+                moment = float(rng.uniform(0, command.seconds))
+                outcomes.append(trials.trial(command, moment))
+                if outcomes[-1].wrong or outcomes[-1].left:
+                    print(f"{name}, {nj} job(s), after {moment:.3f} s: {outcomes[-1]}", flush=True)
+            yield name, nj, command.seconds, outcomes
+
+
 def warm_up() -> None:
     """Import here what the forked processes would each import."""
     import espnet2.bin.enh_inference  # noqa: F401
@@ -347,39 +372,22 @@ def warm_up() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num", type=int, default=25, help="kills of each (default 25)")
-    parser.add_argument("--commands", default=",".join(COMMANDS).replace(", ", " "), help="default: all")
+    parser.add_argument("--num", type=int, default=50, help="kills of each command (default 50)")
+    parser.add_argument("--commands", default=",".join(COMMANDS), help=f"default: {','.join(COMMANDS)}")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument("--work", type=Path, help="folder to work in (default: a temporary one)")
     args = parser.parse_args()
-    chosen = [name for name in COMMANDS if name.replace(", ", " ") in args.commands.split(",")]
     os.environ.setdefault("TQDM_DISABLE", "1")
     start = time.monotonic()
     warm_up()
     work = Path(tempfile.mkdtemp(dir=args.work))
-    trials = Trials(work)
-    rng = np.random.default_rng(args.seed)
-    lines = [
-        "| command | kills | killed before its end | as undisturbed | leftovers | s undisturbed |",
-        "|:--|" + "--:|" * 5,
-    ]
-    for name in chosen:
-        command = trials.undisturbed(COMMANDS[name])
-        outcomes = []
-        for number in range(args.num):
-            moment = float(rng.uniform(0, command.seconds))
-            killed, problem = trials.trial(command, moment)
-            outcomes.append((killed, problem))
-            if problem:
-                print(f"{name}, kill {number} after {moment:.3f} s: {problem}", flush=True)
-        cells = [
-            args.num,
-            sum(killed for killed, _ in outcomes),
-            sum(re.search("differs|fails", problem) is None for _, problem in outcomes),
-            sum("left: " in problem for _, problem in outcomes),
-            f"{command.seconds:.2f}",
-        ]
-        lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
+    lines = ["| command | jobs | kills | before its end | as undisturbed | leftovers | s undisturbed |"]
+    lines.append("|:--|" + "--:|" * 6)
+    for name, nj, seconds, outcomes in kill(work, args.commands.split(","), args.num, args.seed):
+        killed = sum(outcome.killed for outcome in outcomes)
+        equal, clean = (sum(not getattr(outcome, what) for outcome in outcomes) for what in ("wrong", "left"))
+        cells = [name, nj, len(outcomes), killed, equal, len(outcomes) - clean, f"{seconds:.2f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
         print(lines[-1], file=sys.stderr)
     shutil.rmtree(work)
     print("", *lines, "", sep="\n")

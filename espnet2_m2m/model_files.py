@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -183,7 +184,7 @@ def _unpack(archive: Path, folder: Path) -> tuple[Path, Path]:
                     raise ValueError(f"{archive}: lacks '{name}', which its {META} names; pack it again")
                 with packed.open(name) as source, open(folder / target, "wb") as copy:
                     shutil.copyfileobj(source, copy)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # broken, or encrypted
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:  # or encrypted
         raise ValueError(f"{archive}: not readable as a packed model ({error}); copy it again") from error
     return folder / "config.yaml", folder / "model.pth"
 

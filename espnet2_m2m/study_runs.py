@@ -114,7 +114,8 @@ class Run:
         for name in ("python", "ngpu", "nj", "fs", "train_set", "valid_set", "datadir", "dumpdir"):
             command += [f"--{name}", str(getattr(self.args, name))]
         command += ["--test_sets", self.args.test_set, "--expdir", self.args.study, "--enh_tag", self.folder.name]
-        command += ["--enh_config", " ".join(self.configs), "--enh_args", self.enh_args, *options]
+        command += ["--enh_config", " ".join(self.configs), "--enh_args", self.enh_args]
+        command += ["--clean_headsets", "false", *options]  # what no training changes
         # The locks are inherited.
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, close_fds=False)
         return done.returncode == 0

@@ -142,6 +142,7 @@ if adds 7 eval; then
     for set in ${test_sets}; do
         log "stage 7: a line per talker -> $(enhanced "${set}")/talkers"
         make_talkers "${set}"
+        clean_set "${set}"
     done
 fi
 run_enh_sh 8 "${stop_stage}"

@@ -31,6 +31,7 @@ expdir=exp
 inference_model=valid.loss.best.pth
 inference_args=         # further options of enh_inference, e.g. "--fcp_output true"
 inference_tag=          # added to the name of the separated set, for other inference_args
+clean_headsets=true     # take the cross-talk out of the test sets' headsets, score and recognise them too
 fixed_order=false       # also score output n against speaker n: for models with a fixed anchor
 asr_exp=                # stages 9 and 10: an ESPnet ASR model that decodes ...
 asr_tag=                # ... or the tag of one that espnet_model_zoo downloads
@@ -105,6 +106,17 @@ make_talkers() {        # make_talkers SET: its separated speech, a line per tal
         --out_dir "$(enhanced "$1")/talkers" --nj "$(pool "${nj}")"
 }
 
+cleaned() { echo "${dumpdir}/raw/$1_cleaned"; }
+clean_set() {           # clean_set SET: its headsets without cross-talk, which clean each other
+    [ "${clean_headsets}" = true ] && [ -e "${dumpdir}/raw/$1/closetalk2.scp" ] || return 0
+    ${python} -m espnet2_m2m.bin.clean_headsets --data_dir "${dumpdir}/raw/$1" --out_dir "$(cleaned "$1")" \
+        --nj "$(pool "${nj}")"
+}
+with_cleaned() {        # with_cleaned SET: the option that names them, in the array cleaned_dir
+    cleaned_dir=()
+    [ "${clean_headsets}" != true ] || [ ! -e "$(cleaned "$1")/utt2spk" ] || cleaned_dir=(--cleaned_dir "$(cleaned "$1")")
+}
+
 if [ "${use_enh_sh}" = true ]; then
     . local/enh_sh.sh
     exit
@@ -174,6 +186,7 @@ if runs 7; then
             --data_path_and_name_and_type "${dumpdir}/raw/${set}/wav.scp,speech_mix,sound" \
             --output_dir "$(enhanced "${set}")" --log_level WARNING ${inference_args}
         make_talkers "${set}"
+        clean_set "${set}"
     done
 fi
 
@@ -183,10 +196,11 @@ if runs 8; then
             log "stage 8: no scores of ${set}, whose recordings have no references (spk1.scp ...)"
             continue
         fi
+        with_cleaned "${set}"
         log "stage 8: scoring -> ${enh_exp}/RESULTS.md"
         run_processes "${decode_cmd}" "${nj}" "$(enhanced "${set}")/log/score" \
             ${python} -m espnet2_m2m.bin.enh_scoring --data_dir "${dumpdir}/raw/${set}" \
-            --enhanced_dir "$(enhanced "${set}")" --fixed_order "${fixed_order}"
+            --enhanced_dir "$(enhanced "${set}")" --fixed_order "${fixed_order}" "${cleaned_dir[@]}"
     done
 fi
 
@@ -196,9 +210,10 @@ if [ -n "${asr_name}" ]; then
             log "stage 9: recognition -> ${expdir}/decode_${asr_name}/${set}"
             asr_model=(--asr_tag "${asr_tag}")
             [ -z "${asr_exp}" ] || asr_model=(--asr_exp "${asr_exp}" --asr_model_file "${inference_asr_model}")
+            with_cleaned "${set}"
             run_jobs "${inference_cmd}" "${inference_nj}" "${expdir}/decode_${asr_name}/${set}/log/decode" \
                 ${python} -m espnet2_m2m.bin.asr_inference "${asr_model[@]}" --data_dir "${dumpdir}/raw/${set}" \
-                --separated "$(enhanced "${set}")/talkers" --out_dir "${expdir}/decode_${asr_name}/${set}" \
+                --separated "$(enhanced "${set}")/talkers" "${cleaned_dir[@]}" --out_dir "${expdir}/decode_${asr_name}/${set}" \
                 --name "$(basename "${enh_exp}")${inference_tag:+_${inference_tag}}" --ngpu "$((ngpu > 0))" \
                 ${inference_asr_config:+--inference_config "${inference_asr_config}"}
         done

@@ -26,7 +26,7 @@ GROUPS = {
         "filter_data_dir",
         "validate_data_dir",
     ),
-    "Train, separate and score": ("enh_train", "enh_inference", "enh_scoring"),
+    "Train, separate and score": ("enh_train", "enh_inference", "clean_headsets", "enh_scoring"),
     "Recognise": ("talker_data_dir", "asr_inference", "asr_scoring"),
     "Study and report": ("run_study", "diagnose", "make_tables", "report"),
     "Share": ("pack_model", "upload_model"),

@@ -7,6 +7,7 @@ The conditions, each a Kaldi data dir OUT_DIR/CONDITION with a line per talker a
 
     mixture     wav.scp at --ref_channel, for each of its talkers (and decoded once)
     closetalk   closetalk{n}.scp, the headsets, if the set has them
+    cleaned     the same without cross-talk, of --cleaned_dir
     clean       spk{n}.scp, each talker alone at the reference mic, with reverberation, if the set has them
     NAME        what talker_data_dir wrote of the separated speech
 
@@ -36,6 +37,7 @@ from espnet2_m2m.data_dir.talkers import TalkerLine, lines_of_set, read_talker_d
 from espnet2_m2m.enh.config import read_config
 
 CONDITIONS = {"mixture": "wav", "closetalk": "closetalk", "clean": "spk"}  # name -> family of files
+CLEANED = "cleaned"
 DEFAULT_RATE = 16000  # Hz, of ESPnet's frontends
 
 
@@ -49,6 +51,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", required=True, help="the set, formatted (dump/raw/SET)")
     parser.add_argument("--separated", help="data dir of its separated speech, by talker_data_dir")
     parser.add_argument("--name", default="separated", help="name of that condition (default: %(default)s)")
+    parser.add_argument("--cleaned_dir", help="the set with cleaned headsets, by clean_headsets")
     parser.add_argument("--out_dir", required=True)
     parser.add_argument("--ref_channel", type=not_negative, default=0, help="far-field mic to decode, from 0")
     parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0)
@@ -61,8 +64,8 @@ def get_parser() -> argparse.ArgumentParser:
 @cli_errors
 def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
-    if args.name in CONDITIONS or Path(args.name).name != args.name:
-        raise ValueError(f"--name '{args.name}' must be a folder's name other than {', '.join(CONDITIONS)}")
+    if args.name in (*CONDITIONS, CLEANED) or Path(args.name).name != args.name:
+        raise ValueError(f"--name '{args.name}' must be a folder's name other than {', '.join((*CONDITIONS, CLEANED))}")
     conditions = list_conditions(args)
     options = model_options(args)
     if args.job:
@@ -85,6 +88,8 @@ def list_conditions(args: argparse.Namespace) -> dict[str, list[TalkerLine]]:
         for name, family in CONDITIONS.items()
         if name == "mixture" or numbered_files(args.data_dir, family)
     }
+    if args.cleaned_dir:
+        conditions[CLEANED] = lines_of_set(args.cleaned_dir, "closetalk")
     if args.separated:
         conditions[args.name] = read_talker_data_dir(args.separated)
     return conditions

@@ -12,7 +12,8 @@ and the estimates `enhanced_dir/spk{n}.scp`, and writes
     enhanced_dir/../RESULTS.md               one section per scored set
 
 Where the set has closetalk{n}.scp and closetalk_spk{n}.scp, the close-talk mixtures are scored
-too, with the close-talk speech as reference (Table I of the M2M paper). The scores do not depend
+too, with the close-talk speech as reference (Table I of the M2M paper), and with --cleaned_dir what clean_headsets
+made of them. The scores do not depend
 on --nj.
 
 `--job k/n`, for k = 1 ... n, scores the k-th of n shares. The jobs may run at the same time, on machines that
@@ -43,6 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="also score output n against speaker n; false where the order means nothing, as for"
         " PIT and UNSSOR (default true)",
     )
+    parser.add_argument("--cleaned_dir", help="the set with cleaned headsets, by clean_headsets")
     parser.add_argument("--job", type=parse_job, metavar="K/N", help="score the K-th of N shares and write no results")
     return parser
 
@@ -50,7 +52,7 @@ def get_parser() -> argparse.ArgumentParser:
 @cli_errors
 def main(cmd: list[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
-    options = args.data_dir, args.enhanced_dir, args.nj, args.ref_mic, args.fixed_order
+    options = args.data_dir, args.enhanced_dir, args.nj, args.ref_mic, args.fixed_order, args.cleaned_dir
     if args.job:
         score_share(*args.job, *options)
     else:

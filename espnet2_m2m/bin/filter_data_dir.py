@@ -2,6 +2,8 @@
 
     espnet2_m2m filter_data_dir --data_dir dump/raw/org/train --out_dir dump/raw/train \\
         --min_duration 0.1 --max_duration 20
+
+The audio stays where it is.
 """
 
 import argparse

@@ -193,7 +193,7 @@ def open_audio(entry: Path | str) -> Iterator["soundfile.SoundFile"]:
             f"{entry}: a raw file, whose rate and channels no header tells",
             "convert it to wav: sox -t raw -r RATE -e signed -b 16 -c CHANNELS FILE.raw FILE.wav",
         ) from error
-    except (soundfile.SoundFileError, RuntimeError) as error:
+    except soundfile.SoundFileError as error:
         promise = (
             "" if file is None or file.frames == UNKNOWN_FRAMES else f"; its header promises {file.frames} samples"
         )
@@ -376,7 +376,10 @@ def _run_pipe(entry: str) -> bytes:
 
 
 def _require_complete(file: BinaryIO, entry: str) -> None:
-    missing = missing_samples(file)
+    try:
+        missing = missing_samples(file)
+    except ValueError as error:
+        raise AudioError(f"{entry}: {error}", "make or copy the file again") from error
     if missing:
         raise truncated(entry, *missing)
 

@@ -38,8 +38,8 @@ def read_cache(path: Path | str) -> dict[str, tuple[str | None, object]]:
         try:
             line = json.loads(line)
             kept[line["utt_id"]] = line["key"], line["result"]
-        except (ValueError, KeyError, TypeError):
-            continue  # the last line of a run that was killed
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # the last line of a run that was killed, or what somebody else wrote
     return kept
 
 

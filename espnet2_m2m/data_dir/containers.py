@@ -54,6 +54,8 @@ def missing_samples(file: BinaryIO) -> tuple[str, str] | None:
     Args:
         file: it stands at the beginning of the header; whatever follows (in an ark) counts as there. Afterwards it
             stands there again.
+    Raises:
+        ValueError: the header of a wav file contradicts itself; says how.
     """
     start = file.tell()
     size = file.seek(0, io.SEEK_END) - start
@@ -128,7 +130,14 @@ def _chunks_content(file: BinaryIO, magic: bytes, layout: Layout, size: int) -> 
 def _frame_bytes(name: bytes, content: bytes, byte_order: str) -> int | None:
     """Bytes of one sample of all channels, as the chunk of a header that tells the encoding has it."""
     if name == b"fmt ":
-        tag, _, _, _, frame_bytes = struct.unpack_from(f"{byte_order}HHIIH", content)
+        tag, num_channels, _, _, frame_bytes, bits = struct.unpack_from(f"{byte_order}HHIIHH", content)
+        # As Kaldi demands; libsndfile believes the bits, and takes a half of a sample for a whole one.
+        sample_bytes = {1: -(-bits // 8), 3: -(-bits // 8), 6: 1, 7: 1}.get(tag)
+        if sample_bytes and frame_bytes not in (num_channels * sample_bytes, num_channels * 4 * (bits == 24)):
+            raise ValueError(
+                f"the header contradicts itself: {num_channels} channels of {sample_bytes} bytes each and {frame_bytes}"
+                " bytes of all together"
+            )
         return frame_bytes if tag in PCM_TAGS and frame_bytes else None
     if name == b"desc":
         return struct.unpack_from(">dIIII", content)[3] or None

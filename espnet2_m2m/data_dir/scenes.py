@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from espnet2_m2m.data_dir.ids import word_problem
+from espnet2_m2m.data_dir.ids import id_problem
 from espnet2_m2m.data_dir.tables import TableError, is_there, split_lines
 
 Scene = dict[str, Any]  # simulation/scene.py draws them
@@ -60,6 +60,10 @@ def scene_problem(scene: Scene) -> str | None:
     for number, speaker in enumerate(() if problem else scene["speakers"], start=1):
         wrong = _field_problem(speaker, SPEAKER_FIELDS)
         problem = problem or (wrong and f"speaker {number}: {wrong}")
+    if not problem:
+        ids = [speaker["speaker_id"] for speaker in scene["speakers"] if speaker.get("speaker_id") is not None]
+        twice = sorted({speaker_id for speaker_id in ids if ids.count(speaker_id) > 1})
+        problem = f"expected each speaker once, found '{twice[0]}' twice" if twice else None
     return problem
 
 
@@ -88,7 +92,7 @@ def _is_list(value: Any, accepts: Callable[[Any], bool]) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, str) and word_problem(value) is None
+    return isinstance(value, str) and id_problem(value) is None
 
 
 SCENE_FIELDS = (  # (name, what it must be, test, whether it may be missing)
@@ -101,6 +105,6 @@ SCENE_FIELDS = (  # (name, what it must be, test, whether it may be missing)
 SPEAKER_FIELDS = (
     ("position_m", "a point [x, y, z]", _is_point, False),
     ("closetalk_position_m", "a point [x, y, z]", _is_point, True),
-    ("speaker_id", "an id of one word", _is_id, True),
+    ("speaker_id", "an id of one word, which can be part of a file's name", _is_id, True),
     ("text", "a string", lambda value: isinstance(value, str), True),
 )

@@ -1,8 +1,9 @@
 """The signals of an utterance: where they lie, and reading them so that they fit each other.
 
 Families are called as their scp files: "wav" (the far-field mixture), "spk", "closetalk" and "closetalk_spk";
-"stream" is spk{n}.scp of a folder with separated speech. Signals are numbered as the files are, wav.scp as 1. There
-may be gaps: talkers, streams and headsets are different numbers, and a talker may have no headset.
+"stream" is spk{n}.scp of a folder with separated speech, "cleaned" closetalk{n}.scp of one with cleaned headsets.
+Signals are numbered as the files are, wav.scp as 1. There may be gaps: talkers, streams and headsets are different
+numbers, and a talker may have no headset.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ NAMES = {  # what messages call a signal of each family
     "closetalk": "the close-talk mixture of speaker {}",
     "closetalk_spk": "the close-talk speech of speaker {}",
     "stream": "output {}",
+    "cleaned": "the cleaned headset of speaker {}",
 }
 
 
@@ -77,7 +79,8 @@ class Utterance:
                     samples = samples[:shortest]
                 require_same(signal.entry, (rate, len(samples)), expected, whose)
                 if family != "wav" or not all_mics:
-                    alone = "closetalk" in family or family != "wav" and samples.shape[1] == 1
+                    headset = family in ("closetalk", "closetalk_spk", "cleaned")
+                    alone = headset or family != "wav" and samples.shape[1] == 1
                     samples = channel_of(samples, 0 if alone else mic, signal.entry)
             waves[family][number] = samples
             if expected[1] is None:
@@ -86,7 +89,10 @@ class Utterance:
 
 
 def find_utterances(
-    data_dir: Path | str, families: Iterable[str], enhanced_dir: Path | str | None = None
+    data_dir: Path | str,
+    families: Iterable[str],
+    enhanced_dir: Path | str | None = None,
+    cleaned_dir: Path | str | None = None,
 ) -> list[Utterance]:
     """The utterances of a set with those signals of some families that the set has.
 
@@ -94,13 +100,14 @@ def find_utterances(
         data_dir: the set. Its `segments`, if it has any, cut the recordings that its scp files are keyed by.
         families: of its signals. Of "wav" there must be one, of the others there may be any number.
         enhanced_dir: its separated speech, the family "stream"; always keyed by utterance.
+        cleaned_dir: its headsets without cross-talk, the family "cleaned", likewise.
     Returns:
         list of Utterance in C-locale order, each with the same numbers of signals.
     Raises:
         FileNotFoundError: no such folder, or no wav.scp.
         TableError: (a ValueError) no utterances, or a file that lacks some of them.
     """
-    for folder in filter(None, (data_dir, enhanced_dir)):
+    for folder in filter(None, (data_dir, enhanced_dir, cleaned_dir)):
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such directory")
     segments = read_segments(data_dir)
@@ -110,9 +117,11 @@ def find_utterances(
     sources = dict.fromkeys(families, (data_dir, segments))
     if enhanced_dir is not None:
         sources["stream"] = enhanced_dir, {}
+    if cleaned_dir is not None:
+        sources["cleaned"] = cleaned_dir, {}
     found = {utt_id: {family: {} for family in sources} for utt_id in utt_ids}
     for family, (folder, cuts) in sources.items():
-        for number, path in scp_files(folder, "spk" if family == "stream" else family).items():
+        for number, path in scp_files(folder, {"stream": "spk", "cleaned": "closetalk"}.get(family, family)).items():
             for utt_id, signal in scp_signals(path, utt_ids, cuts, data_dir).items():
                 found[utt_id][family][number] = signal
     return [Utterance(utt_id, signals) for utt_id, signals in found.items()]

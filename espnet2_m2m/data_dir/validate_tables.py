@@ -133,6 +133,7 @@ class TableChecker:
                 problem = problem or value_problem(name, entry.key, entry.value)
                 if problem:
                     self.report(name, entry.line, *problem)
+        self._check_speakers_of_scenes()
         if self.tables.get("utt2spk"):
             self._check_ids()
             self._check_speaker_order()
@@ -256,6 +257,19 @@ class TableChecker:
         if extra:
             names = name_some([entry.key for entry in extra])
             self.report(name, extra[0].line, f"expected only ids of {source}, found {names}", remedy)
+
+    def _check_speakers_of_scenes(self) -> None:
+        """Each numbered file is that of a speaker; not the other way round, as speakers may have no headset."""
+        numbers = {family: numbered_files(self.data_dir, family) for family in SPEAKER_FAMILIES}
+        family = max(numbers, key=lambda family: len(numbers[family]))
+        for entry in self.tables.get("scenes.jsonl", ()):
+            if value_problem("scenes.jsonl", entry.key, entry.value) is None:
+                found = len(parse_scene(entry.value)["speakers"])
+                if found < len(numbers[family]):
+                    last = numbered_file(family, numbers[family][-1])
+                    expected = f"expected {len(numbers[family])} speakers, as {last} and those before it are there for"
+                    message = f"{expected}, found {found}"
+                    self.report("scenes.jsonl", entry.line, message, "simulate the set again or remove the file")
 
     def _check_speaker_order(self) -> None:
         """`sort -k2 -C utt2spk`: also sorted by speaker, so a speaker is a prefix of its ids."""

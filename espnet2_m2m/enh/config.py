@@ -64,6 +64,8 @@ def read_file(path: Path) -> dict:
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         where = f"{path}:{mark.line + 1}" if mark else path
         raise ValueError(f"{where}: not plain YAML ({problem}); correct it there or in the line before") from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, thousands of brackets
+        raise ValueError(f"{path}: not the YAML of a config ({error})") from error
     if not isinstance(content, dict | None):
         raise ValueError(f"{path}: expected a mapping of options, `name: value`, found {type(content).__name__}")
     return content or {}

@@ -83,6 +83,9 @@ def write_example(
         if speaker in first["closetalk"]:
             scores = _scores(row, "closetalk") if "closetalk_si_sdr" in row else None
             shown.append(clip("closetalk", "Close-talk mixture", first["closetalk"][speaker], speaker, scores))
+        if speaker in first.get("cleaned", {}):
+            scores = _scores(row, "cleaned") if "cleaned_si_sdr" in row else None
+            shown.append(clip("cleaned", "Close-talk mixture, cleaned", first["cleaned"][speaker], speaker, scores))
         for place, system in enumerate(systems):
             output = orders[place][index]
             scores = f"{_scores(rows[place][index], 'separated')} · " if row else ""

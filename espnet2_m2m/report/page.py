@@ -21,7 +21,7 @@ from espnet2_m2m.report import examples, figures, study_figures, tables, trainin
 from espnet2_m2m.report.paper import CAPTIONS
 from espnet2_m2m.report.study import Box, Curve, Panel, Study, distributions, learning_curves, read_training, shown
 from espnet2_m2m.report.systems import System, gains
-from espnet2_m2m.scoring.results import DECIMALS, TITLES, format_scores
+from espnet2_m2m.scoring.results import DECIMALS, HEADSETS, TITLES, format_scores
 
 Table = dict[str, Any]  # caption, columns (of study tables in groups), and rows of (class, cells)
 
@@ -141,7 +141,11 @@ def closetalk_table(summary: dict[str, Any]) -> Table | None:
     return {
         "caption": f"Reference: close-talk speech. Means over {summary['num_rows']} signals",
         "columns": ["Signal", *TITLES.values()],
-        "rows": [("", ["close-talk mixture", *format_scores(summary["mean"]["closetalk"])])],
+        "rows": [
+            ("", [title, *format_scores(summary["mean"][group])])
+            for group, title in HEADSETS.items()
+            if group in summary["mean"]
+        ],
     }
 
 
@@ -169,7 +173,7 @@ def word_error_table(systems: list[System], set_name: str) -> Table | None:
         for system in systems
     }
     separated = dict(zip(ours, systems))
-    names = {"mixture": "mixture", **ours, "closetalk": "close-talk mixture", "clean": "clean speech"}
+    names = {"mixture": "mixture", **ours, **HEADSETS, "clean": "clean speech"}
     paths = {path for s in systems for path in s.folder.parent.glob(f"decode_*/{set_name}/summary.json")}
     rows = []
     for path in sorted(paths):

@@ -45,7 +45,10 @@ def load(data_dir: Path | str, enhanced_dirs: Iterable[Path | str], names: list[
         if scored:
             summary, rows = read_scores(enhanced_dir)
             fixed_order = summary["fixed_order_agrees"] is not None
-            jobs = scored_set.list_jobs(data_dir, enhanced_dir, summary["ref_mic"], fixed_order)
+            cleaned_dir = summary.get("cleaned_dir")
+            jobs = scored_set.list_jobs(
+                data_dir, enhanced_dir, summary["ref_mic"], fixed_order, cleaned_dir=cleaned_dir
+            )
         else:
             jobs = scored_set.list_jobs(data_dir, enhanced_dir, fixed_order=False, references=False)
             rows = []

@@ -18,6 +18,7 @@ ROWS = {
     "improvement": "improvement",
     "fixed_order": "separated, fixed order",
 }
+HEADSETS = {"closetalk": "close-talk mixture", "cleaned": "close-talk mixture, cleaned"}
 PREAMBLE = """# Results
 
 Written by `espnet2_m2m enh_scoring`: one section per scored set, replaced when the
@@ -51,8 +52,10 @@ def summarise(results: dict[str, dict]) -> dict:
     rows = [row for result in results.values() for row in result["rows"]]
     mean, undefined = {}, {}
     separation = [g for g in ("mixture", "separated", "fixed_order") if f"{g}_si_sdr" in rows[0]]
-    with_headset = [row for row in rows if "closetalk_si_sdr" in row]
-    groups = [(separation, rows)] + [(["closetalk"], with_headset)] * bool(with_headset)
+    groups = [(separation, rows)]
+    for family in HEADSETS:
+        with_headset = [row for row in rows if f"{family}_si_sdr" in row]
+        groups += [([family], with_headset)] * bool(with_headset)
     for name in metrics.METRICS:
         for together, rows_here in groups:
             table = np.array([[row[f"{group}_{name}"] for group in together] for row in rows_here], dtype=float)
@@ -119,7 +122,7 @@ def markdown_section(summary: dict) -> str:
         )
     if "closetalk" in mean:
         lines += ["", "Table I: close-talk mixtures (reference: close-talk speech)", ""]
-        lines.append(_table(mean, {"closetalk": "close-talk mixture"}))
+        lines.append(_table(mean, HEADSETS))
         lines += ["", *_notes(summary, "closetalk", num_rows)]
     return "\n".join(lines).rstrip("\n") + "\n"
 

@@ -18,7 +18,7 @@ from espnet2_m2m.scoring import metrics
 from espnet2_m2m.scoring.results import markdown_section, replace_section, summarise
 
 SCORES_VERSION = 3  # raise when the same input gets other scores: old ones are then computed anew
-HEADSETS = ("closetalk", "closetalk_spk")  # Table I: the mixture at a headset, and its wearer alone there
+WITH_HEADSETS = ("closetalk", "closetalk_spk")  # Table I: the mixture at a headset, and its wearer alone there
 KEY_NAMES = {  # of the families in the keys of scores; with other names or orders all kept scores would be lost
     "wav": "mixture",
     "spk": "references",
@@ -33,7 +33,7 @@ class ScoringJob:
     """One utterance, with everything that its scores depend on.
 
     Attributes:
-        utterance: its signals "wav", "spk", "stream", and HEADSETS of the speakers that have them.
+        utterance: its signals "wav", "spk", "stream", and WITH_HEADSETS and "cleaned" of the speakers that have them.
         ref_mic: channel of the far-field mixture that the references belong to, from 0.
         fixed_order: also score output n against speaker n.
     """
@@ -52,6 +52,8 @@ class ScoringJob:
         for family, name in KEY_NAMES.items():
             numbered = self.utterance.signals[family]
             signals[name] = [numbered.get(number) for number in range(1, max(numbered, default=0) + 1)]
+        if "cleaned" in self.utterance.signals:
+            signals["cleaned"] = list(self.utterance.signals["cleaned"].values())
         content = {"utt_id": self.utt_id, "signals": signals, "ref_mic": self.ref_mic, "fixed_order": self.fixed_order}
         entries = (signal.entry for of_family in signals.values() for signal in of_family if signal is not None)
         return input_key([SCORES_VERSION, content], entries)
@@ -63,6 +65,7 @@ def list_jobs(
     ref_mic: int = 0,
     fixed_order: bool = True,
     references: bool = True,
+    cleaned_dir: Path | str | None = None,
 ) -> list[ScoringJob]:
     """One job per utterance, in C-locale order.
 
@@ -71,11 +74,12 @@ def list_jobs(
         enhanced_dir: the estimates, as spk{n}.scp, at least as many as speakers.
         ref_mic, fixed_order: see `ScoringJob`.
         references: False for real recordings, whose jobs can be read but not scored.
+        cleaned_dir: what bin/clean_headsets.py made of the set; None: its headsets are scored as they are.
     Raises:
         ValueError, FileNotFoundError: files or utterances are missing; the message names them.
     """
     require_finished(data_dir)
-    utterances = find_utterances(data_dir, ("wav", "spk", *HEADSETS), enhanced_dir)
+    utterances = find_utterances(data_dir, ("wav", "spk", *WITH_HEADSETS), enhanced_dir, cleaned_dir)
     speakers = outputs = consecutive_files(enhanced_dir, "spk", "separated speech")
     if references:
         speakers = consecutive_files(data_dir, "spk", "reference images of the speakers")
@@ -91,11 +95,17 @@ def require_mic(enhanced_dir: Path | str, ref_mic: int) -> None:
     """Refuse speech that `enh_inference --ref_channel` filtered to another mic than the references are for.
 
     Raises:
-        ValueError: the speech is at another mic.
+        ValueError: the speech is at another mic, or settings.json is broken.
     """
     settings = Path(enhanced_dir, "settings.json")
     if settings.is_file():
-        mic = json.loads(settings.read_text(encoding="utf-8"))["options"].get("ref_channel")
+        try:
+            mic = json.loads(settings.read_text(encoding="utf-8"))["options"].get("ref_channel")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{settings}: expected the options that enh_inference writes, found something else; separate the set"
+                " again or remove the file"
+            ) from error
         if mic not in (None, ref_mic):
             raise ValueError(
                 f"{enhanced_dir} is the speech at mic {mic} (--ref_channel), which cannot be compared with"
@@ -108,7 +118,8 @@ def score_job(job: ScoringJob) -> dict:
 
     Returns:
         {"sample_rate": Hz, "rows": [{"speaker", "estimate", "mixture_si_sdr", ...}]}, a row per speaker, with
-        "closetalk_..." where it has a headset; speakers and estimates count from 1, as the names of the scp files do.
+        "closetalk_..." and "cleaned_..." where it has such a headset; speakers and estimates count from 1, as the
+        names of the scp files do.
     Raises:
         ValueError: unreadable audio, other lengths or rates, samples that are not finite, a silent
             reference; the message names utterance and file.
@@ -134,10 +145,10 @@ def score_job(job: ScoringJob) -> dict:
             for name in metrics.METRICS
             if prefix + name in scores
         }
-        if all(speaker in waves[family] for family in HEADSETS):
-            mixture, ref = (waves[family][speaker] for family in HEADSETS)
-            heard = metrics.score_pair(ref, mixture, sample_rate)
-            row |= {f"closetalk_{name}": value for name, value in heard.items()}
+        for family in ("closetalk", "cleaned"):
+            if speaker in waves["closetalk_spk"] and speaker in waves.get(family, {}):
+                heard = metrics.score_pair(waves["closetalk_spk"][speaker], waves[family][speaker], sample_rate)
+                row |= {f"{family}_{name}": value for name, value in heard.items()}
         rows.append({name: None if math.isnan(value) else value for name, value in row.items()})
     return {"sample_rate": sample_rate, "rows": rows}
 
@@ -174,25 +185,31 @@ def score_share(
     nj: int = 1,
     ref_mic: int = 0,
     fixed_order: bool = True,
+    cleaned_dir: Path | str | None = None,
 ) -> None:
     """Score every `num_shares`-th utterance, from the `number`-th (from 1), for `score_set` to join.
 
     Each share has a cache of its own, so that shares may be scored at the same time.
     """
     require_mic(enhanced_dir, ref_mic)
-    jobs = list_jobs(data_dir, enhanced_dir, ref_mic, fixed_order)[number - 1 :: num_shares]
+    jobs = list_jobs(data_dir, enhanced_dir, ref_mic, fixed_order, cleaned_dir=cleaned_dir)[number - 1 :: num_shares]
     scoring_dir = Path(enhanced_dir, "scoring")
     cache = scoring_dir / f"utterances.{number}-{num_shares}.jsonl"
     score_jobs(jobs, cache, nj, [scoring_dir / "utterances.jsonl"])
 
 
 def score_set(
-    data_dir: Path | str, enhanced_dir: Path | str, nj: int = 1, ref_mic: int = 0, fixed_order: bool = True
+    data_dir: Path | str,
+    enhanced_dir: Path | str,
+    nj: int = 1,
+    ref_mic: int = 0,
+    fixed_order: bool = True,
+    cleaned_dir: Path | str | None = None,
 ) -> dict:
     """Score one set and write all files that bin/enh_scoring.py names; returns the summary."""
     data_dir, enhanced_dir = Path(data_dir), Path(enhanced_dir)
     require_mic(enhanced_dir, ref_mic)
-    jobs = list_jobs(data_dir, enhanced_dir, ref_mic, fixed_order)
+    jobs = list_jobs(data_dir, enhanced_dir, ref_mic, fixed_order, cleaned_dir=cleaned_dir)
     scoring_dir = enhanced_dir / "scoring"
     shares = sorted(scoring_dir.glob("utterances.*-*.jsonl"))
     results = score_jobs(jobs, scoring_dir / "utterances.jsonl", nj, shares)
@@ -200,6 +217,8 @@ def score_set(
         share.unlink()
     name = enhanced_dir.name or enhanced_dir.resolve().name
     summary = {"set": name, "data_dir": str(data_dir), "ref_mic": ref_mic, **summarise(results)}
+    if cleaned_dir is not None:
+        summary["cleaned_dir"] = str(cleaned_dir)
     write_csv(scoring_dir / "scores.csv", results)
     for index in range(summary["num_speakers"]):
         estimates = {utt_id: result["rows"][index]["estimate"] for utt_id, result in results.items()}

@@ -15,7 +15,7 @@ from espnet2_m2m.data_dir.directory import name_some
 from espnet2_m2m.data_dir.talkers import read_talker_data_dir, transcripts
 
 UNITS = ("wer", "cer")
-FIRST, LAST = ("mixture",), ("closetalk", "clean")  # conditions of every set; systems stand between them
+FIRST, LAST = ("mixture",), ("closetalk", "cleaned", "clean")  # conditions of every set; systems stand between them
 COLUMNS = {
     "lines": "Snt",
     "length": "Wrd",
