@@ -5,7 +5,7 @@
     python benchmarks/mc_loss.py --plot cost.png    # ours against taps, mics, sources, frames, batch
 
 Random signals of 2 sources, 6 far-field mics and 2 headsets, 129 frequencies, 21 taps, float32. Each way runs
-in a process of its own: a warm-up, then the median of several runs. Memory is what the process's peak rises
+in a process of its own: a warm-up, then the shortest of several runs. Memory is what the process's peak rises
 by over that with the inputs alone (on a GPU, the allocator's peak). All ways must agree with float64.
 """
 

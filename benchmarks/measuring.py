@@ -3,7 +3,6 @@
 import json
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -18,12 +17,14 @@ def print_versions(*packages: str, note: str) -> None:
     print()
 
 
-def timed(step: Callable[[], None], repeats: int, device: str = "cpu") -> tuple[float, int]:
+def timed(
+    step: Callable[[], Any], repeats: int, device: str = "cpu", clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, int]:
     """Call `step` once to warm up, then `repeats` times.
 
     Returns:
-        seconds (median) and bytes by which the memory's peak rises over what was in use before: of the
-        process, or on a GPU of the allocator.
+        seconds (the shortest: other work on the machine only adds to it) and bytes by which the memory's peak
+        rises over what was in use before: of the process, or on a GPU of the allocator.
     """
     cuda = device == "cuda"
     if cuda:
@@ -33,13 +34,13 @@ def timed(step: Callable[[], None], repeats: int, device: str = "cpu") -> tuple[
     for _ in range(1 + repeats):
         if cuda:
             torch.cuda.synchronize()
-        start = time.perf_counter()
+        start = clock()
         step()
         if cuda:
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     peak = torch.cuda.max_memory_allocated() if cuda else peak_bytes()
-    return statistics.median(seconds[1:]), peak - before
+    return min(seconds[1:]), peak - before
 
 
 def peak_bytes() -> int:

@@ -1,18 +1,22 @@
 """Our TF-GridNet on spectra against ESPnet's tfgridnetv2 of the same sizes and weights.
 
     python benchmarks/network.py                            # two CPU threads, batch 1
-    python benchmarks/network.py --device cuda --batch 4    # and --amp for autocast to bfloat16
+    python benchmarks/network.py --device cuda --batch 4
+    python benchmarks/network.py --parts --threads 1        # what a block of ours spends its time on
 
-Segments of 4 s at 8 kHz, six mics, two sources; sizes of conf/tuning/size_small.yaml and size_paper.yaml. A
-training step is network, mixture-constraint loss (float32), backward pass and Adam; with ESPnet's network,
-which takes and gives waveforms, its estimates are transformed for the loss. The real-time factor is that of
-separation on one thread, network and FCP, of 10 s. Each line is measured in a process of its own: a warm-up,
-then the median of several runs.
+Both in float32 and in autocast to bfloat16 (model_conf's `precision`). Segments of 4 s at 8 kHz, six mics, two
+sources; sizes of conf/tuning/size_small.yaml and size_paper.yaml. A training step is network, mixture-constraint loss
+(float32), backward pass and Adam; with ESPnet's network, which takes and gives waveforms, its estimates are transformed
+for the loss. The real-time factor is that of separation on one thread, network and FCP, of 10 s. Each line is measured
+in a process of its own: a warm-up, then the shortest of several runs; on one CPU thread in CPU time, which other work
+on the machine disturbs less.
 """
 
 import argparse
 import json
 import platform
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ from torch import Tensor, nn
 CONF = Path(__file__).parents[1] / "conf/tuning"
 RATE, SECONDS = 8000, 4
 WAYS = ("ESPnet", "ours", "ours, checkpointing")
+PRECISIONS = ("float32", "bfloat16")
 
 
 def separator_conf(size: str) -> dict[str, Any]:
@@ -94,7 +99,19 @@ def estimator(way: str, size: str, device: str) -> tuple[nn.Module, Callable[[Te
     return net, estimate, stft
 
 
-def measure(way: str, size: str, batch: int, device: str, amp: bool, threads: int, repeats: int) -> dict[str, float]:
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Where a network works in this precision."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def clock(device: str) -> Callable[[], float]:
+    """CPU time where one thread does the work, else the time that passes."""
+    return time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+
+
+def measure(
+    way: str, size: str, batch: int, device: str, precision: str, threads: int, repeats: int
+) -> dict[str, float]:
     """Seconds of a step with and without the loss, bytes, and the real-time factor of one way."""
     from espnet2_m2m import MixtureConstraintLoss
 
@@ -104,27 +121,26 @@ def measure(way: str, size: str, batch: int, device: str, amp: bool, threads: in
     wave = torch.randn(batch, SECONDS * RATE, 6, device=device)
     far_field = stft(wave.transpose(1, 2))
     close_talk = stft(torch.randn(batch, 2, SECONDS * RATE, device=device))
-    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=amp)
 
     def network() -> None:
         optim.zero_grad()
-        with autocast:
+        with autocast(device, precision):
             est = estimate(wave)
         torch.view_as_real(est).square().mean().backward()
 
     def training_step() -> None:
         optim.zero_grad()
-        with autocast:
+        with autocast(device, precision):
             est = estimate(wave)
         loss_of(est, far_field, close_talk)[0].mean().backward()
         optim.step()
 
-    step_seconds, num_bytes = timed(training_step, repeats, device)
+    step_seconds, num_bytes = timed(training_step, repeats, device, clock(device))
     return {
         "step": step_seconds,
-        "network": timed(network, repeats, device)[0],
+        "network": timed(network, repeats, device, clock(device))[0],
         "bytes": num_bytes,
-        "rtf": real_time_factor(net, estimate, stft, loss_of, device, amp, repeats),
+        "rtf": real_time_factor(net, estimate, stft, loss_of, device, precision, repeats),
     }
 
 
@@ -134,7 +150,7 @@ def real_time_factor(
     stft: nn.Module,
     loss_of: nn.Module,
     device: str,
-    amp: bool,
+    precision: str,
     repeats: int,
     seconds: int = 10,
 ) -> float:
@@ -145,50 +161,129 @@ def real_time_factor(
 
     @torch.no_grad()
     def separate() -> None:
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=amp):
+        with autocast(device, precision):
             est = estimate(wave)
         far_field = stft(wave.transpose(1, 2))
         stft.inverse(loss_of.farfield_images(est, far_field, None, far_field[:, :1])[:, 0], wave.shape[1])
 
-    return timed(separate, min(repeats, 3), device)[0] / seconds
+    return timed(separate, min(repeats, 3), device, clock(device))[0] / seconds
+
+
+# Modules of a block by what they are; what none of them does is the rest.
+PARTS = {
+    "LSTMs": r"(intra|inter)\.lstm",
+    "their projections": r"(intra|inter)\.linear",
+    "norms before them": r"(intra|inter)\.norm",
+    "attention": r"attention",
+    "- its norms": r"attention\.(norms\.\d|out_norm)",
+    "- its projections": r"attention\.(project|out)",
+}
+WITHIN_ATTENTION, WITHIN_BLOCK = "- its products, softmax, PReLU", "unfolding, transpositions, sums"
+
+
+def measure_parts(size: str, precision: str, threads: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds of the parts of a block on a segment, each with the input it has there: forward, and with backward."""
+    torch.set_num_threads(threads)
+    block = networks(size)[1].blocks[0]
+    features = torch.randn(1, SECONDS * RATE // 64 + 1, 129, block.intra.norm.normalized_shape[0])
+    features = features.to(getattr(torch, precision))  # as the first convolution leaves them
+    inputs = {"": features}
+    hooks = [
+        part.register_forward_pre_hook(lambda _, args, name=name: inputs.setdefault(name, args[0].detach()))
+        for name, part in block.named_modules()
+        if any(re.fullmatch(pattern, name) for pattern in PARTS.values())
+    ]
+    with autocast("cpu", precision), torch.no_grad():
+        block(features)
+    for hook in hooks:
+        hook.remove()
+
+    def seconds(name: str, train: bool) -> float:
+        part, x = block.get_submodule(name), inputs[name].requires_grad_(train)
+
+        def run() -> None:
+            with autocast("cpu", precision), torch.set_grad_enabled(train):
+                y = part(x)
+            if train:
+                y = y[0] if isinstance(y, tuple) else y
+                y.backward(y)
+
+        return timed(run, repeats, clock=clock("cpu"))[0]
+
+    each = {name: [seconds(name, train) for train in (False, True)] for name in inputs}
+    found = {
+        title: [sum(column) for column in zip(*(each[name] for name in each if re.fullmatch(pattern, name)))]
+        for title, pattern in PARTS.items()
+    }
+    within = [title for title in PARTS if title.startswith("-")]
+    found[WITHIN_ATTENTION] = _rest(found["attention"], [found[title] for title in within])
+    found[WITHIN_BLOCK] = _rest(each[""], [found[title] for title in PARTS if title not in within])
+    return found | {"whole block": each[""]}
+
+
+def _rest(whole: list[float], parts: list[list[float]]) -> list[float]:
+    return [whole - sum(column) for whole, *column in zip(whole, *parts)]
+
+
+def print_parts(sizes: list[str], threads: int, repeats: int) -> None:
+    """The table of --parts."""
+    print(
+        "| size | part of a block | separation (ms), float32 | bfloat16 | ratio |"
+        " forward + backward (ms), float32 | bfloat16 | ratio |\n|:--|:--|--:|--:|--:|--:|--:|--:|"
+    )
+    for size in sizes:
+        exact, fast = (in_new_process(__file__, "parts", size, name, threads, repeats) for name in PRECISIONS)
+        for title in exact:
+            cells = [
+                f"{1e3 * before:.1f} | {1e3 * after:.1f} | {before / after:.2f}"
+                for before, after in zip(exact[title], fast[title])
+            ]
+            print(f"| {size} | {title} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     """Command line of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--amp", action="store_true", help="the network in bfloat16 autocast")
     parser.add_argument("--sizes", nargs="+", choices=("small", "paper"), default=["small", "paper"])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--networks", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--parts", action="store_true", help="the parts of a block instead, on the CPU")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measure(*json.loads(args.measure))))
+        way, *job = json.loads(args.measure)
+        print(json.dumps(measure_parts(*job) if way == "parts" else measure(way, *job)))
         return
     print(
         f"torch {torch.__version__}, Python {platform.python_version()}, {args.device}, "
-        f"{args.threads} threads, batch {args.batch}{', bfloat16 autocast' if args.amp else ''}; "
-        "relative difference of the estimates:",
+        f"{args.threads} threads, batch {args.batch}; relative difference of the estimates in float32:",
         ", ".join(f"{size} {difference(size):.0e}" for size in args.sizes),
         "\n",
     )
+    if args.parts:
+        print_parts(args.sizes, args.threads, args.repeats)
+        return
     print(
-        "| size | network | forward + backward (s) | ratio | training step (s) | ratio | memory (GB) |"
-        " real-time factor |\n|:--|:--|--:|--:|--:|--:|--:|--:|"
+        "| size | network | precision | forward + backward (s) | ratio | training step (s) | ratio | memory (GB) |"
+        " real-time factor | ratio |\n|:--|:--|:--|--:|--:|--:|--:|--:|--:|--:|"
     )
     for size in args.sizes:
         theirs = None
-        for way in WAYS:
-            found = in_new_process(__file__, way, size, args.batch, args.device, args.amp, args.threads, args.repeats)
-            theirs = theirs or found
-            print(
-                f"| {size} | {way} | {found['network']:.3g} | {theirs['network'] / found['network']:.2f} |"
-                f" {found['step']:.3g} | {theirs['step'] / found['step']:.2f} | {found['bytes'] / 1e9:.2f} |"
-                f" {found['rtf']:.2f} |",
-                flush=True,
-            )
+        for precision in args.precisions:
+            for way in args.networks:
+                job = way, size, args.batch, args.device, precision, args.threads, args.repeats
+                found = in_new_process(__file__, *job)
+                theirs = theirs or found
+                cells = [f"{found[key]:.3g} | {theirs[key] / found[key]:.2f}" for key in ("network", "step", "rtf")]
+                print(
+                    f"| {size} | {way} | {precision} | {cells[0]} | {cells[1]} | {found['bytes'] / 1e9:.2f} |"
+                    f" {cells[2]} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """An estimate of the paper's training, from a measured step: 33,561 mixtures, 100 epochs, batches of 4.
 
     python benchmarks/paper_training.py                 # measures on a CPU, and says what it would take on GPUs
-    python benchmarks/paper_training.py --device cuda   # measures on this GPU, in float32; --amp: autocast
+    python benchmarks/paper_training.py --device cuda   # measures on this GPU, in float32; --precision bfloat16
 
 Arithmetic is counted, not measured: matrix products and convolutions by torch, LSTMs from their sizes; a
 backward pass takes twice the forward's. Without a GPU at hand its seconds follow from that and from a supposed
@@ -46,7 +46,7 @@ def main() -> None:
     """Command line of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--amp", action="store_true", help="the network in bfloat16 autocast")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the network")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
@@ -61,7 +61,9 @@ def main() -> None:
     num_parameters, flops, lstm_share = arithmetic()
     cuda = args.device == "cuda"
     batch = BATCH if cuda else 1
-    found = in_new_process(network.__file__, "ours", "paper", batch, args.device, args.amp, args.threads, args.repeats)
+    found = in_new_process(
+        network.__file__, "ours", "paper", batch, args.device, args.precision, args.threads, args.repeats
+    )
     mixture = found["step"] / batch
     steps = MIXTURES * EPOCHS // BATCH
     print(

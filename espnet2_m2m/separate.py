@@ -59,6 +59,7 @@ class SeparateRecording:
         fingerprint: names the model in the files that are written.
     Attributes:
         sample_rate: Hz that the model works at.
+        precision: in which the network works, that of `model`, "float32" or "bfloat16".
         num_speakers: number of streams.
     Raises:
         ValueError: mics or segments that cannot be.
@@ -109,6 +110,7 @@ class SeparateRecording:
                 f"ref_mic {ref_mic}; models trained by the mixture-constraint loss take any"
             )
         self.mixture_consistency = separator.mixture_consistency if mixture_consistency is None else mixture_consistency
+        self.precision = separator.precision
         self.segment = round(segment_size * self.sample_rate)
         self.overlap = self.segment - round(hop_size * self.sample_rate)
         if segment_size < 2 * SHORTEST_S or not 1 <= self.overlap <= self.segment // 2:
@@ -118,12 +120,15 @@ class SeparateRecording:
             )
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, device: str = "cpu", **options: Any) -> "SeparateRecording":
+    def from_pretrained(
+        cls, model: str | Path, device: str = "cpu", precision: str = "auto", **options: Any
+    ) -> "SeparateRecording":
         """Load a model without running anything that it brings along.
 
         Args:
             model: a training's folder, a .pth file, a packed zip, or a Hugging Face tag (`model_files`).
             device: "cpu" or "cuda".
+            precision: of the network, "auto", "float32" or "bfloat16" (enh/precision.py).
             options: of the constructor.
         Raises:
             ValueError, OSError: no such model, not one of this package, or a config that does not fit the
@@ -139,7 +144,8 @@ class SeparateRecording:
             digest = hashlib.sha256()
             for path in paths:
                 digest.update(path.read_bytes())
-        return cls(SeparateSpeech.from_pretrained(str(model), device=device), **options, fingerprint=digest.hexdigest())
+        model = SeparateSpeech.from_pretrained(str(model), device=device, precision=precision)
+        return cls(model, **options, fingerprint=digest.hexdigest())
 
     def __call__(self, mixture: np.ndarray, sample_rate: int) -> np.ndarray:
         """Separate an array.
@@ -239,6 +245,7 @@ class SeparateRecording:
             "segment": self.segment,
             "overlap": self.overlap,
             "mixture_consistency": self.mixture_consistency,
+            "precision": self.precision,
         }
         streams = StreamFiles(recording, Path(out_dir), self.num_speakers, settings)
         existed = not overwrite and streams.exist()
@@ -268,6 +275,7 @@ class SeparateRecording:
         separator = self.model.enh_model.separator
         separator.ref_channel = self.model.ref_channel = self.ref_channel
         separator.mixture_consistency = self.mixture_consistency
+        separator.precision = self.precision
         mixture = np.ascontiguousarray(mixture)
         mixture = mixture[:, 0] if mixture.shape[1] == 1 else mixture  # as ESPnet reads it
         est = np.concatenate(self.model(mixture[None], fs=self.sample_rate))

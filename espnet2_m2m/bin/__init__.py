@@ -131,6 +131,19 @@ def cli_errors(main: Callable) -> Callable:
     return wrapped
 
 
+def add_precision_option(parser: argparse.ArgumentParser) -> None:
+    """How exactly a trained network computes: `--precision`."""
+    from espnet2_m2m.enh.training_config import PRECISIONS
+
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the network; all else stays float32. auto: bfloat16 where the CPU has units for it and the network's"
+        " scores in it have been compared, else float32 (default auto)",
+    )
+
+
 # ---- Values of options ---------------------------------------------------------------------------
 
 

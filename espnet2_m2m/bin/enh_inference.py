@@ -5,9 +5,9 @@
         --data_path_and_name_and_type data/test/wav.scp,speech_mix,sound --output_dir exp/X/enhanced
 
 The options are ESPnet's (`python -m espnet2.bin.enh_inference --help` lists them), but
---normalize_segment_scale is false by default, and --fcp_output, --mixture_consistency and --job are new. Output is
-float at the level it has in the mixture (unless --normalize_output_wav true), each file is written whole or not at
-all, and a rerun separates only what is missing: the comment in a file's header says what it was made of, the
+--normalize_segment_scale is false by default, and --fcp_output, --mixture_consistency, --precision and --job are new.
+Output is float at the level it has in the mixture (unless --normalize_output_wav true), each file is written whole or
+not at all, and a rerun separates only what is missing: the comment in a file's header says what it was made of, the
 recording and the settings that settings.json holds. --model_tag also takes a packed model, a folder or a zip
 (model_files.py). For recordings without a data dir there is `espnet2_m2m separate`.
 
@@ -22,6 +22,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -29,6 +30,7 @@ import soundfile
 from espnet2_m2m.bin import (
     SECONDS,
     SEED,
+    add_precision_option,
     boolean,
     cli_errors,
     command_parser,
@@ -50,8 +52,18 @@ from espnet2_m2m.model_files import model_files
 OUTPUT_VERSION = 1  # raise when the same input gets another output: old ones are then made anew
 MADE_OF = "espnet2_m2m {key} {num_streams}"  # comment of a file: how many belong together
 FORMATS = ("wav", "flac", "ogg", "mp3")  # those of libsndfile's whose headers hold a comment, and whose names say it
-# These do not change the output.
-NOT_SETTINGS = ("config", "output_dir", "key_file", "job", "log_level", "num_workers", "ngpu", "show_progressbar")
+# These do not change the output, except `precision`, of which settings.json tells what it has become.
+NOT_SETTINGS = (
+    "config",
+    "output_dir",
+    "key_file",
+    "job",
+    "log_level",
+    "num_workers",
+    "ngpu",
+    "show_progressbar",
+    "precision",
+)
 
 # In which ESPnet works.
 RANGES = {
@@ -110,12 +122,14 @@ def main(cmd: list[str] | None = None) -> None:
             options = vars(args) | {"key_file": str(folder / "keys")}
             options.pop("config", None)
             options.pop("job")
-            load = functools.partial(
-                SeparateSpeech.from_pretrained,
-                fcp_output=options.pop("fcp_output"),
-                mixture_consistency=options.pop("mixture_consistency"),
-                recordings=num_channels.get("speech_mix"),
-            )
+            ours = {name: options.pop(name) for name in ("fcp_output", "mixture_consistency", "precision")}
+
+            def load(**kwargs: Any) -> SeparateSpeech:
+                model = SeparateSpeech.from_pretrained(**kwargs, **ours, recordings=num_channels.get("speech_mix"))
+                precision = getattr(model.enh_model.separator, "precision", args.dtype)
+                print(f"enh_inference: the network works in {precision}")
+                return model
+
             with replaced_in_inference(
                 EnhancementTask=M2MEnhancementTask,
                 SeparateSpeech=SimpleNamespace(from_pretrained=load),
@@ -174,6 +188,7 @@ def _add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         metavar="true|false",
         help="give back to the output what its sources leave of the mixture (default: as model_conf says)",
     )
+    add_precision_option(parser)
     parser.add_argument("--job", type=parse_job, metavar="K/N", help="separate the K-th of N shares and write no lists")
     return parser
 
@@ -287,10 +302,16 @@ def train_config(args: argparse.Namespace) -> Path | None:
 
 def _write_settings(args: argparse.Namespace) -> str:
     """Note in settings.json what decides on the output besides the recordings; returns its content."""
+    from espnet2_m2m.enh.precision import auto_precision
+
     files = {"train_config": train_config(args), "inference_config": args.inference_config}
     files |= {name: path for path, name, _ in args.data_path_and_name_and_type}
     settings = {
         "options": {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS},
+        # The network may keep `auto` from being bfloat16; which it is, the config says.
+        "precision": args.precision
+        if args.precision != "auto"
+        else auto_precision("cuda" if args.ngpu else "cpu", args.dtype)[0],
         # By content: ESPnet rewrites config.yaml whenever a training is resumed.
         "sha256": {
             name: hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -19,7 +19,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 
-from espnet2_m2m.bin import SECONDS, boolean, cli_errors, command_parser, mic_list, not_negative
+from espnet2_m2m.bin import SECONDS, add_precision_option, boolean, cli_errors, command_parser, mic_list, not_negative
 from espnet2_m2m.model_files import model_files
 from espnet2_m2m.separate import HOP_S, SEGMENT_S, SeparateRecording
 from espnet2_m2m.separate_file import read_header
@@ -65,6 +65,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="true|false",
         help="give back to the talkers what is left of the mixture (default: as the model was trained)",
     )
+    add_precision_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0, help="1: work on the GPU (default 0)")
     return parser
@@ -96,6 +97,7 @@ def main(cmd: list[str] | None = None) -> None:
         segment_size=args.segment_size,
         hop_size=args.hop_size,
         mixture_consistency=args.mixture_consistency,
+        precision=args.precision,
     )
     for path in names.values():
         separate.check_file(path, args.out_dir, args.resample, args.overwrite)
@@ -109,7 +111,7 @@ def main(cmd: list[str] | None = None) -> None:
             continue
         print(
             f"{path}: {done.duration_s:.1f} s separated in {seconds:.1f} s, real-time factor"
-            f" {seconds / done.duration_s:.3f} -> {written}"
+            f" {seconds / done.duration_s:.3f}, network in {separate.precision} -> {written}"
         )
         if done.uncertain_s:
             times = ", ".join(str(timedelta(seconds=round(time_s))) for time_s in done.uncertain_s)

@@ -47,6 +47,7 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         closetalk_from_ref: take speech_ref{n} as the close-talk mixtures, for data dirs that ESPnet's
             enh.sh has prepared from real recordings (spk{n}.scp is then headset n).
         mixture_consistency: give back to the output what its sources leave of the mixture (consistency.py).
+        precision: in which the network works, "float32" or "bfloat16" (precision.py).
     Whether the parts fit each other, tasks/unfit_options.py has checked.
     """
 
@@ -61,6 +62,7 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         loss_mics: list[int] | None = None,
         closetalk_from_ref: bool = False,
         mixture_consistency: bool = False,
+        precision: str = "float32",
         **conf: Any,
     ) -> None:
         criterions = [wrapper.criterion for wrapper in loss_wrappers if isinstance(wrapper.criterion, SpectraCriterion)]
@@ -69,7 +71,7 @@ class ESPnetM2MModel(ESPnetEnhancementModel):
         if isinstance(encoder, ConvEncoder):  # to all others it is a separator of waveforms
             separator = ConvCodedSeparator(encoder, separator, decoder)
             encoder, decoder = NullEncoder(), NullDecoder()
-        separator = M2MSeparator(separator, encoder, criterion, input_mics, loss_mics, mixture_consistency)
+        separator = M2MSeparator(separator, encoder, criterion, input_mics, loss_mics, mixture_consistency, precision)
         loss_wrappers = [
             wrapper if isinstance(wrapper, SpectraWrapper) else WithReferences(wrapper) for wrapper in loss_wrappers
         ]

@@ -79,10 +79,10 @@ class SignalDomain:
         """Feature -> (batch, mic, freq, frame) complex; one mic if the feature has no mic axis."""
         if self.stft is not None:
             wave = feature if feature.dim() == 3 else feature[..., None]
-            return self.stft(wave.transpose(1, 2).to(torch.promote_types(wave.dtype, torch.float32)))
+            return self.stft(at_least_float32(wave).transpose(1, 2))
         if isinstance(feature, ComplexTensor):  # encoder_conf's use_builtin_complex: false
-            at_least_float32 = torch.promote_types(feature.real.dtype, torch.float32)
-            feature = torch.complex(feature.real.to(at_least_float32), feature.imag.to(at_least_float32))
+            feature = at_least_float32(feature)
+            feature = torch.complex(feature.real, feature.imag)
         spectrum = feature if feature.dim() == 4 else feature[:, :, None]
         return spectrum.permute(0, 2, 3, 1)
 
@@ -119,3 +119,10 @@ class SignalDomain:
         of_one_mic = 1 if self.stft is not None else (1, feature.dim() - 1)  # samples, or frames and frequencies
         nothing = (torch.isnan(feature) | (feature == 0)).all(of_one_mic, keepdim=True)
         return torch.where(nothing, 0, feature)
+
+
+def at_least_float32(feature: Tensor) -> Tensor:
+    """What is in half precision, as networks leave it under autocast, becomes float32."""
+    if isinstance(feature, ComplexTensor):
+        return ComplexTensor(at_least_float32(feature.real), at_least_float32(feature.imag))
+    return feature.to(torch.promote_types(feature.dtype, torch.float32))

@@ -7,6 +7,7 @@ from pathlib import Path
 from espnet2_m2m.enh.config import read_config
 
 MIXTURE_CONSTRAINT, RI_MAG = "mixture_constraint", "ri_mag"
+PRECISIONS = ("auto", "float32", "bfloat16")  # of the network, precision.py
 
 # The plug-in's criterions, and what an option is where a config does not name it. The signatures of
 # MixtureConstraintCriterion, MixtureConstraintLoss and RIMagCriterion say the same, but importing them takes seconds;

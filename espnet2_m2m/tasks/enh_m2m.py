@@ -17,6 +17,7 @@ from espnet2.train.distributed_utils import DistributedOption, get_rank
 from espnet2_m2m.data_dir import audio_header, read_table
 from espnet2_m2m.enh.config import check_numbers
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
+from espnet2_m2m.enh.precision import training_precision
 from espnet2_m2m.enh.preprocessor import CheckedCollate, CheckedPreprocessor, with_equal_mics
 from espnet2_m2m.enh.segments import NeverEmpty, SegmentDataset
 from espnet2_m2m.enh.training_config import TrainingConfig
@@ -24,7 +25,7 @@ from espnet2_m2m.tasks.checkpoints import load_weights, repair_checkpoints, with
 from espnet2_m2m.tasks.espnet_patches import add_names, atomic_torch_save, replace_build_model, stock_build_model
 from espnet2_m2m.tasks.unfit_options import refuse_unfit, unfit_model_options, unfit_training_options
 
-MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref", "mixture_consistency")
+MODEL_OPTIONS = ("input_mics", "loss_mics", "closetalk_from_ref", "mixture_consistency", "precision")
 
 
 class M2MEnhancementTask(EnhancementTask):
@@ -122,6 +123,10 @@ class M2MEnhancementTask(EnhancementTask):
         stock_args = copy.copy(args)
         stock_args.model_conf = {k: v for k, v in args.model_conf.items() if k not in MODEL_OPTIONS}
         stock = stock_build_model(cls, stock_args)  # also initialises the weights
+        # In place, so that the training's config.yaml says it, a joint model's as well.
+        args.model_conf["precision"] = training_precision(
+            args.model_conf.get("precision", "float32"), type(stock.separator).__name__
+        )
         return ESPnetM2MModel(
             stock.encoder,
             stock.separator,

@@ -10,6 +10,7 @@ from torch import Tensor
 from espnet2_m2m.enh.config import read_config
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 from espnet2_m2m.enh.loss import CRITERIONS
+from espnet2_m2m.enh.precision import separation_precision
 from espnet2_m2m.enh.training_config import TrainingConfig
 from espnet2_m2m.model_files import model_files
 from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
@@ -23,6 +24,8 @@ class SeparateSpeech(stock.SeparateSpeech):
         args, kwargs: as ESPnet's.
         fcp_output: the output is the FCP image of the estimates, or the estimates; None leaves it to the model.
         mixture_consistency: the output gets what its sources leave of the mixture, or not; None leaves it to the model.
+        precision: in which the network of a model of the plug-in works, "auto", "float32" or "bfloat16"
+            (enh/precision.py), whatever it was trained in.
         recordings: name -> number of mics, of those to come; a model of the plug-in must take them.
     Raises:
         ValueError: weights, recordings or options that do not go with the model.
@@ -33,6 +36,7 @@ class SeparateSpeech(stock.SeparateSpeech):
         *args: Any,
         fcp_output: bool | None = None,
         mixture_consistency: bool | None = None,
+        precision: str = "auto",
         recordings: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -47,7 +51,13 @@ class SeparateSpeech(stock.SeparateSpeech):
                     separator.ref_channel,
                     ("--ref_channel", "espnet2_m2m format_data_dir --channels"),
                 )
-        for name, value in {"fcp_output": fcp_output, "mixture_consistency": mixture_consistency}.items():
+        options = {"fcp_output": fcp_output, "mixture_consistency": mixture_consistency}
+        if isinstance(self.enh_model, ESPnetM2MModel):
+            network = self.enh_model.separator.separator
+            options["precision"] = separation_precision(precision, network, self.device, self.dtype)
+        elif precision != "auto":
+            options["precision"] = precision  # refused
+        for name, value in options.items():
             if value is None:
                 continue
             if not isinstance(self.enh_model, ESPnetM2MModel):

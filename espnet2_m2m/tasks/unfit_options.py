@@ -12,6 +12,7 @@ from espnet2.train.class_choices import ClassChoices
 from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 from espnet2_m2m.enh.loss import CRITERIONS, WRAPPERS, SpectraCriterion
 from espnet2_m2m.enh.mics import check_mics
+from espnet2_m2m.enh.precision import check_precision
 from espnet2_m2m.enh.training_config import RI_MAG, TrainingConfig
 
 # Encoders by what the network gets, and separators by what they work on. A separator of another name, which somebody
@@ -141,6 +142,11 @@ def _of_model_conf(args: argparse.Namespace) -> Iterator[str]:
             )
     if not isinstance(conf.get("mixture_consistency", False), bool):
         yield f"model_conf's mixture_consistency is true or false, found {conf['mixture_consistency']!r}"
+    if args.separator in enh.separator_choices.classes:  # else said elsewhere
+        try:
+            check_precision(conf.get("precision", "float32"), enh.separator_choices.get_class(args.separator).__name__)
+        except ValueError as error:
+            yield f"model_conf's {error}"
     mics_fit = True
     for option in ("input_mics", "loss_mics"):
         try:
@@ -264,10 +270,20 @@ def _of_precision(args: argparse.Namespace) -> Iterator[str]:
     if args.train_dtype not in ("float32", "float64"):
         yield (
             f"train_dtype: {args.train_dtype} keeps weights and optimiser in half precision, in which networks become "
-            "NaN within a few steps or do not run at all; set train_dtype: float32, and on a GPU use_amp: true"
+            "NaN within a few steps or do not run at all; set train_dtype: float32 and model_conf's precision: bfloat16"
         )
-    if args.use_amp and not (args.ngpu > 0 and torch.cuda.is_available()):
-        yield "use_amp: true is for a GPU (--ngpu 1), without one ESPnet trains in float32; set use_amp: false"
+    precision = args.model_conf.get("precision", "float32")
+    if precision == "bfloat16" and args.train_dtype == "float64":
+        yield "model_conf's precision: bfloat16 contradicts train_dtype: float64; set train_dtype: float32"
+    if not args.use_amp:
+        return
+    if not (args.ngpu > 0 and torch.cuda.is_available()):
+        yield (
+            "use_amp: true is for a GPU (--ngpu 1), without one ESPnet trains in float32; set use_amp: false, and "
+            "model_conf's precision: bfloat16 if the CPU has units for it"
+        )
+    elif precision != "float32":
+        yield f"use_amp: true and model_conf's precision: {precision} both choose the network's precision; remove one"
 
 
 def _of_preprocessor(args: argparse.Namespace) -> Iterator[str]:

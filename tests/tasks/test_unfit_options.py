@@ -75,6 +75,16 @@ def test_all_that_is_wrong_stands_in_one_message():
         (dict(encoder="fbank"), ["no way to them from encoder: fbank"]),
         (dict(criterions=[{"name": "mixture_constraint"}]), ["lacks wrapper and wrapper_conf"]),
         (dict(model_conf={"input_mic": [0]}), ["model_conf has no option input_mic;"]),
+        (
+            dict(model_conf={"precision": "half"}),
+            ["model_conf's precision is one of auto, float32, bfloat16, found 'h"],
+        ),
+        (dict(model_conf={"precision": None}), ["model_conf's precision is one of auto, float32, bfloat16, found Non"]),
+        (dict(model_conf={"precision": "bfloat16"}), []),
+        (
+            {**vars(config("dccrn", [M2M])), "model_conf": {"precision": "bfloat16"}},
+            ["model_conf's precision: bfloat16 does not go with DCCRNSeparator"],
+        ),
     ],
 )
 def test_options_of_the_model(changes, messages):
@@ -130,7 +140,11 @@ REMADE = "which the headsets have not heard"
         ),
         (dict(train_dtype="float64"), []),
         (dict(train_dtype="bfloat16"), ["train_dtype: bfloat16"]),
-        (dict(use_amp=True), ["use_amp: true is for a GPU"]),
+        (dict(train_dtype="float64", model_conf={"precision": "bfloat16"}), ["contradicts train_dtype: float64"]),
+        (
+            dict(use_amp=True),
+            ["use_amp: true is for a GPU (--ngpu 1), without one ESPnet trains in float32; set use_a"],
+        ),
         (dict(use_amp=True, train_dtype="float16"), ["train_dtype: float16", "use_amp"]),
     ],
 )
@@ -145,6 +159,10 @@ def test_use_amp_goes_with_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert not unfit_training_options(training(use_amp=True, ngpu=1))
     assert unfit_training_options(training(use_amp=True, ngpu=0))
+    for precision in ("auto", "bfloat16"):
+        both = training(use_amp=True, ngpu=1, model_conf={"precision": precision})
+        (problem,) = unfit_training_options(both)
+        assert problem.endswith(f"precision: {precision} both choose the network's precision; remove one")
 
 
 class Batches(AbsIterFactory):

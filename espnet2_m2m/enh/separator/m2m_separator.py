@@ -12,7 +12,8 @@ from espnet2_m2m.consistency import mixture_consistency
 from espnet2_m2m.enh.batch import per_item, replace_items, silent_items, zero_padding
 from espnet2_m2m.enh.loss import SpectraCriterion
 from espnet2_m2m.enh.mics import MicArray
-from espnet2_m2m.enh.signal_domain import Mixture, SignalDomain
+from espnet2_m2m.enh.precision import check_precision, network_context
+from espnet2_m2m.enh.signal_domain import Mixture, SignalDomain, at_least_float32
 from espnet2_m2m.spectra import mask_frames
 
 # ESPnet's separators that fail somewhere inside on a recording of several mics.
@@ -52,6 +53,7 @@ class M2MSeparator(AbsSeparator):
         input_mics: far-field mics that the network gets, from 0; None for all.
         loss_mics: far-field mics that the loss sums over, from 0; None for all.
         mixture_consistency: give back to the output what its sources leave of the mixture (consistency.py).
+        precision: of the network, "float32" or "bfloat16" (precision.py); its estimates are float32 or better.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class M2MSeparator(AbsSeparator):
         input_mics: list[int] | None = None,
         loss_mics: list[int] | None = None,
         mixture_consistency: bool = False,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
+        check_precision(precision, type(separator).__name__)
         ref_mic = criterion.loss.ref_mic
         self.domain = SignalDomain(encoder, criterion, loss_mics)
         self.stft = self.domain.stft  # its window moves to the model's device
@@ -75,6 +79,7 @@ class M2MSeparator(AbsSeparator):
         self.mixture_constraint = criterion.loss
         self.fcp_output = criterion.fcp_output
         self.mixture_consistency = mixture_consistency
+        self.precision = precision
         self.ref_channel = self.array.ref_mic  # ESPnet's SeparateSpeech(ref_channel=...) sets this attribute
 
     @property
@@ -105,7 +110,8 @@ class M2MSeparator(AbsSeparator):
             )
         if found == 1:
             feature = domain.first_mic(feature)
-        estimates, _, _ = self.separator(feature, lengths, additional)
+        with network_context(self.precision, feature.device):
+            estimates, _, _ = self.separator(feature, lengths, additional)
         found = len(estimates) if isinstance(estimates, (list, tuple)) else type(estimates).__name__
         if found != self.num_spk:
             raise ValueError(
@@ -114,7 +120,7 @@ class M2MSeparator(AbsSeparator):
             )
         if isinstance(estimates[0], (list, tuple)):
             raise ValueError(f"{name} returns the estimates of several layers, which mixture_constraint does not take")
-        estimates = [domain.first_mic(z) for z in estimates]
+        estimates = [at_least_float32(domain.first_mic(z)) for z in estimates]
         expected = tuple(domain.first_mic(feature).shape)
         for z in estimates:
             if tuple(z.shape) != expected:

@@ -204,7 +204,9 @@ class FrameAttention(nn.Module):
             [slope.repeat_interleave(size // self.n_head) for slope, size in zip(self.slopes, self.sizes)]
         )
         projected = self.project(x)
-        projected = functional.prelu(projected.flatten(0, 2), slopes.to(projected.dtype)).view_as(projected)
+        # Whole frames as rows: rows of as few channels as a small network has are slow in bfloat16.
+        rows, slopes = projected.flatten(0, 1).flatten(1), slopes.to(projected.dtype).repeat(freqs)
+        projected = functional.prelu(rows, slopes).view_as(projected)
         query, key, value = (
             norm(part.unflatten(-1, (self.n_head, -1)).permute(0, 3, 1, 2, 4))
             for norm, part in zip(self.norms, projected.split(self.sizes, dim=-1))
@@ -231,7 +233,8 @@ class HeadNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(3)
-        return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-1:], eps=EPS), self.gain)
+        x = functional.layer_norm(x, x.shape[-1:], eps=EPS)
+        return torch.addcmul(self.bias.to(x.dtype), x, self.gain.to(x.dtype))  # autocast: x remains in half precision
 
 
 def from_espnet(weights: dict[str, Tensor], emb_hs: int) -> dict[str, Tensor]:
