@@ -41,12 +41,12 @@ _loading = threading.RLock()
 
 def import_espnet(name: str) -> ModuleType:
     """The module `name` of ESPnet, imported as `importlib.import_module` does, but sooner."""
-    with _deferred():
+    with deferred():
         return importlib.import_module(name)
 
 
 @contextmanager
-def _deferred() -> Iterator[None]:
+def deferred() -> Iterator[None]:
     """Within this context the decorators wait for the first call, and the modules of DEFERRED for their first use."""
     for name in DEFERRED:
         _defer(name)
@@ -60,7 +60,7 @@ def _deferred() -> Iterator[None]:
 
 def typechecked_when_called(target: Any = None, **options: Any) -> Any:
     """`typeguard.typechecked`, but a function is instrumented when it is first called; all else at once."""
-    # A function within another needs the variables around it, which typeguard takes from its caller.
+    # typeguard looks for the variables around a function within another, of which ESPnet has none, in its caller.
     if not isfunction(target) or options or "<locals>" in target.__qualname__:
         return _typechecked(target, **options)
     checked = None
