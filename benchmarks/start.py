@@ -41,6 +41,7 @@ def make_set(folder: Path) -> Path:
         path = folder / f"{name}.wav"
         write_wav(path, 0.1 * rng.standard_normal((SECONDS * SAMPLE_RATE, num_mics)), SAMPLE_RATE)
         write_table(folder / f"{name}.scp", {"u1": path})
+    write_table(folder / "utt2spk", {"u1": "u1"})
     return folder
 
 
@@ -58,7 +59,9 @@ def commands(data_dir: Path, exp_dir: Path, out_dir: Path, asr_exp: Path | None)
         "diagnose": [*model, "--data_dir", data_dir, "--out_dir", out_dir],
     }
     if asr_exp is not None:
-        arguments["asr_inference"] = ["--asr_exp", asr_exp, "--data_dir", data_dir, "--out_dir", out_dir]
+        decoding = ROOT / "conf" / "decode_asr.yaml"
+        arguments["asr_inference"] = ["--asr_exp", asr_exp, "--inference_config", decoding, "--data_dir", data_dir]
+        arguments["asr_inference"] += ["--out_dir", out_dir]
     return {name: [name, *values] for name, values in arguments.items()}
 
 
