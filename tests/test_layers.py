@@ -28,6 +28,7 @@ ROOMS = (
     "scoring",
     "diagnosis",
     # ESPnet
+    "espnet_imports",
     "enh",
     "model_files",
     "tasks",

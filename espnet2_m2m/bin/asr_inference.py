@@ -159,10 +159,13 @@ def decode(args: argparse.Namespace, options: dict, lines: list[TalkerLine]) -> 
 def _recogniser(options: dict, ngpu: int) -> Callable:
     """Function (sample,) float32, sample rate in Hz -> text, of an ESPnet ASR model."""
     import humanfriendly
-    from espnet2.bin.asr_inference import Speech2Text, TooShortUttError
+
+    from espnet2_m2m.espnet_imports import import_espnet
+
+    stock = import_espnet("espnet2.bin.asr_inference")
 
     try:
-        speech2text = Speech2Text(device="cuda" if ngpu else "cpu", **options)
+        speech2text = stock.Speech2Text(device="cuda" if ngpu else "cpu", **options)
     except TypeError as error:
         raise ValueError(f"no recogniser with the options {options}: {error}") from error
     rate = (speech2text.asr_train_args.frontend_conf or {}).get("fs", DEFAULT_RATE)
@@ -173,7 +176,7 @@ def _recogniser(options: dict, ngpu: int) -> Callable:
             samples = resample(samples, sample_rate, rate)
         try:
             results = speech2text(samples.astype("float32"))
-        except TooShortUttError:
+        except stock.TooShortUttError:
             return ""
         if isinstance(results, tuple):  # with the outputs of intermediate CTC
             results = results[0]

@@ -81,11 +81,9 @@ RANGES = {
 @cli_errors
 def main(cmd: list[str] | None = None) -> None:
     _add_options(command_parser(__file__, __doc__, allow_abbrev=False)).parse_known_args(cmd)  # --help, at once
-    from espnet2.bin import enh_inference as stock
-
     from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask, register
     from espnet2_m2m.tasks.espnet_patches import replaced_in_inference
-    from espnet2_m2m.tasks.separate_speech import SeparateSpeech
+    from espnet2_m2m.tasks.separate_speech import SeparateSpeech, stock
 
     register()  # --enh_s2t_task true: ESPnet's own task builds the joint model
 
@@ -148,7 +146,7 @@ def main(cmd: list[str] | None = None) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """ESPnet's parser, with our options, and with the ranges of its own in which ESPnet works."""
-    from espnet2.bin import enh_inference as stock
+    from espnet2_m2m.tasks.separate_speech import stock
 
     parser = _add_options(stock.get_parser())
     parser.set_defaults(normalize_segment_scale=False)

@@ -19,6 +19,7 @@ from espnet2_m2m.data_dir import atomic_path
 from espnet2_m2m.enh.loss import CRITERIONS, WRAPPERS
 from espnet2_m2m.enh.separator.tfgridnet import TFGridNet
 from espnet2_m2m.enh.spectra import SpectraDecoder, SpectraEncoder
+from espnet2_m2m.espnet_imports import import_espnet
 
 stock_build_model = EnhancementTask.__dict__["build_model"].__func__
 
@@ -44,9 +45,7 @@ def replace_build_model(build_model: Callable) -> None:
 
 def replaced_in_inference(**values: Any) -> AbstractContextManager[None]:
     """Within this context, names of espnet2.bin.enh_inference have other values; its functions look them up late."""
-    from espnet2.bin import enh_inference  # imports ESPnet's other tasks: seconds
-
-    return _replaced(enh_inference, **values)
+    return _replaced(import_espnet("espnet2.bin.enh_inference"), **values)
 
 
 def atomic_torch_save() -> AbstractContextManager[None]:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from espnet2.bin import enh_inference as stock
 from torch import Tensor
 
 from espnet2_m2m.enh.config import read_config
@@ -12,9 +11,12 @@ from espnet2_m2m.enh.espnet_model import ESPnetM2MModel
 from espnet2_m2m.enh.loss import CRITERIONS
 from espnet2_m2m.enh.precision import separation_precision
 from espnet2_m2m.enh.training_config import TrainingConfig
+from espnet2_m2m.espnet_imports import import_espnet
 from espnet2_m2m.model_files import model_files
 from espnet2_m2m.tasks.enh_m2m import M2MEnhancementTask
 from espnet2_m2m.tasks.espnet_patches import replaced_in_inference
+
+stock = import_espnet("espnet2.bin.enh_inference")
 
 
 class SeparateSpeech(stock.SeparateSpeech):
