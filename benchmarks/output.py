@@ -45,21 +45,19 @@ def main(cmd: list[str] | None = None) -> None:
     parser.add_argument("--num_utts", type=positive, help="the set's first ones (default: all)")
     args = parser.parse_args(cmd)
     utterances = find_utterances(args.data_dir, ["wav", "spk", "closetalk", "closetalk_spk"])[: args.num_utts]
-    headsets = {}
     for snr_db in [np.inf, *args.snr_db]:
-        outputs = []
+        outputs, headsets = [], []
         for exp_dir in args.exp_dir:
             model = _load(exp_dir)
             separated, cleaned = {}, {}
             for utterance in tqdm(utterances, desc=f"{exp_dir.name}, {snr_db:g} dB", unit="utt"):
                 _score(model, utterance, snr_db, separated, cleaned)
             outputs.append(separated)
-            if np.isinf(snr_db) and cleaned:
-                headsets[exp_dir] = cleaned
+            headsets += [cleaned] * bool(cleaned)
         noise = "no noise added" if np.isinf(snr_db) else f"white noise at {snr_db:g} dB"
-        print(f"\nOutput at the reference mic, {noise}:\n\n{_table(outputs)}")
-    if headsets:
-        print(f"\nHeadsets (reference: close-talk speech):\n\n{_table(list(headsets.values()))}")
+        print(f"\nOutput at the reference mic, {noise}:\n\n{_table(outputs)}", flush=True)
+        if headsets and np.isinf(snr_db):
+            print(f"\nHeadsets (reference: close-talk speech):\n\n{_table(headsets)}", flush=True)
 
 
 def _load(exp_dir: Path) -> torch.nn.Module:
