@@ -2,7 +2,7 @@ r"""All that is to be measured on a GPU, in one command that keeps within its ti
 installed but torch, numpy and scipy for Python 3.12 are there.
 
 On a machine with this repository's environment (`make setup`), collect what that machine lacks, 7 MB of packages and
-27 MB of speech, in on_gpu/ (git ignores it):
+25 MB of speech, in on_gpu/ (git ignores it):
 
     python -m pip download --no-deps --dest on_gpu/wheels --python-version 3.12 --only-binary=:all: \
         --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
@@ -47,9 +47,8 @@ import mc_loss
 import network
 import numpy as np
 import torch
+import torch._dynamo  # every Adam imports it, and DDP: as the next, here, so that not every process has to
 import yaml
-
-# Here, so that the processes of the measurements need not import it again.
 from espnet2.enh.separator import tfgridnetv2_separator  # noqa: F401
 from measuring import timed
 from torch import Tensor, nn
