@@ -29,6 +29,8 @@ def timed(
     cuda = device == "cuda"
     if cuda:
         import torch
+
+        torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated() if cuda else peak_bytes()
     seconds = []
     for _ in range(1 + repeats):
