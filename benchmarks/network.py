@@ -268,7 +268,7 @@ def main() -> None:
         print_parts(args.sizes, args.threads, args.repeats)
         return
     print(
-        "| size | network | precision | forward + backward (s) | ratio | step (s) | ratio | memory (GB) |"
+        "| size | network | precision | network (s) | ratio | step (s) | ratio | memory (GB) |"
         " real-time factor | ratio |\n|:--|:--|:--|--:|--:|--:|--:|--:|--:|--:|"
     )
     for size in args.sizes:
