@@ -228,8 +228,8 @@ def _rest(whole: list[float], parts: list[list[float]]) -> list[float]:
 def print_parts(sizes: list[str], threads: int, repeats: int) -> None:
     """The table of --parts."""
     print(
-        "| size | part of a block | separation (ms), float32 | bfloat16 | ratio |"
-        " forward + backward (ms), float32 | bfloat16 | ratio |\n|:--|:--|--:|--:|--:|--:|--:|--:|"
+        "| size | part of a block | forward (ms), float32 | bfloat16 | ratio |"
+        " and backward (ms), float32 | bfloat16 | ratio |\n|:--|:--|--:|--:|--:|--:|--:|--:|"
     )
     for size in sizes:
         exact, fast = (in_new_process(__file__, "parts", size, name, threads, repeats) for name in PRECISIONS)
@@ -268,7 +268,7 @@ def main() -> None:
         print_parts(args.sizes, args.threads, args.repeats)
         return
     print(
-        "| size | network | precision | forward + backward (s) | ratio | training step (s) | ratio | memory (GB) |"
+        "| size | network | precision | network (s) | ratio | step (s) | ratio | memory (GB) |"
         " real-time factor | ratio |\n|:--|:--|:--|--:|--:|--:|--:|--:|--:|--:|"
     )
     for size in args.sizes:
