@@ -14,7 +14,7 @@ OURS = {
     "espnet2.bin.enh_train": "espnet2_m2m.bin.enh_train",
     "espnet2.bin.enh_inference": "espnet2_m2m.bin.enh_inference",
 }
-# These build no model; importing the task for them would cost some 13 s each time.
+# These build no model; importing the task for them would cost some 4 s each time.
 WITHOUT_MODEL = (
     "espnet2.bin.launch",
     "espnet2.bin.pack",

@@ -1,4 +1,4 @@
-"""What commands import: ESPnet takes 13 s, torch 2 s, so none may be loaded for nothing."""
+"""What commands import: ESPnet takes seconds, and so does torch, so none may be loaded for nothing."""
 
 import json
 import os

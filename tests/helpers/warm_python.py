@@ -1,4 +1,4 @@
-"""`python -m espnet2_m2m...` without ESPnet's import of some 13 s for each command.
+"""`python -m espnet2_m2m...` without ESPnet's import of some seconds for each command.
 
 A server imports ESPnet once; the client, a file that stands in for `python`, has it run `-m MODULE ...`
 in a forked process with the client's folder, environment and standard files. Any other command line goes to the
