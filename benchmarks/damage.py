@@ -360,14 +360,18 @@ def stand_in_network() -> Iterator[None]:
         num_spk = MICS
         enh_model = SimpleNamespace(
             separator=SimpleNamespace(
-                array=MicArray(None, None, 0, MICS), fcp_output=True, ref_channel=0, mixture_consistency=False
+                array=MicArray(None, None, 0, MICS),
+                fcp_output=True,
+                ref_channel=0,
+                mixture_consistency=False,
+                precision="float32",
             )
         )
 
         def __call__(self, mixture: np.ndarray, fs: int) -> list[np.ndarray]:
             return list(mixture.transpose(2, 0, 1))
 
-    def load(model: str, device: str, **options: object) -> SeparateRecording:
+    def load(model: str, device: str, precision: str, **options: object) -> SeparateRecording:
         return SeparateRecording(Network(), **options)
 
     with (

@@ -157,7 +157,7 @@ def boolean(text: str) -> bool:
 
 
 def number(lowest: float, highest: float, convert: Callable[[str], float] = float) -> Callable[[str], float]:
-    """The type of an option that takes a number from `lowest` to `highest`, which inf and nan are not."""
+    """The type of an option that takes a number from `lowest` to `highest`; nan is none, inf one if `highest` is."""
 
     def checked(text: str) -> float:
         with suppress(ValueError):

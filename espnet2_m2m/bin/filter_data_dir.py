@@ -7,8 +7,9 @@ The audio stays where it is.
 """
 
 import argparse
+import math
 
-from espnet2_m2m.bin import SECONDS, cli_errors, command_parser
+from espnet2_m2m.bin import SECONDS, cli_errors, command_parser, number
 from espnet2_m2m.data_dir import filter_data_dir
 from espnet2_m2m.data_dir.directory import count_some
 
@@ -18,7 +19,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", required=True, help="data dir to read")
     parser.add_argument("--out_dir", required=True, help="data dir to write")
     parser.add_argument("--min_duration", type=SECONDS, default=0.1, help="seconds, exclusive")
-    parser.add_argument("--max_duration", type=SECONDS, default=20.0, help="seconds, exclusive")
+    parser.add_argument(
+        "--max_duration", type=number(0, math.inf), default=20.0, help="seconds, exclusive; inf for no limit"
+    )
     return parser
 
 

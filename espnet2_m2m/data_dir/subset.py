@@ -15,12 +15,10 @@ from espnet2_m2m.data_dir.directory import (
     spk2utt_from,
     table_key,
 )
-from espnet2_m2m.data_dir.rules import value_problem
 from espnet2_m2m.data_dir.scenes import parse_scene
 from espnet2_m2m.data_dir.tables import (
     TableError,
     read_table,
-    shorten,
     split_entry,
     split_lines,
     table_content,
@@ -86,24 +84,18 @@ def filter_data_dir(
     Returns:
         (kept, too_short, too_long): lists of utterance ids.
     Raises:
-        ValueError: no utterance remains, or utt2num_samples does not fit.
+        ValueError: no utterance remains, or a table is wrong.
         FileNotFoundError: no utt2num_samples.
     """
     data_dir = Path(data_dir)
     if "utt2num_samples" not in data_files(data_dir):
         raise FileNotFoundError(f"{data_dir}/utt2num_samples: no such file; format_data_dir (stage 3) writes it")
+    require_valid_tables(data_dir)
     utt2num_samples = read_table(data_dir / "utt2num_samples")
     sample_rate = sample_rate_of(data_dir)
     kept, too_short, too_long = [], [], []
     for utt_id in read_table(data_dir / "utt2spk"):
-        num_samples = utt2num_samples.get(utt_id, "nothing")
-        if value_problem("utt2num_samples", utt_id, num_samples):
-            require_valid_tables(data_dir)  # it may be utt2spk that is wrong
-            raise TableError(
-                f"{data_dir}/utt2num_samples: utterance '{utt_id}': expected a number of samples > 0,"
-                f" found {shorten(num_samples)}; run format_data_dir (stage 3) again"
-            )
-        duration = int(num_samples) / sample_rate
+        duration = int(utt2num_samples[utt_id]) / sample_rate
         within = kept if duration < max_duration else too_long
         (within if duration > min_duration else too_short).append(utt_id)
     if not kept:
