@@ -70,7 +70,7 @@ def test_separated_speech_is_a_data_dir_and_is_recognised(folder):
     results = (folder / "exp" / "decode_asr tiny" / "RESULTS_ASR.md").read_text()
     rows = [line.split("|")[1] for line in results.splitlines() if line.count("|") == 10]
     conditions = [row for row in rows if row not in ("dataset", "---")]
-    assert conditions == 2 * ["mixture", CONFIG, "closetalk", "clean"]
+    assert conditions == 2 * ["mixture", CONFIG, "closetalk", "cleaned", "clean"]
     printed = run("--stage", "9", "--stop_stage", "9", folder=folder, check=False)
     assert "--asr_exp or --asr_tag" in printed
 
