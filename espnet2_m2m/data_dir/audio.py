@@ -404,7 +404,7 @@ def _load_ark(entry: str, ark: re.Match) -> tuple[np.ndarray, int]:
             file.seek(int(offset))
             _require_complete(file, entry)
     try:
-        loaded = kaldi_io().load_mat(entry)
+        loaded = kaldi_io().load_mat(f"{path}:{offset}")
     except ImportError as error:
         raise AudioError(f"{entry}: reading an ark needs omniio or kaldiio", "pip install omniio") from error
     except Exception as error:  # wave, struct, assertion and EOF errors come through
@@ -412,10 +412,22 @@ def _load_ark(entry: str, ark: re.Match) -> tuple[np.ndarray, int]:
     if not isinstance(loaded, tuple):
         raise AudioError(f"{entry}: expected audio, found a matrix without a sample rate")
     sample_rate, samples = loaded if np.ndim(loaded[1]) else loaded[::-1]
+    samples = samples.reshape(len(samples), -1)[_kaldi_range(ark.group(2) or "[]", entry)]
     if samples.size == 0:
         raise AudioError(f"{entry}: holds no samples", "correct its range or make the file again")
     if samples.dtype == np.uint8:  # 8-bit wav is unsigned
         samples = (samples - 128.0) / 128.0
     elif not np.issubdtype(samples.dtype, np.floating):
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    return samples.astype(np.float32, copy=False).reshape(len(samples), -1), int(sample_rate)
+    return samples.astype(np.float32, copy=False), int(sample_rate)
+
+
+def _kaldi_range(text: str, entry: str) -> tuple[slice, ...]:
+    """ "[0:99]" or "[0:99,1:2]", Kaldi's samples and channels, of which the last is included; omniio knows none."""
+    bounds = [re.fullmatch(r" *(?:(\d{1,18}) *(?:: *(\d{1,18}))?|:?) *", part) for part in text[1:-1].split(",")]
+    if len(bounds) > 2 or not all(bounds):
+        raise AudioError(
+            f"{entry}: expected a range of samples, and perhaps of channels, as in [0:99,1:2], found {text}"
+        )
+    first_last = [(part[1], part[2] or part[1]) for part in bounds]
+    return tuple(slice(None) if first is None else slice(int(first), int(last) + 1) for first, last in first_last)

@@ -388,6 +388,8 @@ def test_ark_without_audio(tmp_path):
         (30 * "9", "expected an offset below the 88 bytes of the file"),
         ("4[5:2]", "holds no samples"),
         ("4[100:200]", "holds no samples"),
+        ("4[1:2:3]", r"expected a range of samples"),
+        ("4[1,2,3]", r"expected a range of samples"),
     ],
 )
 def test_places_that_an_ark_does_not_have(tmp_path, place, message):
@@ -396,6 +398,20 @@ def test_places_that_an_ark_does_not_have(tmp_path, place, message):
     with pytest.raises(AudioError) as error:
         read_audio(f"{ark}:{place}")
     assert str(error.value).startswith(f"{ark}:{place}: {message}")
+
+
+@pytest.mark.parametrize(
+    "place, rows, columns",
+    [("[2:4]", slice(2, 5), slice(None)), ("[7]", slice(7, 8), slice(None)), ("[,1:2]", slice(None), slice(1, 3))]
+    + [("[0:19, 0:0]", slice(None), slice(0, 1)), ("[:]", slice(None), slice(None))],
+)
+def test_ranges_of_an_ark_include_their_end(tmp_path, place, rows, columns):
+    """Kaldi's, which kaldiio reads and omniio does not."""
+    samples = np.arange(60, dtype=np.int16).reshape(20, 3)
+    kaldi_io().save_ark(str(tmp_path / "a.ark"), {"utt": (SAMPLE_RATE, samples)})
+    read, rate = read_audio(f"{tmp_path}/a.ark:4{place}")
+    np.testing.assert_array_equal(read, samples[rows, columns] / np.float32(2**15))
+    assert rate == SAMPLE_RATE
 
 
 def test_ark_without_what_reads_it(tmp_path, monkeypatch):
