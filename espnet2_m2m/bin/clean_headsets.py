@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_m2m.bin import cli_errors, command_parser, positive
-from espnet2_m2m.data_dir import parallel_map
+from espnet2_m2m.data_dir import parallel_map, require_finished
 from espnet2_m2m.data_dir.audio import comment_of, write_wav
 from espnet2_m2m.data_dir.cache import input_key
 from espnet2_m2m.data_dir.directory import begin_data_dir, data_files, finish_data_dir, numbered_file
@@ -43,6 +43,7 @@ def main(cmd: list[str] | None = None) -> None:
         raise ValueError(f"{out_dir}: the cleaned headsets must not replace those of the set")
     if (data_dir / "segments").exists():
         raise ValueError(f"{data_dir}: has segments; cut them out first: espnet2_m2m format_data_dir (stage 3)")
+    require_finished(data_dir)
     utterances = find_utterances(data_dir, ["closetalk"])
     numbers = list(utterances[0].signals["closetalk"])
     if len(numbers) < 2:

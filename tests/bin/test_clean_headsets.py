@@ -105,6 +105,8 @@ def test_it_is_a_condition_of_recognition(data_set):
             lambda d: (d / "closetalk2.scp").unlink(),
             r"expected closetalk1.scp, closetalk2.scp ..., which clean each other",
         ),
+        (lambda d: (d / "utt2spk").unlink(), "utt2spk"),
+        (lambda d: (d / "wav.scp").write_text(""), "wav.scp"),
         (lambda d: (d / "segments").write_text("a-b-test00000 x 0 1\n"), "has segments; cut them out first"),
         (
             lambda d: (d / "wav/closetalk2/a-b-test00001.wav").unlink(),
